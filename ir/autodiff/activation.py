@@ -1,0 +1,134 @@
+"""VJP rules of activation functions and of softmax."""
+
+import math
+
+import onnx_ir
+
+from .context import Context
+from .registry import Grads, vjp
+
+
+@vjp("Relu")
+def relu(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Sign", c.y))]
+
+
+@vjp("LeakyRelu")
+def leaky_relu(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Where", negative(c), c.real("alpha", 0.01), 1.0))]
+
+
+@vjp("ThresholdedRelu")
+def thresholded_relu(c: Context) -> Grads:
+    return [c.mul(c.g, c.ones_where(c.op("Greater", c.x, c.real("alpha", 1.0))))]
+
+
+@vjp("PRelu")
+def prelu(c: Context) -> Grads:
+    slope = c.op("Where", negative(c), c.mul(c.g, c.input(1)), c.g)
+    return [slope, c.unbroadcast(c.mul(c.g, c.x, c.ones_where(negative(c))), 1) if c.needs(1) else None]
+
+
+@vjp("Elu")
+def elu(c: Context) -> Grads:
+    return [c.op("Where", negative(c), c.mul(c.g, c.op("Add", c.y, c.real("alpha", 1.0))), c.g)]
+
+
+@vjp("Celu")
+def celu(c: Context) -> Grads:
+    alpha = c.real("alpha", 1.0)
+    return [c.op("Where", negative(c), c.mul(c.g, c.op("Exp", c.op("Div", c.x, alpha))), c.g)]
+
+
+@vjp("Selu")
+def selu(c: Context) -> Grads:
+    gamma, alpha = c.real("gamma", 1.0507009873554805), c.real("alpha", 1.6732632423543772)
+    return [c.mul(c.g, c.op("Where", negative(c), c.op("Add", c.y, gamma * alpha), gamma))]
+
+
+@vjp("Tanh")
+def tanh(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Sub", 1.0, c.mul(c.y, c.y)))]
+
+
+@vjp("Sigmoid")
+def sigmoid(c: Context) -> Grads:
+    return [c.mul(c.g, c.y, c.op("Sub", 1.0, c.y))]
+
+
+@vjp("HardSigmoid")
+def hard_sigmoid(c: Context) -> Grads:
+    return [c.mul(c.g, between_0_and_1(c, c.y), c.real("alpha", 0.2))]
+
+
+@vjp("HardSwish")
+def hard_swish(c: Context) -> Grads:
+    h = c.op("HardSigmoid", c.x, alpha=1 / 6, beta=0.5)
+    ramp = c.mul(c.x, between_0_and_1(c, h), 1 / 6)
+    return [c.mul(c.g, c.op("Add", h, ramp))]
+
+
+@vjp("Swish")
+def swish(c: Context) -> Grads:
+    alpha = c.real("alpha", 1.0)
+    s = c.op("Sigmoid", c.mul(c.x, alpha))
+    return [c.mul(c.g, c.op("Add", s, c.mul(c.y, alpha, c.op("Sub", 1.0, s))))]
+
+
+@vjp("Mish")
+def mish(c: Context) -> Grads:
+    t = c.op("Tanh", c.op("Softplus", c.x))
+    slope = c.mul(c.x, c.op("Sigmoid", c.x), c.op("Sub", 1.0, c.mul(t, t)))
+    return [c.mul(c.g, c.op("Add", t, slope))]
+
+
+@vjp("Softplus")
+def softplus(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Sigmoid", c.x))]
+
+
+@vjp("Softsign")
+def softsign(c: Context) -> Grads:
+    scale = c.op("Add", c.op("Abs", c.x), 1.0)
+    return [c.op("Div", c.g, c.mul(scale, scale))]
+
+
+@vjp("Gelu")
+def gelu(c: Context) -> Grads:
+    return [c.mul(c.g, gelu_tanh_slope(c) if c.text("approximate", "none") == "tanh" else gelu_slope(c))]
+
+
+def gelu_slope(c: Context) -> onnx_ir.Value:
+    """Phi(x) + x phi(x), with the normal distribution and its density."""
+    distribution = c.mul(c.op("Add", c.op("Erf", c.mul(c.x, math.sqrt(0.5))), 1.0), 0.5)
+    density = c.mul(c.op("Exp", c.mul(c.x, c.x, -0.5)), 1 / math.sqrt(2 * math.pi))
+    return c.op("Add", distribution, c.mul(c.x, density))
+
+
+def gelu_tanh_slope(c: Context) -> onnx_ir.Value:
+    """With t = tanh(k (x + .044715 x^3)), k = sqrt(2/pi): (1 + t)/2 + x (1 - t^2) k (1 + .134145 x^2) / 2."""
+    k, square = math.sqrt(2 / math.pi), c.mul(c.x, c.x)
+    t = c.op("Tanh", c.mul(c.x, k, c.op("Add", c.mul(square, 0.044715), 1.0)))
+    inner = c.mul(c.x, 0.5 * k, c.op("Add", c.mul(square, 3 * 0.044715), 1.0))
+    return c.op("Add", c.mul(c.op("Add", t, 1.0), 0.5), c.mul(inner, c.op("Sub", 1.0, c.mul(t, t))))
+
+
+@vjp("Softmax")
+def softmax(c: Context) -> Grads:
+    weighted = c.mul(c.g, c.y)
+    total = c.op("ReduceSum", weighted, [c.integer("axis", -1)], keepdims=1)
+    return [c.op("Sub", weighted, c.mul(c.y, total))]
+
+
+@vjp("LogSoftmax")
+def log_softmax(c: Context) -> Grads:
+    total = c.op("ReduceSum", c.g, [c.integer("axis", -1)], keepdims=1)
+    return [c.op("Sub", c.g, c.mul(c.op("Exp", c.y), total))]
+
+
+def negative(c: Context) -> onnx_ir.Value:
+    return c.op("Less", c.x, 0.0)
+
+
+def between_0_and_1(c: Context, value: onnx_ir.Value) -> onnx_ir.Value:
+    return c.ones_where(c.op("And", c.op("Greater", value, 0.0), c.op("Less", value, 1.0)))

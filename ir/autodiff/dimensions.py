@@ -1,0 +1,37 @@
+"""What is known of a value before it is run: its dimensions, its rank, its constant."""
+
+import numpy as np
+import onnx_ir
+
+Dim = int | str | None  # a size, a symbol that stands for one size in the whole model, or unknown
+
+
+def dims(value: onnx_ir.Value) -> tuple[Dim, ...] | None:
+    """The dimensions of a value, or None where not even the rank is known."""
+    shape = value.shape
+    if shape is None and value.const_value is not None:
+        shape = value.const_value.shape
+    if shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in shape)
+
+
+def static(sizes: tuple[Dim, ...] | None) -> tuple[int, ...] | None:
+    """The dimensions as integers, or None unless all are known."""
+    if sizes is None:
+        return None
+    known = tuple(d for d in sizes if isinstance(d, int))
+    return known if len(known) == len(sizes) else None
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """True where both are surely equal in every run."""
+    return a is not None and a == b
+
+
+def constant(value: onnx_ir.Value | None) -> np.ndarray | None:
+    """The array of a value that no feed can change, or None."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = onnx_ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()

@@ -1,0 +1,110 @@
+"""VJP rules of matrix products."""
+
+import onnx_ir
+
+from ..errors import UnsupportedOp
+from .context import Context
+from .dimensions import dims
+from .registry import Grads, vjp
+
+
+@vjp("MatMul")
+def matmul(c: Context) -> Grads:
+    """dA = g B^T and dB = A^T g; a vector counts as a row on the left, as a column on the right."""
+    a, b, g = as_matrices(c)
+    return [left(c, b, g) if c.needs(0) else None, right(c, a, g) if c.needs(1) else None]
+
+
+def as_matrices(c: Context) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
+    a, b, g = c.x, c.input(1), c.g
+    row, column = c.rank(0) == 1, c.rank(1) == 1
+    if row or column:
+        g = c.op("Unsqueeze", g, [-2] * row + [-1] * column)
+    return c.op("Unsqueeze", a, [0]) if row else a, c.op("Unsqueeze", b, [1]) if column else b, g
+
+
+def left(c: Context, b: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
+    gradient = c.op("MatMul", g, transposed(c, b, max(c.rank(1), 2)))
+    if c.rank(0) == 1:
+        return c.reshaped(summed_to_matrix(c, gradient, c.rank(1) - 2), c.x)
+    return gradient if c.rank(1) <= 2 else unbroadcast_batch(c, gradient, 0)
+
+
+def right(c: Context, a: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
+    if c.rank(1) <= 2 < c.rank(0):
+        gradient = c.op("Gemm", flattened(c, a), flattened(c, g), transA=1)
+        return c.reshaped(gradient, c.input(1)) if c.rank(1) == 1 else gradient
+    gradient = c.op("MatMul", transposed(c, a, max(c.rank(0), 2)), g)
+    if c.rank(1) == 1:
+        return c.reshaped(gradient, c.input(1))
+    return gradient if c.rank(0) <= 2 else unbroadcast_batch(c, gradient, 1)
+
+
+def transposed(c: Context, matrix: onnx_ir.Value, rank: int) -> onnx_ir.Value:
+    return c.op("Transpose", matrix, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def flattened(c: Context, value: onnx_ir.Value) -> onnx_ir.Value:
+    """All axes but the last as one: [..., k] to [-1, k]."""
+    return c.op("Flatten", value, axis=-1)
+
+
+def summed_to_matrix(c: Context, gradient: onnx_ir.Value, lead: int) -> onnx_ir.Value:
+    return c.op("ReduceSum", gradient, list(range(lead)), keepdims=0) if lead > 0 else gradient
+
+
+def unbroadcast_batch(c: Context, gradient: onnx_ir.Value, i: int) -> onnx_ir.Value:
+    """Sums over the leading axes along which operand i was repeated."""
+    out, own = dims(c.y), dims(c.input(i))
+    sizes = None if out is None or own is None else (*out[:-2], *own[-2:])
+    return c.unbroadcast_from(gradient, sizes, c.input(i))
+
+
+@vjp("Gemm")
+def gemm(c: Context) -> Grads:
+    a, b = c.x, c.input(1)
+    alpha, ta, tb = c.real("alpha", 1.0), c.integer("transA", 0), c.integer("transB", 0)
+    da = db = dc = None
+    if c.needs(0) and ta:
+        da = c.op("Gemm", b, c.g, alpha=alpha, transA=tb, transB=1)
+    elif c.needs(0):
+        da = c.op("Gemm", c.g, b, alpha=alpha, transB=1 - tb)
+    if c.needs(1) and tb:
+        db = c.op("Gemm", c.g, a, alpha=alpha, transA=1, transB=ta)
+    elif c.needs(1):
+        db = c.op("Gemm", a, c.g, alpha=alpha, transA=1 - ta)
+    if c.needs(2):
+        dc = c.unbroadcast_from(scaled(c, c.g, c.real("beta", 1.0)), dims(c.y), c.input(2))
+    return [da, db, dc]
+
+
+def scaled(c: Context, value: onnx_ir.Value, factor: float) -> onnx_ir.Value:
+    return value if factor == 1 else c.mul(value, factor)
+
+
+@vjp("Einsum")
+def einsum(c: Context) -> Grads:
+    """Each operand's gradient is the Einsum of the others and g, repeated along letters that only it has."""
+    terms, result = parsed(c.text("equation", ""))
+    return [operand(c, terms, result, i) if c.needs(i) else None for i in range(len(terms))]
+
+
+def parsed(equation: str) -> tuple[list[str], str]:
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    if "." in equation or any(len(set(t)) < len(t) for t in (*terms.split(","), result)):
+        raise UnsupportedOp(f"no VJP rule with an ellipsis or a repeated letter in {equation!r}")
+    if not arrow:
+        result = "".join(sorted(x for x in set(terms) - {","} if terms.count(x) == 1))
+    return terms.split(","), result
+
+
+def operand(c: Context, terms: list[str], result: str, i: int) -> onnx_ir.Value:
+    others = [t for j, t in enumerate(terms) if j != i]
+    present = "".join(x for x in terms[i] if any(x in t for t in (*others, result)))
+    equation = ",".join([*others, result]) + "->" + present
+    values = [c.input(j) for j in range(len(terms)) if j != i]
+    gradient = c.op("Einsum", *values, c.g, equation=equation)
+    missing = [axis for axis, x in enumerate(terms[i]) if x not in present]
+    if not missing:
+        return gradient
+    return c.op("Expand", c.op("Unsqueeze", gradient, missing), c.shape(c.input(i)))

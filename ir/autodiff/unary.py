@@ -1,0 +1,90 @@
+"""VJP rules of functions of one number: x is the argument, y the result, g the gradient of y."""
+
+import math
+
+from .context import Context
+from .registry import Grads, vjp
+
+
+@vjp("Identity")
+def identity(c: Context) -> Grads:
+    return [c.g]
+
+
+@vjp("Neg")
+def neg(c: Context) -> Grads:
+    return [c.op("Neg", c.g)]
+
+
+@vjp("Abs")
+def abs_(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Sign", c.x))]
+
+
+@vjp("Exp")
+def exp(c: Context) -> Grads:
+    return [c.mul(c.g, c.y)]
+
+
+@vjp("Log")
+def log(c: Context) -> Grads:
+    return [c.op("Div", c.g, c.x)]
+
+
+@vjp("Sqrt")
+def sqrt(c: Context) -> Grads:
+    return [c.op("Div", c.mul(c.g, 0.5), c.y)]
+
+
+@vjp("Reciprocal")
+def reciprocal(c: Context) -> Grads:
+    return [c.op("Neg", c.mul(c.g, c.y, c.y))]
+
+
+@vjp("Sin")
+def sin(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Cos", c.x))]
+
+
+@vjp("Cos")
+def cos(c: Context) -> Grads:
+    return [c.op("Neg", c.mul(c.g, c.op("Sin", c.x)))]
+
+
+@vjp("Tan")
+def tan(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Add", c.mul(c.y, c.y), 1.0))]
+
+
+@vjp("Atan")
+def atan(c: Context) -> Grads:
+    return [c.op("Div", c.g, c.op("Add", c.mul(c.x, c.x), 1.0))]
+
+
+@vjp("Sinh")
+def sinh(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Cosh", c.x))]
+
+
+@vjp("Cosh")
+def cosh(c: Context) -> Grads:
+    return [c.mul(c.g, c.op("Sinh", c.x))]
+
+
+@vjp("Erf")
+def erf(c: Context) -> Grads:
+    return [c.mul(c.g, 2 / math.sqrt(math.pi), c.op("Exp", c.op("Neg", c.mul(c.x, c.x))))]
+
+
+@vjp("Cast", "CastLike")
+def cast(c: Context) -> Grads:
+    return [c.op("CastLike", c.g, c.x)]
+
+
+@vjp("Dropout")
+def dropout(c: Context) -> Grads:
+    """The identity at inference."""
+    training = c.constant(2)
+    if c.optional(2) is not None and (training is None or bool(training)):
+        return [c.blocked("no VJP rule in training mode")]
+    return [c.g]

@@ -1,0 +1,90 @@
+"""What a model costs: multiply-adds, parameters and bytes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import onnx_ir
+
+from .forms import Structure
+from .layers import integer
+
+Timer = Callable[[Structure, tuple[int, ...]], float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of one run, elements of the weights, and microseconds (0 when nothing was timed)."""
+
+    macs: float = 0.0
+    parameters: float = 0.0
+    microseconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.macs + other.macs, self.parameters + other.parameters, self.microseconds + other.microseconds)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(self.macs - other.macs, self.parameters - other.parameters, self.microseconds - other.microseconds)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A structure that runs on inputs of these shapes: one for each node that applies its weights."""
+
+    structure: Structure
+    shapes: tuple[tuple[int, ...], ...]
+
+    def cost(self, timer: Timer | None = None) -> Cost:
+        """The cost of all runs; `timer` gives the microseconds of one."""
+        macs = sum(self.structure.macs(shape) for shape in self.shapes)
+        time = 0.0 if timer is None else sum(timer(self.structure, shape) for shape in self.shapes)
+        return Cost(macs, self.structure.parameters, time)
+
+
+def parameters(model: onnx_ir.Model) -> int:
+    """Elements of all floating-point and quantized constants of more than one element, each counted once."""
+    return sum(prod(shape) for shape in _weights(model))
+
+
+def macs(model: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-adds of MatMul, Gemm, Conv and ConvTranspose nodes, with `shapes` the concrete shapes of all values.
+
+    One MatMul [m, k] x [k, n] is m * k * n. Nodes inside subgraphs or with unknown shapes count as zero.
+    """
+    return sum(_node_macs(node, shapes) for node in model.graph)
+
+
+def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
+    found: list[tuple[int, ...]] = []
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        shape = tensor.shape.numpy()
+        is_weight = tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
+        if is_weight and prod(shape) > 1:
+            found.append(shape)
+    return found
+
+
+def _node_macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulInteger", "ConvInteger", "QLinearConv"):
+        return 0
+    weight_at = 3 if node.op_type == "QLinearConv" else 1
+    x, w = (_shape(node.inputs[i], shapes) for i in (0, weight_at))
+    y = _shape(node.outputs[0], shapes)
+    if x is None or w is None or y is None:
+        return 0
+    if node.op_type.startswith(("Conv", "QLinearConv")):
+        spread = x if node.op_type == "ConvTranspose" else y
+        return prod(spread) * prod(w[1:])
+    shared = x[-2] if node.op_type == "Gemm" and integer(node, "transA", 0) else x[-1]
+    return prod(y) * shared
+
+
+def _shape(value: onnx_ir.Value | None, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return tuple(value.const_value.shape.numpy())
+    return shapes.get(value.name or "")

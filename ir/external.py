@@ -1,0 +1,82 @@
+"""External data: weights in files beside the model, memory-mapped and kept inside the model's folder."""
+
+import mmap
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import onnx_ir
+
+from .errors import InputError
+from .weights import replace_weights
+
+
+def attach(model: onnx_ir.Model, source: Path) -> None:
+    """Replaces every weight that is kept in a file beside `source`, the model's path, by a view of that file.
+
+    A view stays valid when the file is replaced or removed, and costs no memory until it is read.
+    Raises InputError for a place outside the folder, a file that is missing or too short, or a wrong length.
+    """
+    maps: dict[Path, np.ndarray] = {}
+
+    def view(name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
+        return _view(name, tensor, source, maps) if isinstance(tensor, onnx_ir.ExternalTensor) else tensor
+
+    replace_weights(model, view)
+
+
+def _view(
+    name: str, tensor: onnx_ir.ExternalTensor, source: Path, maps: dict[Path, np.ndarray]
+) -> onnx_ir.TensorProtocol:
+    what = f"{source}: the weight {name!r}"
+    file = _file(what, str(tensor.location), source)
+    _check_extent(what, tensor, file)
+    if file not in maps:
+        maps[file] = _map(file)
+    offset = tensor.offset or 0
+    return _typed(maps[file][offset : offset + tensor.nbytes], tensor)
+
+
+def _file(what: str, location: str, source: Path) -> Path:
+    file = source.parent / location
+    if not location or _leaves(location) or not _is_inside(file, source):
+        raise InputError(f"{what} points to {location!r}, outside the model's folder; only files in it are read")
+    if not file.is_file():
+        raise InputError(f"{what} is kept in {file}, which is missing; put that file beside the model")
+    return file
+
+
+def _leaves(location: str) -> bool:
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    return posix.is_absolute() or windows.is_absolute() or bool(windows.drive) or ".." in windows.parts
+
+
+def _is_inside(file: Path, source: Path) -> bool:
+    """A cache may keep model and data elsewhere, both behind links: then the model's real folder counts as well."""
+    real = file.resolve()
+    return real.is_relative_to(source.parent.resolve()) or real.is_relative_to(source.resolve().parent)
+
+
+def _check_extent(what: str, tensor: onnx_ir.ExternalTensor, file: Path) -> None:
+    offset, size, wanted = tensor.offset or 0, file.stat().st_size, tensor.nbytes
+    if tensor.length is not None and tensor.length != wanted:
+        raise InputError(f"{what} has {tensor.length} bytes in {file}; its shape and type want {wanted}")
+    if offset < 0 or offset + wanted > size:
+        raise InputError(
+            f"{what} wants bytes {offset} to {offset + wanted} of {file}, which has {size}; the file is cut off or "
+            f"belongs to another model"
+        )
+
+
+def _map(file: Path) -> np.ndarray:
+    if not file.stat().st_size:  # an empty file can't be mapped
+        return np.empty(0, np.uint8)
+    with file.open("rb") as stream:
+        return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+def _typed(stored: np.ndarray, tensor: onnx_ir.ExternalTensor) -> onnx_ir.TensorProtocol:
+    shape, dtype = onnx_ir.Shape(tensor.shape), tensor.dtype
+    if dtype.bitwidth < 8:
+        return onnx_ir.PackedTensor(stored, dtype, shape=shape, name=tensor.name)
+    array = stored.view(dtype.numpy().newbyteorder("<")).reshape(tensor.shape.numpy())
+    return onnx_ir.Tensor(array, dtype, shape=shape, name=tensor.name)

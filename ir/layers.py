@@ -1,0 +1,257 @@
+"""The linear maps of a graph, seen alike whatever their operator: a model in, its layers out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+
+from .remarks import MISSED, Remark
+
+VIEWS = ("Transpose", "Cast", "Identity")
+OPERATORS = ("MatMul", "Gemm", "Conv")
+
+
+@dataclass(frozen=True)
+class Use:
+    """One node that applies a layer: `output` = layer(`input`), without the bias when an Add of its own holds that."""
+
+    node: onnx_ir.Node
+    input: onnx_ir.Value
+    output: onnx_ir.Value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear map y = W a, W [groups, out, in], with every node that applies it.
+
+    A convolution is the same map on patches: in = (channels / groups) * the kernel's size, channels outermost.
+    `weight` is the constant that holds W, in the layout of the operator after the `views` (nodes such as Transpose and Cast).
+    `bias` is the constant of length groups * out that the node itself or the one Add behind it adds.
+    """
+
+    name: str
+    op: str
+    uses: tuple[Use, ...]
+    weight: onnx_ir.Value
+    views: tuple[onnx_ir.Node, ...]
+    bias: onnx_ir.Value | None
+    groups: int
+    out: int
+    inputs: int
+    kernel: tuple[int, ...] = ()
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each group of a convolution reads one channel."""
+        return self.groups > 1 and self.inputs == int(np.prod(self.kernel))
+
+    @property
+    def channels(self) -> int:
+        """Input channels of one group: `inputs` without the taps of the kernel."""
+        return self.inputs // int(np.prod(self.kernel))
+
+    @property
+    def parameters(self) -> int:
+        """Elements of W, the bias not counted."""
+        return self.groups * self.out * self.inputs
+
+    def stored(self) -> np.ndarray:
+        """The weight in the layout that the operator reads: [k, n], or [n, k] (Gemm, transB), or [n, c, ...kernel]."""
+        return _after_views(self.weight, self.views)
+
+    def matrix(self) -> np.ndarray:
+        """W [groups, out, in] in float64."""
+        stored = self.stored().astype(np.float64)
+        if self.op == "Conv":
+            return stored.reshape(self.groups, self.out, self.inputs)
+        transposed = self.op == "Gemm" and integer(self.uses[0].node, "transB", 0) == 1
+        return (stored if transposed else stored.T)[None]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that can be worked on, by name, and a remark for each linear node that can't."""
+
+    found: dict[str, Layer]
+    left: tuple[Remark, ...]
+
+
+class _Unfit(Exception):
+    """Why a node is no layer; becomes a remark."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def find_layers(model: onnx_ir.Model) -> Layers:
+    """The layers of `model`, in the order of their first node.
+
+    Nodes that apply the same constant in the same way are one layer. A node is left out, with a remark, when its weight is
+    computed, quantized, inside a subgraph, or also read by something that is not the same layer.
+    """
+    uses: dict[tuple, list[onnx_ir.Node]] = {}
+    left: list[Remark] = []
+    for node in _linear_nodes(model):
+        try:
+            uses.setdefault(_identity(node, model), []).append(node)
+        except _Unfit as unfit:
+            left.append(Remark(node.name or "", "layers", MISSED, unfit.reason, unfit.detail))
+    found: dict[str, Layer] = {}
+    for nodes in uses.values():
+        try:
+            layer = _layer(nodes)
+            found[layer.name] = layer
+        except _Unfit as unfit:
+            left.extend(Remark(n.name or "", "layers", MISSED, unfit.reason, unfit.detail) for n in nodes)
+    return Layers(found, tuple(left))
+
+
+def integer(node: onnx_ir.Node, name: str, default: int) -> int:
+    """An integer attribute of `node`, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def real(node: onnx_ir.Node, name: str, default: float) -> float:
+    """A floating-point attribute of `node`, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+def _linear_nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
+    for node in model.graph.all_nodes():
+        if node.domain in ("", "ai.onnx") and node.op_type in OPERATORS:
+            yield node
+
+
+def _identity(node: onnx_ir.Node, model: onnx_ir.Model) -> tuple:
+    """What makes two nodes the same layer: constant, views, bias and attributes."""
+    if node.graph is not model.graph:
+        raise _Unfit("subgraph", "inside the body of an If, Loop or Scan")
+    weight, views = _constant(node)
+    attributes = tuple(sorted((a.name, str(a.value)) for a in node.attributes.values()))
+    steps = tuple((v.op_type, str(sorted(str(a) for a in v.attributes.values()))) for v in views)
+    return weight.name, steps, node.op_type, attributes, _name(_bias(node))
+
+
+def _name(value: onnx_ir.Value | None) -> str | None:
+    return None if value is None else value.name
+
+
+def _constant(node: onnx_ir.Node) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ...]]:
+    value, views = node.inputs[1], []
+    if value is None or node.inputs[0] is None:
+        raise _Unfit("no-weight", f"{node.op_type} lacks an input")
+    if is_constant(node.inputs[0]):
+        raise _Unfit("weight-on-the-left", "the constant is the first factor")
+    while (producer := value.producer()) is not None and producer.op_type in VIEWS and producer.inputs[0] is not None:
+        views.insert(0, producer)
+        value = producer.inputs[0]
+    if not is_constant(value):
+        producer = value.producer()
+        source = "a graph input" if producer is None else f"computed by {producer.op_type} {producer.name!r}"
+        if producer is not None and producer.op_type in ("DequantizeLinear", "DynamicQuantizeLinear"):
+            raise _Unfit("quantized", "the weight is quantized")
+        raise _Unfit("not-constant", f"both factors are computed: the second is {source}")
+    return value, tuple(views)
+
+
+def is_constant(value: onnx_ir.Value | None) -> bool:
+    """Whether `value` is an initializer that no caller can override."""
+    return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
+def _bias(node: onnx_ir.Node) -> onnx_ir.Value | None:
+    if node.op_type in ("Gemm", "Conv"):
+        return node.inputs[2] if len(node.inputs) > 2 else None
+    add = _following_add(node)
+    if add is None:
+        return None
+    return add.inputs[1] if add.inputs[0] is node.outputs[0] else add.inputs[0]
+
+
+def _following_add(node: onnx_ir.Node) -> onnx_ir.Node | None:
+    """The Add of a constant vector that alone reads the product."""
+    output = node.outputs[0]
+    readers = [use.node for use in output.uses()]
+    if len(readers) != 1 or readers[0].op_type != "Add" or output.is_graph_output():
+        return None
+    other = [v for v in readers[0].inputs if v is not output]
+    weight = node.inputs[1]
+    if len(other) != 1 or not is_constant(other[0]) or other[0] is None or other[0].shape is None:
+        return None
+    out = None if weight is None or weight.shape is None else weight.shape[-1]
+    return readers[0] if tuple(other[0].shape) == (out,) else None
+
+
+def _layer(nodes: list[onnx_ir.Node]) -> Layer:
+    first = nodes[0]
+    weight, views = _constant(first)
+    _check_readers(weight, nodes)
+    stored = _shape_after_views(weight, views)
+    bias = _bias(first)
+    uses = tuple(Use(n, n.inputs[0], n.outputs[0]) for n in nodes if n.inputs[0] is not None)
+    if weight.dtype is None or not weight.dtype.is_floating_point():
+        raise _Unfit("not-float", f"the weight is {weight.dtype}")
+    if first.op_type == "Conv":
+        groups = integer(first, "group", 1)
+        inputs = int(np.prod(stored[1:]))
+        kernel = tuple(stored[2:])
+        return Layer(str(first.name), "Conv", uses, weight, views, _vector(bias), groups, stored[0] // groups, inputs, kernel)
+    if len(stored) != 2:
+        raise _Unfit("batched-weight", f"the weight has the shape {list(stored)}; a matrix is needed")
+    if first.op_type == "Gemm" and not _plain(first):
+        raise _Unfit("scaled-gemm", "Gemm with transA, alpha or beta")
+    out, inputs = stored if first.op_type == "Gemm" and integer(first, "transB", 0) else reversed(stored)
+    if first.op_type == "Gemm" and bias is not None and (bias.shape is None or bias.shape.numpy() not in ((out,), (1, out))):
+        raise _Unfit("wide-bias", f"the bias has the shape {bias.shape}; {[out]} is needed")
+    return Layer(str(first.name), first.op_type, uses, weight, views, _vector(bias), 1, out, inputs)
+
+
+def _vector(bias: onnx_ir.Value | None) -> onnx_ir.Value | None:
+    if bias is not None and not is_constant(bias):
+        raise _Unfit("computed-bias", f"the bias {bias.name!r} is computed")
+    return bias
+
+
+def _plain(gemm: onnx_ir.Node) -> bool:
+    scales = real(gemm, "alpha", 1.0), real(gemm, "beta", 1.0)
+    return scales == (1.0, 1.0) and integer(gemm, "transA", 0) == 0
+
+
+def _check_readers(weight: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> None:
+    """A weight that is read elsewhere as well would have to be kept beside its replacement."""
+    readers = {_end(use.node) for use in weight.uses()}
+    others = readers - set(nodes)
+    if weight.is_graph_output() or others:
+        names = sorted(f"{n.op_type} {n.name!r}" for n in others) or ["the graph's outputs"]
+        raise _Unfit("tied-weight", f"the weight is read by {', '.join(names)} too")
+
+
+def _end(reader: onnx_ir.Node) -> onnx_ir.Node:
+    while reader.op_type in VIEWS and len(uses := reader.outputs[0].uses()) == 1:
+        reader = uses[0].node
+    return reader
+
+
+def _after_views(weight: onnx_ir.Value, views: tuple[onnx_ir.Node, ...]) -> np.ndarray:
+    assert weight.const_value is not None
+    array = weight.const_value.numpy()
+    for view in views:
+        if view.op_type == "Transpose":
+            permutation = view.attributes.get("perm")
+            array = array.transpose(None if permutation is None else tuple(permutation.as_ints()))
+    return array
+
+
+def _shape_after_views(weight: onnx_ir.Value, views: tuple[onnx_ir.Node, ...]) -> tuple[int, ...]:
+    assert weight.const_value is not None
+    axes = np.arange(len(weight.const_value.shape))
+    for view in views:
+        if view.op_type == "Transpose":
+            permutation = view.attributes.get("perm")
+            axes = axes[::-1] if permutation is None else axes[list(permutation.as_ints())]
+    shape = weight.const_value.shape.numpy()
+    return tuple(int(shape[axis]) for axis in axes)

@@ -1,0 +1,187 @@
+"""The only writer of a graph: numbered rewrites in, a changed model and a log of them out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir.convenience import replace_nodes_and_values
+from onnx_ir.tape import Tape
+
+from .analyses import Analyses
+from .cleaning import clean
+from .errors import ShapeError
+from .forms import Chain, Factor, Form, Structure
+from .groups import Group
+from .layers import Layer
+from .removal import remove
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A layer became a form; `parts` are the names of the layers that now stand for it, in the order of their application."""
+
+    layer: str
+    channels: int
+    kernel: tuple[int, ...]
+    form: Form
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Layers that read one activation now read its projection `down` [1, rank, in]; `part` is the layer that projects."""
+
+    part: str
+    down: np.ndarray
+    ups: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Channels of a group were removed; `keep` are those that stay, ascending."""
+
+    group: Group
+    keep: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The whole graph went through the lossless clean-up; names may have changed."""
+
+
+Rewrite = Replaced | Projected | Removed | Cleaned
+
+
+class Rewriter:
+    """Changes one model. Each call is one rewrite; from the `limit`-th on, calls change nothing (for bisection)."""
+
+    def __init__(self, model: onnx_ir.Model, limit: int | None = None):
+        self.model = model
+        self.limit = limit
+        self.log: list[Rewrite] = []
+        self._analyses = Analyses(model)
+
+    @property
+    def analyses(self) -> Analyses:
+        """What is known of the model as it is now."""
+        return self._analyses
+
+    def replace(self, layer: Layer, form: Form, bias: np.ndarray | None = None) -> None:
+        """Every node of `layer` runs as `form`; `bias` [groups * out] takes the place of the layer's bias.
+
+        Raises ShapeError if the form's matrix is not the layer's shape, or a bias is given to a layer that has none.
+        """
+        expected = (layer.groups, layer.out, layer.inputs)
+        if form.dense().shape != expected:
+            raise ShapeError(f"layer {layer.name!r} is {list(expected)}; the form is {list(form.dense().shape)}")
+        if bias is not None and layer.bias is None:
+            raise ShapeError(f"layer {layer.name!r} has no bias that could be set")
+        if not self._admits():
+            return
+        if bias is not None:
+            self._set_bias(layer, bias)
+        weights = self._constants(layer, form.structure.stored(form.weights))
+        for use in layer.uses:
+            self._replace_node(use.node, form.structure, weights)
+        self._drop(layer)
+        name = layer.name
+        count = len(form.weights)
+        parts = (name,) if count == 1 else tuple(f"{name}.{k}" for k in range(count))
+        self._record(Replaced(name, layer.channels, layer.kernel, form, parts))
+
+    def project(
+        self, layers: tuple[Layer, ...], down: np.ndarray, ups: Mapping[str, np.ndarray], biases: Mapping[str, np.ndarray]
+    ) -> None:
+        """One product by `down` [rank, in] before all `layers`, which read the same value; each keeps `ups[name]` [out, rank].
+        `biases` [out] take the place of those that layers have.
+
+        Raises ShapeError if the layers don't read one value.
+        """
+        sources = {id(use.input) for layer in layers for use in layer.uses}
+        if len(sources) != 1 or any(layer.op == "Conv" for layer in layers):
+            raise ShapeError(f"layers {[x.name for x in layers]} don't read the same vector")
+        if not self._admits():
+            return
+        first = layers[0].uses[0]
+        structure = Chain(layers[0].op, (Factor(1, *down.shape),))
+        part = f"{layers[0].name}.projection"
+        tape = Tape()
+        weight = self._initializer(structure.stored((down[None],))[0], f"{part}.weight", layers[0].weight.dtype)
+        projected = structure.emit(tape, first.input, (weight,), None, part)
+        self.model.graph.insert_before(first.node, list(tape.nodes))
+        for layer in layers:
+            if layer.name in biases:
+                self._set_bias(layer, biases[layer.name])
+            narrow = Chain(layer.op, (Factor(1, layer.out, down.shape[0]),))
+            constants = self._constants(layer, narrow.stored((ups[layer.name][None],)))
+            for use in layer.uses:
+                use.node.replace_input_with(0, projected)
+                self._replace_node(use.node, narrow, constants)
+            self._drop(layer)
+        self._record(Projected(part, down[None], {n: up[None] for n, up in ups.items()}))
+
+    def remove(self, group: Group, keep: np.ndarray, consumers: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> None:
+        """The channels of `group` that are not in `keep` go; `consumers` gives the weights [out, kept in] and the bias that
+        the consumers have afterwards."""
+        if not self._admits():
+            return
+        remove(self.model, group, keep, consumers)
+        self._record(Removed(group, keep))
+
+    def clean(self) -> None:
+        """The lossless clean-up of the whole graph; `model` may be another object afterwards."""
+        if self._admits():
+            self.model = clean(self.model)
+            self._record(Cleaned())
+
+    def _admits(self) -> bool:
+        return self.limit is None or len(self.log) < self.limit
+
+    def _record(self, rewrite: Rewrite) -> None:
+        self.log.append(rewrite)
+        self._analyses = Analyses(self.model)
+
+    def _replace_node(self, node: onnx_ir.Node, structure: Structure, weights: tuple[onnx_ir.Value, ...]) -> None:
+        tape = Tape()
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        x, old = node.inputs[0], node.outputs[0]
+        assert x is not None
+        y = structure.emit(tape, x, weights, bias, str(node.name))
+        y.shape, y.type = old.shape, old.type
+        for value in tape.initializers:
+            self.model.graph.register_initializer(value)
+        replace_nodes_and_values(self.model.graph, node, [node], tape.nodes, [old], [y])
+
+    def _constants(self, layer: Layer, arrays: tuple[np.ndarray, ...]) -> tuple[onnx_ir.Value, ...]:
+        name, dtype = layer.weight.name, layer.weight.dtype
+        return tuple(self._initializer(a, f"{name}.{k}", dtype) for k, a in enumerate(arrays))
+
+    def _initializer(self, array: np.ndarray, name: str, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:
+        assert dtype is not None
+        while name in self.model.graph.initializers:
+            name += "_"
+        tensor = onnx_ir.tensor(np.ascontiguousarray(array).astype(dtype.numpy()), name=name)
+        value = onnx_ir.val(name, dtype, array.shape, const_value=tensor)
+        self.model.graph.register_initializer(value)
+        return value
+
+    def _set_bias(self, layer: Layer, bias: np.ndarray) -> None:
+        old = layer.bias
+        assert old is not None and old.const_value is not None
+        new = self._initializer(bias.reshape(old.const_value.shape.numpy()), f"{old.name}.shifted", old.dtype)
+        for use in layer.uses:
+            reader = use.node if len(use.node.inputs) > 2 else use.output.uses()[0].node
+            reader.replace_input_with(list(reader.inputs).index(old), new)
+        self._drop_constant(old)
+
+    def _drop(self, layer: Layer) -> None:
+        """Removes the layer's weight and the views of it that nothing reads any more."""
+        for view in reversed(layer.views):
+            if not view.outputs[0].uses():
+                self.model.graph.remove(view, safe=True)
+        self._drop_constant(layer.weight)
+
+    def _drop_constant(self, value: onnx_ir.Value) -> None:
+        if value.name is not None and not value.uses() and not value.is_graph_output():
+            del self.model.graph.initializers[value.name]

@@ -1,0 +1,52 @@
+"""Sparse tensors as dense ones: onnx_ir holds no sparse tensors, and runtimes make them dense when they load."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from .errors import InputError
+
+DENSE_LIMIT = 1 << 28  # elements: a few bytes of a file must not ask for all of the memory
+
+
+def densify(graph: onnx.GraphProto, source: Path) -> None:
+    """Replaces the sparse initializers and sparse Constant values of the graph and its bodies by dense ones."""
+    for body in _bodies(graph):
+        body.initializer.extend(_dense(tensor, source) for tensor in body.sparse_initializer)
+        body.ClearField("sparse_initializer")
+        for node in body.node:
+            for attribute in node.attribute:
+                _densify_attribute(attribute, source)
+
+
+def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                yield from _bodies(body)
+
+
+def _densify_attribute(attribute: onnx.AttributeProto, source: Path) -> None:
+    if attribute.type != onnx.AttributeProto.SPARSE_TENSOR or attribute.name != "sparse_value":
+        return
+    dense = _dense(attribute.sparse_tensor, source)
+    attribute.ClearField("sparse_tensor")
+    attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
+    attribute.t.CopyFrom(dense)
+
+
+def _dense(tensor: onnx.SparseTensorProto, source: Path) -> onnx.TensorProto:
+    name, dims = tensor.values.name, tuple(tensor.dims)
+    if math.prod(dims) > DENSE_LIMIT:
+        raise InputError(f"{source}: the sparse weight {name!r} has {dims} values, too many to hold as a dense one")
+    try:
+        values, where = onnx.numpy_helper.to_array(tensor.values), onnx.numpy_helper.to_array(tensor.indices)
+        dense = np.zeros(math.prod(dims), values.dtype)
+        dense[where if where.ndim == 1 else np.ravel_multi_index(tuple(where.T), dims)] = values
+    except (ValueError, IndexError, TypeError, KeyError) as e:
+        raise InputError(f"{source}: the sparse weight {name!r} is damaged: {e}") from e
+    return onnx.numpy_helper.from_array(dense.reshape(dims), name)

@@ -1,0 +1,94 @@
+"""The tensors that a model holds, wherever they are: initializers of any graph and tensor attributes of any node."""
+
+from collections.abc import Callable, Iterator
+
+import ml_dtypes
+import numpy as np
+import onnx_ir
+
+from .errors import InputError
+
+CHUNK = 1 << 24  # elements looked at once: bounds the memory of a check
+NAN_TYPES = frozenset(
+    {
+        onnx_ir.DataType.FLOAT,
+        onnx_ir.DataType.DOUBLE,
+        onnx_ir.DataType.FLOAT16,
+        onnx_ir.DataType.BFLOAT16,
+    }
+)
+
+
+def clone(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A copy of the graph, its nodes and values; the weights are shared."""
+    return model.clone()
+
+
+def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph | onnx_ir.Function]:
+    """The main graph, the bodies of If, Loop and Scan, and the functions with the bodies in them."""
+    yield from model.graphs()
+    yield from model.functions.values()
+
+
+def nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
+    """Every node, in order, with those of the bodies after the node that holds them, functions last."""
+    for root in (model.graph, *model.functions.values()):
+        yield from onnx_ir.traversal.RecursiveGraphIterator(root)
+
+
+def weights(model: onnx_ir.Model) -> Iterator[tuple[str, onnx_ir.TensorProtocol]]:
+    """(name, tensor) of every initializer, then of every tensor in an attribute (named for its node)."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+    for node in nodes(model):
+        for attribute in node.attributes.values():
+            yield from ((_holder(node), tensor) for tensor in _attribute_tensors(attribute))
+
+
+def replace_weights(
+    model: onnx_ir.Model, change: Callable[[str, onnx_ir.TensorProtocol], onnx_ir.TensorProtocol]
+) -> None:
+    """Puts change(name, tensor) in the place of every tensor that `weights` gives."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                value.const_value = change(name, value.const_value)
+    for node in nodes(model):
+        for key, attribute in node.attributes.items():
+            if attribute.type == onnx_ir.AttributeType.TENSOR and not attribute.is_ref():
+                node.attributes[key] = onnx_ir.AttrTensor(key, change(_holder(node), attribute.as_tensor()))
+
+
+def check_weights(model: onnx_ir.Model) -> None:
+    """Reads every weight. Raises InputError naming the first one that holds NaN, with how many."""
+    for name, tensor in weights(model):
+        bad = _count_nan(tensor)
+        if bad:
+            raise InputError(
+                f"the weight {name!r} holds {bad} NaN of {tensor.size} values: the model is damaged or its training "
+                f"diverged; export it again from a good checkpoint"
+            )
+
+
+def _count_nan(tensor: onnx_ir.TensorProtocol) -> int:
+    if tensor.dtype not in NAN_TYPES or not tensor.size:
+        return 0
+    flat = tensor.numpy().reshape(-1)
+    if tensor.dtype == onnx_ir.DataType.BFLOAT16:
+        flat = flat.view(ml_dtypes.bfloat16)
+    return sum(int(np.count_nonzero(np.isnan(flat[i : i + CHUNK]))) for i in range(0, flat.size, CHUNK))
+
+
+def _holder(node: onnx_ir.Node) -> str:
+    return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
+
+
+def _attribute_tensors(attribute: onnx_ir.Attr) -> Iterator[onnx_ir.TensorProtocol]:
+    if attribute.is_ref():
+        return
+    if attribute.type == onnx_ir.AttributeType.TENSOR:
+        yield attribute.as_tensor()
+    elif attribute.type == onnx_ir.AttributeType.TENSORS:
+        yield from attribute.as_tensors()

@@ -1,0 +1,167 @@
+"""The curvature of layers as matrices: second moments of inputs, outputs and gradients, and how rewrites change them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from ..ir.forms import Chain, composites, unfold
+from ..ir.rewriter import Projected, Removed, Replaced, Rewrite
+
+
+@dataclass(frozen=True)
+class Want:
+    """A layer, by name, and whether the second moment of its inputs is needed; without it, that of its outputs is given."""
+
+    layer: str
+    inputs: bool
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The factors of one layer, float64, already shrunken, so that all are positive definite.
+
+    `input` A [groups, in, in] is the second moment of the inputs over samples and positions, `mean` [groups, in] the first. Without
+    them, `output` [groups, out, out] and `output_mean` [groups, out] are the moments of W a.
+    `gradient` G [groups, out, out] is scaled so that 1/2 tr(G D A D^T) predicts nats per sample for a change D of the weight.
+    `measured` is False where no gradient could be had and G is the identity over the mean square of the outputs.
+    """
+
+    gradient: np.ndarray
+    input: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    output: np.ndarray | None = None
+    output_mean: np.ndarray | None = None
+    measured: bool = True
+
+    def centered_input(self) -> np.ndarray | None:
+        """The covariance of the inputs: what a change costs when the bias takes up the mean of it."""
+        if self.input is None or self.mean is None:
+            return None
+        return self.input - self.mean[:, :, None] * self.mean[:, None, :]
+
+    def outputs(self, weight: np.ndarray, centered: bool) -> np.ndarray:
+        """The second moment [groups, out, out] of W a, or its covariance; `weight` is W [groups, out, in]."""
+        if self.input is not None:
+            inner = self.centered_input() if centered else self.input
+            return weight @ inner @ weight.transpose(0, 2, 1)
+        assert self.output is not None and self.output_mean is not None
+        if not centered:
+            return self.output
+        return self.output - self.output_mean[:, :, None] * self.output_mean[:, None, :]
+
+
+def divergence(change: np.ndarray, inner: np.ndarray, gradient: np.ndarray) -> float:
+    """1/2 tr(G D A D^T) over all groups, for D [groups, out, in], A [groups, in, in], G [groups, out, out]."""
+    return 0.5 * float(np.einsum("goi,goi->", gradient @ change, change @ inner))
+
+
+def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[str, Moments]:
+    """The moments of the layers that stand after `rewrites`, in the same quadratic model; those that can't be had are left out,
+    and those of layers that a clean-up made are measured anew by whoever needs them."""
+    current = dict(moments)
+    for rewrite in rewrites:
+        if isinstance(rewrite, Replaced):
+            _replaced(current, rewrite)
+        elif isinstance(rewrite, Projected):
+            _projected(current, rewrite)
+        elif isinstance(rewrite, Removed):
+            _removed(current, rewrite)
+    return current
+
+
+def _replaced(moments: dict[str, Moments], rewrite: Replaced) -> None:
+    whole = moments.pop(rewrite.layer, None)
+    structure = rewrite.form.structure
+    if whole is None or not isinstance(structure, Chain):
+        return
+    gradients = _gradients(structure, rewrite.form.weights, whole.gradient)
+    maps = _input_maps(structure, rewrite)
+    for part, gradient, inputs in zip(rewrite.parts, gradients, maps, strict=True):
+        moments[part] = _mapped(whole, inputs, gradient)
+
+
+def _mapped(whole: Moments, inputs: np.ndarray, gradient: np.ndarray) -> Moments:
+    if whole.input is None or whole.mean is None:
+        return Moments(gradient, measured=whole.measured)
+    inner = inputs @ whole.input @ inputs.transpose(0, 2, 1)
+    mean = np.einsum("gki,gi->gk", inputs, whole.mean)
+    return Moments(gradient, inner, mean, measured=whole.measured)
+
+
+def _gradients(chain: Chain, weights: tuple[np.ndarray, ...], gradient: np.ndarray) -> list[np.ndarray]:
+    """G of every factor, from the last back; the taps of a kernel count as independent positions."""
+    result = [gradient]
+    for factor, weight in zip(chain.factors[:0:-1], weights[:0:-1], strict=True):
+        taps = weight.reshape(*weight.shape[:2], factor.channels, prod(factor.kernel))
+        result.insert(0, np.einsum("goct,gop,gpdt->gcd", taps, result[0], taps, optimize=True))
+    return result
+
+
+def _input_maps(chain: Chain, rewrite: Replaced) -> list[np.ndarray]:
+    """For each factor, the map [groups, its inputs, inputs of the whole] from a patch of the layer to its own patch."""
+    groups = chain.factors[0].groups
+    identity = np.broadcast_to(np.eye(rewrite.channels), (groups, rewrite.channels, rewrite.channels))
+    ones = (1,) * len(rewrite.kernel)
+    products = [identity, *composites(chain, rewrite.form.weights)[:-1]]
+    spans, kernel = [ones], ones
+    for factor in chain.factors[:-1]:
+        kernel = tuple(a * b for a, b in zip(kernel, factor.kernel, strict=True))
+        spans.append(kernel)
+    return [
+        _centre(unfold(product, rewrite.channels, span, factor.kernel), rewrite, span, factor.kernel)
+        for product, span, factor in zip(products, spans, chain.factors, strict=True)
+    ]
+
+
+def _centre(mapping: np.ndarray, rewrite: Replaced, span: tuple[int, ...], following: tuple[int, ...]) -> np.ndarray:
+    """Places a map that reads a smaller kernel at the middle of the layer's whole kernel."""
+    joint = tuple(a * b for a, b in zip(span, following, strict=True))
+    groups, rows, _ = mapping.shape
+    placed = np.zeros((groups, rows, rewrite.channels, *rewrite.kernel))
+    middle = (slice(None) if a == b else slice(b // 2, b // 2 + 1) for a, b in zip(joint, rewrite.kernel, strict=True))
+    placed[(slice(None), slice(None), slice(None), *middle)] = mapping.reshape(groups, rows, rewrite.channels, *joint)
+    return placed.reshape(groups, rows, -1)
+
+
+def _projected(moments: dict[str, Moments], rewrite: Projected) -> None:
+    known = [(moments.get(name), up) for name, up in rewrite.ups.items()]
+    if any(m is None or m.input is None for m, _ in known):
+        for name in rewrite.ups:
+            moments.pop(name, None)
+        return
+    first = known[0][0]
+    assert first is not None
+    gradient = sum(up.transpose(0, 2, 1) @ m.gradient @ up for m, up in known if m is not None)
+    moments[rewrite.part] = replace(first, gradient=np.asarray(gradient))
+    for name in rewrite.ups:
+        moments[name] = _mapped(moments[name], rewrite.down, moments[name].gradient)
+
+
+def _removed(moments: dict[str, Moments], rewrite: Removed) -> None:
+    keep, group = rewrite.keep, rewrite.group
+    for producer in group.producers:
+        whole = moments.get(producer.layer)
+        if whole is not None:
+            moments[producer.layer] = _without_outputs(whole, np.sort(producer.rows[keep].ravel()))
+    for consumer in group.consumers:
+        whole = moments.get(consumer.layer)
+        if whole is not None:
+            gone = np.delete(np.arange(group.channels), keep)
+            moments[consumer.layer] = _without_inputs(whole, consumer.columns[gone].ravel())
+
+
+def _without_outputs(whole: Moments, rows: np.ndarray) -> Moments:
+    def cut(matrix: np.ndarray | None) -> np.ndarray | None:
+        return None if matrix is None else matrix[np.ix_(np.arange(len(matrix)), rows, rows)]
+
+    mean = None if whole.output_mean is None else whole.output_mean[:, rows]
+    return replace(whole, gradient=whole.gradient[:, rows][:, :, rows], output=cut(whole.output), output_mean=mean)
+
+
+def _without_inputs(whole: Moments, gone: np.ndarray) -> Moments:
+    if whole.input is None or whole.mean is None:
+        return Moments(whole.gradient, measured=whole.measured)
+    inner = np.delete(np.delete(whole.input, gone, axis=1), gone, axis=2)
+    return replace(whole, input=inner, mean=np.delete(whole.mean, gone, axis=1))

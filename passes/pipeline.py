@@ -1,0 +1,174 @@
+"""Running stages at a price: a model with its curvature in, an attempt (a changed copy and what was done to it) out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir
+
+from ..ir.analyses import Analyses
+from ..ir.cost import Cost, Timer
+from ..ir.layers import OPERATORS
+from ..ir.model import clone
+from ..ir.remarks import MISSED, Remark
+from ..ir.rewriter import Cleaned, Rewriter
+from .curvature import Execute, Feed
+from .moments import Moments, Want, after
+from .planner import Option, choose, options
+from .proposal import Candidate, Context, Pass, Proposal
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change that was made, and by which pass."""
+
+    by: str
+    option: Option
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save; `fixed`
+    says that the options of all stages fix how much is taken, so that no price changes anything."""
+
+    model: onnx_ir.Model
+    price: float
+    steps: tuple[Step, ...]
+    remarks: tuple[Remark, ...]
+    fixed: bool
+
+    @property
+    def predicted(self) -> float:
+        return sum(step.option.candidate.predicted for step in self.steps)
+
+    @property
+    def saving(self) -> Cost:
+        return sum((step.option.saving for step in self.steps), Cost())
+
+    @property
+    def worth(self) -> float:
+        return sum(step.option.worth for step in self.steps)
+
+    @property
+    def key(self) -> tuple[tuple[str, str, str], ...]:
+        """What was done: two attempts of the same key have the same model."""
+        return tuple((s.by, s.option.candidate.site, s.option.candidate.label) for s in self.steps)
+
+
+@dataclass
+class Bench:
+    """One model under one metric, ready to be tried at any price.
+
+    `sample` is the feed whose shapes count for the cost, `feeds` are those that curvature is measured on; `worth` turns a saving into
+    the unit of the budget.
+    """
+
+    model: onnx_ir.Model
+    stages: Sequence[Pass]
+    sample: Feed
+    execute: Execute
+    timer: Timer | None
+    worth: Callable[[Cost], float]
+    measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
+    limit: int | None = None
+    _proposals: dict[tuple, Proposal] = field(default_factory=dict)
+    _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
+
+    def wants(self) -> tuple[Want, ...]:
+        """What all stages want of the model as it is at first."""
+        return merged(w for stage in self.stages for w in stage.wants(Analyses(self.model)))
+
+    def attempt(self, price: float) -> Attempt:
+        """Runs all stages at `price`, in nats for the whole of the model's cost."""
+        rewriter = Rewriter(clone(self.model), self.limit)
+        moments = self._measured((), self.model, self.wants())
+        steps: list[Step] = []
+        remarks: list[Remark] = []
+        fixed = True
+        for number, stage in enumerate(self.stages):
+            done = (number, *(self._key(s) for s in steps))
+            if number and any(isinstance(r, Cleaned) for r in rewriter.log):
+                moments = self._measured(done, rewriter.model, merged(stage.wants(rewriter.analyses)))
+            context = self._context(rewriter, moments)
+            proposal = self._propose(done, stage, context)
+            fixed = fixed and proposal.fixed
+            chosen = self._chosen(proposal, price)
+            remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, chosen)))
+            for option in chosen:
+                moments = self._apply(stage, option, rewriter, context, moments)
+                context = Context(rewriter.analyses, context.shapes, moments)
+                steps.append(Step(stage.name, option))
+        return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed)
+
+    def _apply(
+        self, stage: Pass, option: Option, rewriter: Rewriter, context: Context, moments: dict[str, Moments]
+    ) -> dict[str, Moments]:
+        begun = len(rewriter.log)
+        stage.apply(option.candidate, context, rewriter)
+        return after(moments, rewriter.log[begun:])
+
+    def _key(self, step: Step) -> tuple[str, str, str]:
+        return step.by, step.option.candidate.site, step.option.candidate.label
+
+    def _measured(self, key: tuple, model: onnx_ir.Model, wants: Sequence[Want]) -> dict[str, Moments]:
+        if key not in self._moments:
+            self._moments[key] = dict(self.measure_moments(model, wants)) if wants else {}
+        return dict(self._moments[key])
+
+    def _context(self, rewriter: Rewriter, moments: Mapping[str, Moments]) -> Context:
+        return Context(rewriter.analyses, concrete_shapes(rewriter.model, self.sample, self.execute), moments)
+
+    def _propose(self, done: tuple, stage: Pass, context: Context) -> Proposal:
+        if done not in self._proposals:
+            self._proposals[done] = stage.propose(context)
+        return self._proposals[done]
+
+    def _chosen(self, proposal: Proposal, price: float) -> list[Option]:
+        if proposal.fixed:
+            return [Option(c, self._saving(c), self.worth(self._saving(c))) for c in proposal.candidates]
+        return choose(options(proposal.candidates, self._saving, self.worth), price)
+
+    def _saving(self, candidate: Candidate) -> Cost:
+        before = sum((piece.cost(self.timer) for piece in candidate.before), Cost())
+        return before - sum((piece.cost(self.timer) for piece in candidate.after), Cost())
+
+
+def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> list[Remark]:
+    """A remark for every site that has candidates of which none was taken."""
+    least: dict[str, Candidate] = {}
+    for candidate in proposal.candidates:
+        kept = least.get(candidate.site)
+        if kept is None or candidate.predicted < kept.predicted:
+            least[candidate.site] = candidate
+    for option in chosen:
+        least.pop(option.candidate.site, None)
+    return [
+        Remark(site, stage.name, MISSED, "not-worth-it", f"{c.label} would cost {c.predicted:.2g} nats, more than it saves is worth")
+        for site, c in least.items()
+    ]
+
+
+def merged(wants: Iterable[Want]) -> tuple[Want, ...]:
+    """One want for each layer, with the inputs if any asks for them."""
+    inputs: dict[str, bool] = {}
+    for want in wants:
+        inputs[want.layer] = inputs.get(want.layer, False) or want.inputs
+    return tuple(Want(layer, wanted) for layer, wanted in inputs.items())
+
+
+def concrete_shapes(model: onnx_ir.Model, feed: Feed, execute: Execute) -> dict[str, tuple[int, ...]]:
+    """The shapes of what every linear node reads and gives, by value name, on `feed`."""
+    shapes: dict[str, tuple[int, ...]] = {name: array.shape for name, array in feed.items()}
+    probe = clone(model)
+    computed: dict[str, onnx_ir.Value] = {}
+    for node in probe.graph:
+        if node.op_type in (*OPERATORS, "ConvTranspose", "MatMulInteger", "ConvInteger", "QLinearConv"):
+            for value in (*node.inputs, *node.outputs):
+                if value is not None and value.const_value is None and value.name and not value.is_graph_input():
+                    computed[value.name] = value
+    probe.graph.outputs.clear()
+    probe.graph.outputs.extend(computed.values())
+    if computed:
+        shapes.update({name: array.shape for name, array in execute(probe)(feed).items()})
+    return shapes

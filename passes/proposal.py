@@ -1,0 +1,78 @@
+"""What a pass is: it proposes candidates from what is known of a model, and applies those that were chosen."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..ir.analyses import Analyses
+from ..ir.cost import Piece
+from ..ir.layers import Layer
+from ..ir.remarks import Remark
+from ..ir.rewriter import Rewriter
+from .moments import Moments, Want
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One concrete change at one site.
+
+    `predicted` is its divergence in nats per sample; the pieces `before` and `after` are what runs without and with it, from which
+    the planner takes the saving. Two candidates that touch a layer in common exclude each other within a stage.
+    `choice` is what the pass needs to apply it.
+    """
+
+    site: str
+    label: str
+    predicted: float
+    before: tuple[Piece, ...]
+    after: tuple[Piece, ...]
+    touches: frozenset[str]
+    choice: Any
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """All candidates of a pass, and a remark for every site that has none.
+
+    `fixed` says that the options already fix how much is taken: then every candidate is, whatever it costs.
+    """
+
+    candidates: tuple[Candidate, ...]
+    remarks: tuple[Remark, ...] = ()
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may look at: the analyses of the model as it is, concrete shapes, and curvature.
+
+    `shapes` gives the shape of every layer's inputs and outputs by value name, at the batch size that is optimized for.
+    `moments` has an entry by layer name for all that `wants` asked for and that could be had.
+    """
+
+    analyses: Analyses
+    shapes: Mapping[str, tuple[int, ...]]
+    moments: Mapping[str, Moments]
+
+    def inputs(self, layer: Layer) -> tuple[tuple[int, ...], ...]:
+        """The shapes of what the layer reads, one for each node."""
+        return tuple(self.shapes[str(use.input.name)] for use in layer.uses)
+
+
+class Pass(ABC):
+    """A rewrite that can be planned. Subclasses are frozen dataclasses whose fields are the options."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def wants(self, analyses: Analyses) -> Iterable[Want]:
+        """The moments that `propose` reads."""
+
+    @abstractmethod
+    def propose(self, context: Context) -> Proposal:
+        """Candidates at every site, from slight to drastic; changes nothing."""
+
+    @abstractmethod
+    def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
+        """Makes the change; `context` is that of `propose`, `rewriter.analyses` knows what was applied since."""

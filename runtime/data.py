@@ -1,0 +1,154 @@
+"""Data that a person names (`--data`, `--labels`): a file, a folder or a function in, a checked `Dataset` out."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+
+from ..ir.errors import DataError
+from .dataset import Dataset, Feed
+from .inputs import Inputs, checked_feed, inputs_of
+from .loaders import called, importable
+
+__all__ = ["MAX_SAMPLES", "Dataset", "Feed", "dataset_of", "load_data", "load_labels"]
+
+MAX_SAMPLES = 4096  # taken from a function, which may never end
+
+
+def load_data(spec: str, model: onnx_ir.Model) -> Dataset:
+    """The samples that `spec` names, checked against the model's inputs.
+
+    `spec` is an .npz (arrays named as the inputs, samples first), an .npy of a model with one input, a folder of such
+    files, a folder with `test_data_set_*` folders or one such folder, or `file.py:function` or `module:function`,
+    called without arguments, that gives feeds (dicts); of these the first 4,096 samples are taken.
+    Pickled data is never read. Raises DataError that says which array, what was given and what is wanted.
+    """
+    wanted, path = inputs_of(model), Path(spec)
+    if path.is_dir():
+        return _collected(_folder(path, wanted), wanted, spec)
+    if path.is_file():
+        return _collected([_file(path, wanted)], wanted, spec)
+    if ":" in spec:
+        with importable(spec):
+            return _collected(called(spec), wanted, spec, MAX_SAMPLES)
+    raise DataError(f"no such data: {spec}; wanted an .npz, a folder, file.py:function or module:function")
+
+
+def dataset_of(feeds: Iterable[Mapping[str, object]], model: onnx_ir.Model, source: str = "memory") -> Dataset:
+    """A checked dataset of feeds in memory; at most the first 4,096 samples."""
+    return _collected(feeds, inputs_of(model), source, MAX_SAMPLES)
+
+
+def load_labels(path: str, dataset: Dataset) -> Dataset:
+    """The dataset with labels: one integer a sample, in order, from an .npy or an .npz with one array.
+
+    For samples that the dataset dropped to fill a fixed batch, labels are dropped too.
+    """
+    arrays = list(_arrays(Path(path)).items())
+    if len(arrays) != 1:
+        raise DataError(f"{path} holds {[name for name, _ in arrays]}; wanted one array of labels")
+    labels = arrays[0][1]
+    flat = labels.reshape(-1) if labels.size == len(labels) else labels
+    if flat.ndim != 1 or flat.dtype.kind not in "iu":
+        raise DataError(f"{path}: the labels are {labels.dtype}{list(labels.shape)}; wanted one integer a sample")
+    if dataset.kept is not None and len(flat) == len(dataset.kept):
+        flat = flat[dataset.kept]
+    return replace(dataset, labels=flat.astype(np.int64))
+
+
+def _collected(feeds: Iterable[Mapping[str, object]], wanted: Inputs, source: str, most: int | None = None) -> Dataset:
+    batches: list[Feed] = []
+    samples = 0
+    for number, feed in enumerate(feeds):
+        batches.append(
+            checked_feed(_mapping(feed, source), wanted, source if number == 0 else f"{source}, feed {number}")
+        )
+        samples += Dataset((batches[-1],), axes=wanted.axes).samples
+        if most is not None and samples >= most:
+            break
+    data = Dataset(tuple(batches), source=source, axes=wanted.axes, fixed=wanted.fixed).filled()
+    return data if most is None or data.samples <= most else data.take(most)
+
+
+def _mapping(feed: object, source: str) -> Mapping[str, object]:
+    if isinstance(feed, Mapping):
+        return feed
+    raise DataError(f"{source} gives a {type(feed).__name__}; wanted dicts of input name -> array")
+
+
+def _folder(path: Path, wanted: Inputs) -> Iterator[Mapping[str, object]]:
+    if sets := _ordered(path.glob("test_data_set_*")) or ([path] if any(path.glob("input_*.pb")) else []):
+        return (_test_set(one, wanted) for one in sets)
+    files = _ordered(f for f in path.iterdir() if f.suffix in (".npz", ".npy"))
+    if not files:
+        raise DataError(f"{path} holds no .npz, .npy or test_data_set_* to read samples from")
+    if {f.stem for f in files} >= set(wanted.names) and not any(f.suffix == ".npz" for f in files):
+        return iter([{f.stem: _arrays(f)[f.stem] for f in files}])
+    return (_file(f, wanted) for f in files)
+
+
+def _file(path: Path, wanted: Inputs) -> Mapping[str, object]:
+    arrays = _arrays(path)
+    if path.suffix != ".npy":
+        return arrays
+    if len(wanted.inputs) != 1:
+        raise DataError(
+            f"{path} is one array, the model has {len(wanted.inputs)} inputs: give an .npz with {wanted.names}"
+        )
+    only, array = wanted.inputs[0], arrays[path.stem]
+    single = only.dims is not None and array.ndim == len(only.dims) - 1 and wanted.axes.get(only.name) == 0
+    return {only.name: array[np.newaxis] if single else array}
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Array name -> array of an .npz; an .npy's array has its file's name."""
+    if path.suffix not in (".npz", ".npy"):
+        hint = f"; name a function in it: {path}:load_data" if path.suffix == ".py" else ""
+        raise DataError(f"{path} is neither .npz nor .npy{hint}")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {path.stem: loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except ValueError as e:
+        if "pickle" not in str(e):
+            raise DataError(f"{path} can't be read: {e}") from e
+        raise DataError(f"{path} holds pickled Python objects, which are never loaded; save plain arrays") from e
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise DataError(f"{path} can't be read: {e}") from e
+
+
+def _test_set(path: Path, wanted: Inputs) -> Mapping[str, object]:
+    """The feed of an ONNX test_data_set: input_0.pb, ..., named inside or else in the order of the model's inputs."""
+    tensors = [_tensor(file) for file in _ordered(path.glob("input_*.pb"))]
+    if len(tensors) != len(wanted.inputs):
+        raise DataError(f"{path} holds {len(tensors)} input_*.pb; wanted {', '.join(map(str, wanted.inputs))}")
+    named = dict(tensors)
+    if named.keys() == set(wanted.names):
+        return named
+    return {name: array for name, (_, array) in zip(wanted.names, tensors, strict=True)}
+
+
+def _tensor(path: Path) -> tuple[str, np.ndarray]:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    tensor = onnx.TensorProto()
+    try:
+        tensor.ParseFromString(path.read_bytes())
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ValueError("its data is in another file")
+        return tensor.name, onnx.numpy_helper.to_array(tensor)
+    except (DecodeError, OSError, TypeError, ValueError) as e:
+        raise DataError(f"{path} is not an ONNX tensor: {e}") from e
+
+
+def _ordered(paths: Iterable[Path]) -> list[Path]:
+    """By name, with numbers as numbers: test_data_set_2 before test_data_set_10."""
+    return sorted(paths, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)])

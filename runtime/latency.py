@@ -1,0 +1,121 @@
+"""What a small model costs on this machine: fragments in, microseconds out, remembered from run to run."""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx_ir
+
+from ..ir.errors import DataError
+from .environment import device_name, runtime_version
+from .fragments import fingerprint
+from .inputs import Input, inputs_of
+from .sessions import Session, Target
+
+CACHE_FILE = "latency.json"
+CHUNK = 250_000  # nanoseconds of one measurement
+BUDGET = 8_000_000  # nanoseconds of all measurements of a fragment, if it is that fast
+FEWEST = 5  # measurements of a slow one
+
+
+class LatencyTable:
+    """Times of fragments on one target, in memory and, given a folder, in its `latency.json`.
+
+    An entry holds for the fragment's structure, types and shapes (not its weights), the provider, the threads, the
+    version of ONNX Runtime and the processor. New entries reach the disk at `flush`, or at the end of a `with` block.
+    """
+
+    def __init__(self, target: Target, cache_dir: Path | None = None) -> None:
+        self.target = target
+        self.measured = 0  # fragments that were really run
+        self._file = None if cache_dir is None else Path(cache_dir) / CACHE_FILE
+        self._known = _read(self._file)
+        self._new: dict[str, float] = {}
+        self._place = (target.provider, str(target.threads), runtime_version(), device_name(target.provider))
+
+    def microseconds(self, fragment: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """The time of one run on inputs of these shapes, of normally distributed numbers or zeros for integers.
+
+        The lower quartile of wall-clock measurements for about 8 milliseconds, after a warm-up.
+        Raises DataError if `shapes` doesn't name every input.
+        """
+        key = fingerprint(fragment, shapes, self._place)
+        if key not in self._known:
+            self._known[key] = self._new[key] = self._measured(fragment, shapes)
+        return self._known[key]
+
+    def flush(self) -> None:
+        """Writes the new entries beside those that others have written meanwhile; a full or closed disk is no error."""
+        if self._file is None or not self._new:
+            return
+        with contextlib.suppress(OSError):  # a cache that can't be written only costs time
+            _write(self._file, {**_read(self._file), **self._new})
+            self._new = {}
+
+    def __enter__(self) -> "LatencyTable":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    def _measured(self, fragment: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        rng = np.random.default_rng(0)
+        feed = {one.name: _array(one, shapes, rng) for one in inputs_of(fragment).inputs}
+        self.measured += 1
+        return lower_quartile(Session(fragment, self.target).runner(feed)) / 1000
+
+
+def lower_quartile(run: Callable[[], object]) -> float:
+    """Nanoseconds of one run: the lower quartile of chunks of runs, which interruptions by others hardly move."""
+    _nanoseconds(run, 1)
+    once = min(_nanoseconds(run, 1), _nanoseconds(run, 1))
+    repeats = max(1, math.ceil(CHUNK / max(once, 1.0)))
+    chunks = max(FEWEST, round(BUDGET / (repeats * max(once, 1.0))))
+    return float(np.percentile([_nanoseconds(run, repeats) for _ in range(chunks)], 25))
+
+
+def _nanoseconds(run: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter_ns()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter_ns() - start) / repeats
+
+
+def _array(one: Input, shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
+    if one.name not in shapes:
+        raise DataError(f"no shape for the fragment's input {one}; given {dict(shapes)}")
+    if one.dtype.is_floating_point():
+        return rng.standard_normal(shapes[one.name], np.float32).astype(one.dtype.numpy())
+    return np.zeros(shapes[one.name], one.dtype.numpy())
+
+
+def _read(file: Path | None) -> dict[str, float]:
+    """The entries of a cache file; none if it is missing, damaged or of another make."""
+    try:
+        found = json.loads(file.read_text()) if file is not None else {}
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {k: float(v) for k, v in found.items() if isinstance(v, float | int) and math.isfinite(v) and v > 0}
+
+
+def _write(file: Path, entries: Mapping[str, float]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, text=True)
+    try:
+        with os.fdopen(handle, "w") as f:
+            json.dump(entries, f, indent=0, sort_keys=True)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,70 @@
+"""Samples from a user's own Python function, named `file.py:function` or `module:function`."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module, util
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import DataError
+
+
+@contextmanager
+def importable(spec: str) -> Iterator[None]:
+    """Lets the file's folder, or for a module the working folder, be imported from, as `python file.py` does."""
+    place = spec.rpartition(":")[0]
+    folder = str(Path(place).resolve().parent if place.endswith(".py") else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def called(spec: str) -> Iterator[Mapping[str, Any]]:
+    """The feeds that the function named by `spec` yields or returns; one dict is one feed.
+
+    The function runs as the feeds are asked for. What it raises becomes a DataError with the line that raised.
+    """
+    try:
+        result = _function(spec)()
+        yield from [result] if isinstance(result, Mapping) else _feeds(result, spec)
+    except DataError:
+        raise
+    except Exception as e:  # the user's code may raise anything
+        line = traceback.extract_tb(e.__traceback__)[-1]
+        where = f"{Path(line.filename).name}:{line.lineno}"
+        raise DataError(f"{spec} failed at {where}: {type(e).__name__}: {e}") from e
+
+
+def _feeds(result: object, spec: str) -> Iterable[Mapping[str, Any]]:
+    if isinstance(result, Iterable):
+        return result
+    raise DataError(
+        f"{spec} returned {type(result).__name__}; wanted dicts of input name -> array, yielded or in a list"
+    )
+
+
+def _function(spec: str) -> Callable[[], object]:
+    place, _, name = spec.rpartition(":")
+    module = _from_file(Path(place)) if place.endswith(".py") else import_module(place)
+    function = vars(module).get(name)
+    if not callable(function):
+        names = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise DataError(f"{place} has no function {name!r}; it has {', '.join(names) or 'none'}")
+    return function
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
+    name = f"kronnx_data_{path.stem}"
+    found = util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickling in the user's file look their module up
+    found.loader.exec_module(module)
+    return module

@@ -1,0 +1,205 @@
+"""Models that run: an `onnx_ir.Model` or a file in, arrays out, on exactly the provider and the threads asked for."""
+
+import os
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from ..ir.errors import DataError, InputError, UsageError
+from .environment import PROVIDERS, onnxruntime, preload_gpu_libraries
+from .messages import Source, loading, running
+
+LARGEST_MESSAGE = 1_800_000_000  # bytes; protobuf stops at 2**31 - 1, the graph itself needs some of them
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model runs: `cpu` or `cuda`, and the number of threads inside one operator."""
+
+    provider: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.provider not in PROVIDERS:
+            raise UsageError(f"unknown target {self.provider!r}; it is one of {', '.join(PROVIDERS)}")
+        if self.threads < 1:
+            raise UsageError(f"the number of threads must be at least 1, not {self.threads}")
+
+
+class Session:
+    """A model loaded into ONNX Runtime.
+
+    `outputs` names the values to compute, all of the model's outputs by default. `optimize=False` turns the
+    runtime's own graph optimizations off. Operators that the GPU lacks run on the CPU; a session that gets no
+    GPU at all is an InputError, as is every model that ONNX Runtime doesn't accept.
+    """
+
+    def __init__(
+        self,
+        model: Source,
+        target: Target | None = None,
+        outputs: Sequence[str] | None = None,
+        optimize: bool = True,
+    ) -> None:
+        self.target = target or Target()
+        self._folder = tempfile.TemporaryDirectory(prefix="kronnx-") if _is_large(model) else None
+        self._runtime = onnxruntime()
+        self._session = _session(self._runtime, model, self.target, optimize, self._folder)
+        self._check_provider()
+        self.input_shapes: dict[str, tuple[int | str | None, ...]] = {
+            v.name: tuple(v.shape) for v in self._session.get_inputs()
+        }
+        self.output_names: tuple[str, ...] = self._chosen(outputs)
+
+    @property
+    def providers(self) -> list[str]:
+        """The providers that the session really has, first choice first, by ONNX Runtime's names."""
+        return self._session.get_providers()
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Output name -> array for one feed of all inputs.
+
+        Raises DataError for names, types or shapes that aren't the model's; InputError if an operator fails.
+        """
+        self._check_names(feeds)
+        with running(self._runtime, feeds):
+            return dict(zip(self.output_names, self._run(feeds), strict=True))
+
+    def runner(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """A function that runs the model on these very arrays, for timing: inputs and outputs stay on the device.
+
+        Strings can't be bound to a device: with them it is a plain run.
+        """
+        self._check_names(feeds)
+        if any(array.dtype.kind in "OUS" for array in feeds.values()):
+            return lambda: self._run(feeds)
+        with running(self._runtime, feeds):
+            return self._bound(feeds)
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return self._session.run(self.output_names, dict(feeds))
+
+    def _bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        device, value = self.target.provider, self._runtime.OrtValue
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, value.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0))
+        for name in self.output_names:
+            binding.bind_output(name, device, 0)
+        run = self._session.run_with_iobinding
+        run(binding)
+        return lambda: run(binding)
+
+    def _check_provider(self) -> None:
+        if PROVIDERS[self.target.provider] not in self.providers:
+            raise InputError(
+                f"the session asked for {self.target.provider} but got {', '.join(self.providers)}: no usable "
+                "NVIDIA GPU, driver or CUDA libraries; check nvidia-smi, pip install 'kronnx[gpu]', or use --target cpu"
+            )
+
+    def _chosen(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
+        known = [v.name for v in self._session.get_outputs()]
+        unknown = [name for name in outputs or () if name not in known]
+        if unknown:
+            raise InputError(f"the model has no output {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+        return tuple(known if outputs is None else outputs)
+
+    def _check_names(self, feeds: Mapping[str, np.ndarray]) -> None:
+        missing = [name for name in self.input_shapes if name not in feeds]
+        extra = [name for name in feeds if name not in self.input_shapes]
+        if missing or extra:
+            raise DataError(
+                f"the feed doesn't fit the model: missing {missing or 'nothing'}, unknown {extra or 'nothing'}; "
+                f"the inputs are {list(self.input_shapes)}"
+            )
+
+
+def _session(
+    runtime: types.ModuleType,
+    model: Source,
+    target: Target,
+    optimize: bool,
+    folder: tempfile.TemporaryDirectory[str] | None,
+) -> Any:
+    providers = _providers(runtime, target)
+    source = _source(model, folder)
+    options = _options(runtime, target, optimize)
+    with loading(runtime, model):  # enable_fallback=0: no second try on the CPU with a print
+        return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+
+
+def _providers(runtime: types.ModuleType, target: Target) -> list[str]:
+    wanted, offered = PROVIDERS[target.provider], runtime.get_available_providers()
+    if wanted not in offered:
+        raise InputError(
+            f"this onnxruntime ({runtime.__version__}) has no {wanted}, only {', '.join(offered)}; for a GPU: "
+            "pip uninstall -y onnxruntime && pip install 'kronnx[gpu]', or use --target cpu"
+        )
+    if target.provider == "cuda":
+        preload_gpu_libraries(runtime)
+    return list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
+
+
+def _options(runtime: types.ModuleType, target: Target, optimize: bool) -> Any:
+    levels = runtime.GraphOptimizationLevel
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what 3 would print is raised as well
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    return options
+
+
+def _source(model: Source, folder: tempfile.TemporaryDirectory[str] | None) -> bytes | str:
+    if not isinstance(model, onnx_ir.Model):
+        if not Path(model).is_file():
+            raise InputError(f"no such model file: {os.fspath(model)}")
+        return os.fspath(model)
+    try:
+        return _serialized(model) if folder is None else _spilled(model, Path(folder.name))
+    except OSError as e:
+        raise InputError(f"the weights of the model can't be read, or written to {tempfile.gettempdir()}: {e}") from e
+
+
+def _serialized(model: onnx_ir.Model) -> bytes:
+    return onnx_ir.to_proto(_in_memory(model)).SerializeToString()
+
+
+def _in_memory(model: onnx_ir.Model) -> onnx_ir.Model:
+    """The model, or where it has external data a copy that has none; the memory-mapped arrays aren't read yet."""
+    if not any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in _weights(model)):
+        return model
+    copy = model.clone()
+    for graph in copy.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, onnx_ir.ExternalTensor):
+                value.const_value = _resident(value.const_value)
+    return copy
+
+
+def _resident(tensor: onnx_ir.ExternalTensor) -> onnx_ir.Tensor:
+    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+
+
+def _spilled(model: onnx_ir.Model, folder: Path) -> str:
+    path = folder / "model.onnx"
+    onnx_ir.save(model.clone(), path, external_data="weights.bin")
+    return str(path)
+
+
+def _is_large(model: Source) -> bool:
+    return isinstance(model, onnx_ir.Model) and sum(t.nbytes for t in _weights(model)) > LARGEST_MESSAGE
+
+
+def _weights(model: onnx_ir.Model) -> Iterator[onnx_ir.TensorProtocol]:
+    for graph in model.graphs():
+        yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
+        for node in graph:
+            yield from (a.as_tensor() for a in node.attributes.values() if a.type == onnx_ir.AttributeType.TENSOR)

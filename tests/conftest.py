@@ -1,0 +1,95 @@
+"""What tests of several folders share: a seeded generator, small models, and the four checks that every pass has."""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def mlp(rng: np.random.Generator) -> onnx.ModelProto:
+    """x [batch, 8] -> relu(x W + b) V -> softmax -> y [batch, 4]."""
+    weights = {"w": rng.normal(size=(8, 16)), "b": rng.normal(size=16), "v": rng.normal(size=(16, 4))}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("MatMul", ["r", "v"], ["z"], "second"),
+        helper.make_node("Softmax", ["z"], ["y"], "softmax", axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.fixture
+def mlp_path(mlp: onnx.ModelProto, tmp_path: Path) -> Path:
+    path = tmp_path / "mlp.onnx"
+    onnx.save(mlp, path)
+    return path
+
+
+@pytest.fixture
+def data_path(rng: np.random.Generator, tmp_path: Path) -> Path:
+    """64 samples that fit `mlp`."""
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=rng.normal(size=(64, 8)).astype(np.float32))
+    return path
+
+
+def outputs(model: onnx.ModelProto | onnx_ir.Model, feed: Arrays) -> list[np.ndarray]:
+    """What ONNX Runtime computes, by itself, unoptimized."""
+    proto = model if isinstance(model, onnx.ModelProto) else onnx_ir.to_proto(model)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [np.asarray(value) for value in session.run(None, dict(feed))]
+
+
+@pytest.fixture
+def assert_same_outputs() -> Callable[..., None]:
+    """assert_same_outputs(before, after, feed, rtol=..., atol=...): equality in ONNX Runtime."""
+
+    def check(
+        before: onnx_ir.Model, after: onnx_ir.Model, feed: Arrays, rtol: float = 1e-4, atol: float = 1e-5
+    ) -> None:
+        for wanted, given in zip(outputs(before, feed), outputs(after, feed), strict=True):
+            np.testing.assert_allclose(given, wanted, rtol=rtol, atol=atol)  # float32, sums of tens of terms
+
+    return check
+
+
+@pytest.fixture
+def assert_text() -> Callable[[onnx_ir.Model, str], None]:
+    """assert_text(model, text): the graph's nodes, one a line, are those of the golden text."""
+
+    def check(model: onnx_ir.Model, text: str) -> None:
+        assert "\n".join(map(_line, model.graph)) == textwrap.dedent(text).strip()
+
+    return check
+
+
+def _line(node: onnx_ir.Node) -> str:
+    """`y = Softmax<axis=-1>(z)`."""
+    attributes = ", ".join(f"{name}={a.value}" for name, a in sorted(node.attributes.items()))
+    inputs = ", ".join("" if value is None else str(value.name) for value in node.inputs)
+    made = ", ".join(str(value.name) for value in node.outputs)
+    return f"{made} = {node.op_type}{f'<{attributes}>' if attributes else ''}({inputs})"

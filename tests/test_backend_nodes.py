@@ -1,0 +1,68 @@
+"""onnx's own node tests: normalizing and cleaning change no signature and no result, whatever the operator."""
+
+import importlib.util
+import string
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from kronnx.ir.cleaning import clean
+from kronnx.ir.model import normalize
+
+GROUPS = (*string.ascii_lowercase, "pytorch", "simple")
+
+
+@cache
+def backend() -> ModuleType:
+    """The module beside this one: with --import-mode=importlib it can't be imported by name."""
+    spec = importlib.util.spec_from_file_location("backend_nodes", Path(__file__).with_name("backend_nodes.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def plain() -> list:
+    """The models as they are: their data are inputs."""
+    return backend().runnable(backend().node_models())
+
+
+@pytest.fixture(scope="module")
+def frozen() -> list:
+    """The same with all inputs but the first as initializers."""
+    models = (model.frozen() for model in backend().node_models())
+    return backend().runnable(model for model in models if model is not None)
+
+
+def group(name: str) -> str:
+    return name.split("-")[0].split("/")[0] if name[:5] != "test_" else name[5].lower()
+
+
+def tidy(model):
+    return clean(normalize(model))
+
+
+def faults(cases: list, letter: str, folder: Path) -> list[str]:
+    chosen = [case for case in cases if group(case.model.name) == letter]
+    return [found for case in chosen if (found := backend().fault(case, tidy, folder))]
+
+
+def test_most_node_models_run_so_that_nothing_is_skipped_silently(plain, frozen):
+    assert len(plain) >= 1400
+    assert len(frozen) >= 900
+    assert {group(case.model.name) for case in plain} <= set(GROUPS)
+
+
+@pytest.mark.parametrize("letter", GROUPS)
+def test_normalizing_and_cleaning_change_no_result(plain, letter, tmp_path):
+    assert faults(plain, letter, tmp_path) == []
+
+
+@pytest.mark.parametrize("letter", GROUPS)
+def test_folding_and_fusing_constants_change_no_result(frozen, letter, tmp_path):
+    assert faults(frozen, letter, tmp_path) == []

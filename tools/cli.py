@@ -1,0 +1,147 @@
+"""The program `optimize`, also called `kronnx`: arguments in; a model, a table and an exit code out."""
+
+import errno
+import io
+import os
+import signal
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..ir.errors import InputError, KronnxError
+from .arguments import parse
+from .destination import check_destination, default_output
+
+if TYPE_CHECKING:
+    from .driver import Result
+    from .report import Report
+
+INTERNAL, BAD_INPUT, GATE = 1, 3, 5
+INTERRUPTED = 128 + signal.SIGINT
+NOBODY_READS = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else INTERNAL
+MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code (listed by `--help`); errors are one message on standard error."""
+    _print_anything()
+    try:
+        return _flushed(argv)
+    except KronnxError as e:
+        return _failed(str(e), e.exit_code)
+    except KeyboardInterrupt:
+        return _failed("interrupted; nothing was written", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter fails once more when it flushes at exit
+        return NOBODY_READS
+    except MemoryError:
+        return _failed("out of memory; use a smaller --data set or a machine with more memory", BAD_INPUT)
+    except OSError as e:
+        return _failed(str(e), BAD_INPUT) if e.errno in MACHINE_FAULTS else _failed(_bug(e), INTERNAL)
+    except Exception as e:
+        return _failed(_bug(e), INTERNAL)
+
+
+def _flushed(argv: Sequence[str] | None) -> int:
+    try:
+        return _run(parse(argv))
+    finally:
+        sys.stdout.flush()  # here, where a reader that went away is no surprise, and not at the interpreter's exit
+
+
+def _run(options: Namespace) -> int:
+    if options.version:
+        from .listing import versions_text
+
+        return _say(versions_text())
+    if options.list_passes:
+        return _list_passes()
+    return _optimize(options)
+
+
+def _list_passes() -> int:
+    from ..passes.registry import available
+    from .listing import passes_text
+
+    return _say(passes_text(available()))
+
+
+def _optimize(options: Namespace) -> int:
+    """The main job: looks at what can go wrong first, works, writes the model and the report, and shows the table."""
+    _check_model(options.model)
+    output = options.output or default_output(options.model)
+    for path in ([] if options.dry_run else [output]) + ([options.report] if options.report else []):
+        check_destination(path, options.model)
+    result = _result(options)
+    kept = result.report.gate.passed
+    if kept and not options.dry_run:
+        result.save(output, external_data=options.external_data)
+    report = replace(result.report, output=str(output) if kept and not options.dry_run else None)
+    if options.report:
+        report.save(options.report)
+    _show(report, options)
+    return 0 if kept else _failed(f"beyond the gate: {report.verdict}; no model was written", GATE)
+
+
+def _check_model(path: Path) -> None:
+    """Raises InputError for a file of another format, which it names, and for one that can't be read."""
+    from ..frontends.formats import recognize
+
+    try:
+        found = recognize(path)
+    except OSError as e:
+        raise InputError(f"can't read the model {path}: {e.strerror}; check the path") from e
+    if found:
+        raise InputError(f"{path} is not an ONNX model but {found}")
+
+
+def _result(options: Namespace) -> "Result":
+    from .driver import optimize
+    from .progress import progress_on
+
+    same = ("passes", "data", "eval_data", "labels", "max_drop", "speedup", "size", "macs")
+    place = ("target", "threads", "batch", "seed", "cache_dir")
+    chosen = {name: getattr(options, name) for name in (*same, *place)}
+    return optimize(options.model, heads=options.head, progress=progress_on(sys.stderr, options.quiet), **chosen)
+
+
+def _show(report: "Report", options: Namespace) -> None:
+    if options.json:
+        sys.stdout.write(report.to_json())
+    elif not options.quiet:
+        from rich.console import Console
+
+        from .table import remarks_text, table_text
+
+        console = Console()
+        remarks = remarks_text(report.sites, console) + "\n" if options.remarks else ""
+        sys.stdout.write(remarks + table_text(report, console))
+        sys.stdout.write("dry run: no model was written\n" if options.dry_run else "")
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+def _failed(message: str, code: int) -> int:
+    if os.environ.get("KRONNX_TRACEBACK") == "1" and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _bug(e: BaseException) -> str:
+    said = " ".join(f"{type(e).__name__}: {e}".split())
+    return f"internal error: {said}; this is a bug, please report it (KRONNX_TRACEBACK=1 shows the traceback)"
+
+
+def _print_anything() -> None:
+    """Lets a stream that can't encode a sign (µ, ×) show a question mark instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -1,0 +1,270 @@
+"""The main job: a model file in; a smaller and faster model, measured against it, and a report out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import onnx_ir
+import platformdirs
+
+from ..ir.cleaning import clean
+from ..ir.errors import VerifyError
+from ..ir.heads import Head, find_heads
+from ..ir.model import check_weights, load, normalize, signature
+from ..ir.remarks import MISSED, Remark
+from ..passes.curvature import Feed, Runner
+from ..passes.pipeline import Shapes, concrete_shapes
+from ..passes.proposal import Pass
+from ..runtime.comparison import Outputs, accuracy_change, compare, run_all
+from ..runtime.data import Dataset
+from ..runtime.environment import versions
+from ..runtime.latency import LatencyTable
+from ..runtime.sessions import Session, Target
+from ..runtime.timing import Timing, time_pair
+from .accounting import figures, file_size, serialized_size, sites, verdict
+from .budget import Budget, Limit
+from .budget import limit as parsed_limit
+from .exploration import Choice, Exploration, Explored, timer_of
+from .gate import Judge, resolved
+from .pipeline import parse, text_of
+from .progress import Progress, Silent
+from .report import AccuracyFigures, DataRecord, DivergenceFigures, Figures, GateRecord, Report, SiteRecord, TimingRecord
+from .result import Result
+from .samples import Samples, gather
+
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "MatMulNBits")
+ROUNDING = 1e-3
+JUDGED_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for, checked."""
+
+    source: Path
+    stages: tuple[Pass, ...]
+    budget: Budget
+    labels: str | None
+    target: Target
+    batch: int
+    seed: int
+    cache_dir: Path
+
+
+def optimize(
+    source: str | os.PathLike[str],
+    passes: str = "svd,prune",
+    *,
+    data: str | Dataset | None = None,
+    eval_data: str | Dataset | None = None,
+    labels: str | None = None,
+    max_drop: str | float | None = None,
+    speedup: float | None = None,
+    size: float | None = None,
+    macs: float | None = None,
+    heads: Mapping[str, str] | None = None,
+    target: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Runs the pipeline `passes` on the model file `source` and measures the result against it.
+
+    `data` and `eval_data` are what `--data` takes, or a Dataset; `labels` a file of integers, one a sample. `max_drop` is a number or text
+    such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1. Without any of these four the mean KL is at most 0.01
+    nats (categorical heads) or the relative error at most 1 % (gaussian ones), measured on samples that guided nothing.
+    Nothing is written but measured times, into `cache_dir`.
+
+    Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
+    """
+    shown = progress or Silent()
+    budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
+    cache = Path(cache_dir) if cache_dir is not None else platformdirs.user_cache_path("kronnx")
+    settings = Settings(Path(source), parse(passes), budget, labels, Target(target, threads), batch, seed, cache)
+    with shown.step("load"):
+        original = load(settings.source)
+        check_weights(original)
+        baseline = Session(settings.source, settings.target)
+    found = find_heads(original, heads)
+    by_accuracy = budget.max_drop is not None and budget.max_drop.metric == "acc"
+    samples = gather(original, data, eval_data, labels, seed, baseline.run, by_accuracy)
+    job = _Job(settings, original, baseline, found, samples, shown)
+    return job.left_alone() if _quantized(original) else job.run()
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: Settings
+    original: onnx_ir.Model
+    baseline: Session
+    heads: tuple[Head, ...]
+    samples: Samples
+    progress: Progress
+
+    def left_alone(self) -> Result:
+        """The answer for a quantized model."""
+        text = "left alone: the model is quantized already"
+        remark = Remark("model", "driver", MISSED, "quantized", text)
+        return self._unchanged(text, (remark,), GateRecord())
+
+    def run(self) -> Result:
+        limit = resolved(self.settings.budget.max_drop, self.heads)
+        judge = self._judge(self.samples.validation)
+        model = self._prepared(judge)
+        shapes = self._shapes(model)
+        with LatencyTable(self.settings.target, self.settings.cache_dir) as table:
+            explored = self._exploration(model, shapes, judge, limit, table).run()
+        final = self._judge(self.samples.evaluation) if self.samples.separate else judge
+        choice, gate = self._passing(explored, final, limit)
+        if choice is None or not choice.attempt.steps:
+            reason = f"nothing is worth its price within {_said(limit)}"
+            return self._unchanged(f"returned unchanged: {reason}", explored.remarks, gate)
+        return self._changed(choice, explored, final, gate)
+
+    def _exploration(
+        self, model: onnx_ir.Model, shapes: Shapes, judge: Judge, limit: Limit, table: LatencyTable
+    ) -> Exploration:
+        return Exploration(
+            model=model,
+            stages=self.settings.stages,
+            heads=self.heads,
+            calibration=self.samples.calibration,
+            sample=self._sample(),
+            shapes=shapes,
+            execute=self._execute,
+            timer=timer_of(table),
+            budget=self.settings.budget,
+            limit=limit,
+            limited=not self.settings.budget.has_target or self.settings.budget.max_drop is not None,
+            drop=lambda attempt: judge.drop(attempt.model, limit),
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+
+    def _passing(self, explored: Explored, judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
+        """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or must."""
+        budget = self.settings.budget
+        free = budget.max_drop is None and (budget.has_target or all(c.attempt.fixed for c in explored.choices))
+        for choice in explored.choices:
+            drop = max(choice.drop, judge.drop(choice.attempt.model, limit))
+            if free:
+                return choice, GateRecord(None, None, drop)
+            if drop <= limit.value:
+                return choice, GateRecord(limit.metric, limit.value, drop)
+        if any(choice.attempt.fixed or choice.drop > limit.value for choice in explored.choices):
+            return explored.choices[0], GateRecord(limit.metric, limit.value, explored.choices[0].drop, passed=False)
+        return None, GateRecord(limit.metric, limit.value, 0.0)
+
+    def _sample(self) -> Feed:
+        return self.samples.evaluation.rebatch(self.settings.batch).batches[0]
+
+    def _shapes(self, model: onnx_ir.Model) -> Shapes:
+        return concrete_shapes(model, self._sample(), self._execute)
+
+    def _execute(self, model: onnx_ir.Model) -> Runner:
+        return Session(model, self._wide()).run
+
+    def _wide(self) -> Target:
+        """All cores: what is not timed need not wait."""
+        return Target(self.settings.target.provider, os.cpu_count() or 1)
+
+    def _judge(self, data: Dataset) -> Judge:
+        batches = data.rebatch(JUDGED_BATCH)
+        with self.progress.step("outputs of the original"):
+            return Judge(batches, run_all(self.baseline, batches), self.heads, self._wide())
+
+    def _prepared(self, judge: Judge) -> onnx_ir.Model:
+        """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""
+        with self.progress.step("clean up"):
+            model = clean(normalize(self.original))
+            found = judge.divergence(model)
+        for name, value in (("KL", found.kl_mean), ("relative error", found.relative_error)):
+            if value is not None and not value <= ROUNDING:
+                raise VerifyError(f"the clean-up changed the outputs ({name} {value:.3g}); please report this model")
+        return model
+
+    def _changed(self, choice: Choice, explored: Explored, judge: Judge, gate: GateRecord) -> Result:
+        model = choice.attempt.model
+        if signature(model) != signature(self.original):
+            raise VerifyError("the signature of the model changed; please report this model")
+        with self.progress.step("compare and time"):
+            session = Session(model, self.settings.target)
+            outputs = run_all(Session(model, self._wide()), judge.data)
+            timing = time_pair(self.baseline, session, self._sample())
+        after = figures(model, self._shapes(model), serialized_size(model))
+        before = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
+        report = self._report(before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing)
+        return Result(model, report)
+
+    def _unchanged(self, text: str, remarks: Sequence[Remark], gate: GateRecord) -> Result:
+        same = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
+        report = self._report(same, same, gate, sites(None, remarks), None, None, None)
+        return Result(self.original, replace(report, verdict=text), self.settings.source)
+
+    def _report(
+        self,
+        before: Figures,
+        after: Figures,
+        gate: GateRecord,
+        records: tuple[SiteRecord, ...],
+        judge: Judge | None,
+        outputs: Outputs | None,
+        timing: Timing | None,
+    ) -> Report:
+        compared = None if judge is None or outputs is None else compare(judge.reference, outputs, self.heads)
+        if timing is not None:
+            before = replace(before, latency_us=timing.before_us, latency_spread_us=timing.before_spread_us)
+            after = replace(after, latency_us=timing.after_us, latency_spread_us=timing.after_spread_us)
+        return Report(
+            input=str(self.settings.source),
+            output=None,
+            pipeline=text_of(self.settings.stages),
+            before=before,
+            after=after,
+            gate=gate,
+            data=self._data_record(),
+            verdict=verdict(before, after, timing, gate),
+            versions=versions(),
+            divergence=None if compared is None else DivergenceFigures(**asdict(compared)),
+            accuracy=self._accuracy(judge, outputs),
+            timing=None if timing is None else self._timing_record(timing),
+            sites=records,
+            heads={h.output: h.kind for h in self.heads},
+            notes=self._notes(),
+        )
+
+    def _accuracy(self, judge: Judge | None, outputs: Outputs | None) -> AccuracyFigures | None:
+        if judge is None or outputs is None or judge.data.labels is None:
+            return None
+        change = accuracy_change(judge.reference, outputs, judge.data.labels, self.heads)
+        return AccuracyFigures(**asdict(change))
+
+    def _timing_record(self, timing: Timing) -> TimingRecord:
+        target = self.settings.target
+        interval = timing.ratio_low, timing.ratio_high
+        return TimingRecord(timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.batch)
+
+    def _data_record(self) -> DataRecord:
+        samples, evaluation = self.samples, self.samples.evaluation.samples
+        counts = samples.calibration.samples, samples.validation.samples, evaluation
+        return DataRecord(samples.calibration.source, samples.calibration.synthetic, *counts)
+
+    def _notes(self) -> tuple[str, ...]:
+        """What a reader of the table should know about the heads."""
+        return tuple(
+            f"Output {h.output!r} is taken for values, not for classes ({h.reason}); if it is logits, say --head {h.output}=categorical."
+            for h in self.heads
+            if h.kind == "gaussian" and h.reason != "asked for"
+        )
+
+
+def _quantized(model: onnx_ir.Model) -> bool:
+    return any(node.op_type in QUANTIZED or node.op_type.startswith("QLinear") for node in model.graph.all_nodes())
+
+
+def _said(limit: Limit) -> str:
+    unit = {"kl": "nats of KL", "rel": "relative error", "acc": "points of accuracy"}[limit.metric]
+    return f"{limit.value:g} {unit}"

@@ -1,0 +1,189 @@
+"""From a clean model to the best attempt: benches for several metrics, each searched for the price that meets the budget."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import prod
+
+import numpy as np
+import onnx_ir
+
+from ..ir.analyses import Analyses
+from ..ir.cost import Cost, Piece, Timer
+from ..ir.errors import BudgetError
+from ..ir.forms import fragment, structure_of
+from ..ir.heads import Head
+from ..ir.layers import Layer
+from ..ir.remarks import Remark
+from ..passes.curvature import Curvature, Execute, measure
+from ..passes.moments import Moments, Want
+from ..passes.pipeline import Attempt, Bench, Shapes
+from ..passes.proposal import Pass
+from ..runtime.data import Dataset
+from ..runtime.latency import LatencyTable
+from .budget import Budget, Limit
+from .progress import Progress
+from .search import STEPS, Search
+
+TEMPERATURES = (1.0, 4.0)
+LARGEST_PATCHES = 64_000_000  # elements that the patches of one layer may take, 256 MB
+LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An attempt, its measured drop, and the temperature of the metric that found it."""
+
+    attempt: Attempt
+    drop: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The attempts that meet the budget, the best first; none where nothing is worth doing within the limit."""
+
+    choices: tuple[Choice, ...]
+    remarks: tuple[Remark, ...]
+
+
+@dataclass
+class Exploration:
+    """Everything that stays the same while metrics and prices are tried. `limited` is False where a target of the budget is to
+    be reached at any drop."""
+
+    model: onnx_ir.Model
+    stages: Sequence[Pass]
+    heads: Sequence[Head]
+    calibration: Dataset
+    sample: Mapping[str, np.ndarray]
+    shapes: Shapes
+    execute: Execute
+    timer: Timer
+    budget: Budget
+    limit: Limit
+    limited: bool
+    drop: Callable[[Attempt], float]
+    seed: int
+    progress: Progress
+    remarks: list[Remark] = field(default_factory=list)
+
+    def run(self) -> Explored:
+        """Searches the price under every metric.
+
+        Raises BudgetError if the budget has a target that can't be reached, or not within the limit.
+        """
+        found: list[Choice] = []
+        for temperature in self._temperatures():
+            bench = self._bench(temperature)
+            found.extend(Choice(attempt, drop, temperature) for attempt, drop in self._search(bench))
+        if self.budget.has_target:
+            self._check_reached(found)
+            found.sort(key=lambda c: c.drop)
+        else:
+            found.sort(key=lambda c: (-c.attempt.worth, c.drop))
+        return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)))
+
+    def _check_reached(self, found: list[Choice]) -> None:
+        if not found:
+            raise BudgetError(f"{self._targets()} can't be reached with {self._passes()}; ask for less, or add passes")
+        least = min(choice.drop for choice in found)
+        if self.limited and least > self.limit.value:
+            raise BudgetError(
+                f"{self._targets()} costs {self.limit.metric} {least:.3g}, beyond the limit {self.limit.value:g}; "
+                "ask for less, or raise --max-drop"
+            )
+
+    def _targets(self) -> str:
+        given = {"--speedup": self.budget.speedup, "--size": self.budget.size, "--macs": self.budget.macs}
+        return " and ".join(f"{k} {v:g}" for k, v in given.items() if v is not None)
+
+    def _passes(self) -> str:
+        return ", ".join(stage.name for stage in self.stages)
+
+    def _temperatures(self) -> tuple[float, ...]:
+        """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no temperature."""
+        categorical = any(h.kind == "categorical" for h in self.heads)
+        return TEMPERATURES if categorical and self._wants_curvature() else TEMPERATURES[:1]
+
+    def _wants_curvature(self) -> bool:
+        analyses = Analyses(self.model)
+        return any(list(stage.wants(analyses)) for stage in self.stages)
+
+    def _bench(self, temperature: float) -> Bench:
+        def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
+            settings = Curvature(temperature=temperature, seed=self.seed)
+            feeds = self.calibration.rebatch(self._batch()).batches
+            with self.progress.step(f"curvature of {len(wants)} layers, temperature {temperature:g}", 2 * len(feeds)) as advance:
+                measured = measure(model, wants, self.heads, feeds, self.execute, settings, advance)
+            self.remarks.extend(measured.remarks)
+            return measured.moments
+
+        return Bench(self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments)
+
+    def _batch(self) -> int:
+        """Samples a batch so that the patches of the widest layer stay below LARGEST_PATCHES."""
+        layers = Analyses(self.model).layers.found.values()
+        samples = max((len(v) for v in self.sample.values() if v.ndim), default=1)
+        widest = max((_patches(layer, self.shapes) for layer in layers), default=1) / samples
+        return int(np.clip(LARGEST_PATCHES // max(widest, 1), 1, LARGEST_BATCH))
+
+    def _worth(self) -> Callable[[Cost], float]:
+        """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of time and size
+        in equal parts."""
+        whole = self._whole()
+        if self.budget.speedup is not None:
+            return lambda saving: saving.microseconds / whole.microseconds
+        if self.budget.size is not None:
+            return lambda saving: saving.parameters / whole.parameters
+        if self.budget.macs is not None:
+            return lambda saving: saving.macs / whole.macs
+        return lambda saving: (saving.microseconds / whole.microseconds + saving.parameters / whole.parameters) / 2
+
+    def _whole(self) -> Cost:
+        layers = Analyses(self.model).layers.found.values()
+        pieces = (Piece(structure_of(x), tuple(self.shapes[str(u.input.name)] for u in x.uses)) for x in layers)
+        total = sum((piece.cost(self.timer) for piece in pieces), Cost())
+        return Cost(max(total.macs, 1), max(total.parameters, 1), max(total.microseconds, 1e-3))
+
+    def _search(self, bench: Bench) -> list[tuple[Attempt, float]]:
+        idle = bench.attempt(0.0)
+        if idle.fixed:
+            return [(idle, self.drop(idle))]
+        with self.progress.step("search for the price", STEPS) as advance:
+            search = Search(bench, self.drop, advance)
+            if self.budget.has_target:
+                return search.reaching(self._reaches, 0.01)
+            return search.within(self.limit.value, _first_price(self.limit)) or self._beyond(idle)
+
+    def _beyond(self, idle: Attempt) -> list[tuple[Attempt, float]]:
+        """What fixed options did by themselves, where that alone is beyond the limit; the gate will say so."""
+        return [(idle, self.drop(idle))] if idle.steps else []
+
+    def _reaches(self, attempt: Attempt) -> bool:
+        whole, saving = self._whole(), attempt.saving
+        left = whole - saving
+        return (
+            (self.budget.speedup is None or whole.microseconds >= self.budget.speedup * max(left.microseconds, 1e-9))
+            and (self.budget.size is None or left.parameters <= self.budget.size * whole.parameters)
+            and (self.budget.macs is None or left.macs <= self.budget.macs * whole.macs)
+        )
+
+
+def timer_of(table: LatencyTable) -> Timer:
+    """Measured microseconds of a structure on one input of a shape."""
+    return cache(lambda structure, shape: table.microseconds(fragment(structure, shape), {"x": shape}))
+
+
+def _patches(layer: Layer, shapes: Shapes) -> int:
+    positions = 0
+    for use in layer.uses:
+        shape = structure_of(layer).factors[0].output_shape(shapes[str(use.input.name)])
+        positions += prod(shape) // (layer.groups * layer.out)
+    return positions * layer.groups * layer.inputs
+
+
+def _first_price(limit: Limit) -> float:
+    """Nats for the whole model that would spend the limit on about half of it."""
+    nats = {"kl": limit.value, "rel": limit.value**2 / 2, "acc": max(limit.value, 0.1) / 100}[limit.metric]
+    return 2 * max(nats, 1e-9)

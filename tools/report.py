@@ -1,0 +1,203 @@
+"""Everything that a run found, as frozen records; `report.json` is their plain form, with one layout for all runs."""
+
+import json
+import math
+import os
+import tempfile
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+SCHEMA = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One model: `macs` are multiply-adds of one run at the report's batch, `bytes` the files on disk, `latency_us` the
+    median of one run in microseconds and `latency_spread_us` half of its interquartile range."""
+
+    parameters: int
+    macs: int
+    bytes: int
+    latency_us: float | None = None
+    latency_spread_us: float | None = None
+
+
+@dataclass(frozen=True)
+class DivergenceFigures:
+    """KL in nats per position (categorical heads), share of equal argmax, and relative error (Gaussian heads)."""
+
+    kl_mean: float | None = None
+    kl_p99: float | None = None
+    agreement: float | None = None
+    relative_error: float | None = None
+
+
+@dataclass(frozen=True)
+class AccuracyFigures:
+    """Shares of 1. `low` to `high` is the 95 % interval of `after - before`, `p_value` the exact McNemar test's."""
+
+    before: float
+    after: float
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What one change takes away from the model; a negative number is a cost."""
+
+    macs: int = 0
+    parameters: int = 0
+    bytes: int = 0
+    microseconds: float | None = None
+
+
+@dataclass(frozen=True)
+class SiteRecord:
+    """What one pass did at one site. `verdict` is passed, missed or analysis; `predicted` is nats per sample."""
+
+    name: str
+    pass_: str
+    verdict: str
+    reason: str
+    detail: str = ""
+    predicted: float | None = None
+    saving: Saving | None = None
+    form: str = ""
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """The limit that the result had to keep (`metric` kl, rel or acc; None: no limit was set) and what was measured."""
+
+    metric: str | None = None
+    limit: float | None = None
+    measured: float | None = None
+    passed: bool = True
+
+
+@dataclass(frozen=True)
+class TimingRecord:
+    """Latency before / after with its 95 % interval; `verdict` is 'faster', 'slower' or 'cannot tell'."""
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+    target: str = "cpu"
+    threads: int = 1
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Where the inputs came from, and how many samples each purpose had."""
+
+    source: str
+    synthetic: bool
+    calibration: int
+    validation: int
+    evaluation: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up; `output` is None if no model was
+    written."""
+
+    input: str
+    output: str | None
+    pipeline: str
+    before: Figures
+    after: Figures
+    gate: GateRecord
+    data: DataRecord
+    verdict: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    divergence: DivergenceFigures | None = None
+    accuracy: AccuracyFigures | None = None
+    timing: TimingRecord | None = None
+    sites: tuple[SiteRecord, ...] = ()
+    heads: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The report as text: sorted keys, two spaces, finite numbers only (null for others), a newline at the end."""
+        plain = {"schema": SCHEMA, **_plain(self)}
+        return json.dumps(plain, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Report":
+        """The report that `to_json` wrote. Raises ValueError for another schema."""
+        plain = json.loads(text)
+        if plain.pop("schema", None) != SCHEMA:
+            raise ValueError(f"a report of another schema than {SCHEMA}")
+        return _record(cls, plain)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_json` to `path` at once or not at all."""
+        write_atomically(Path(path), self.to_json())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` under a temporary name beside `path` and renames it; nothing is left behind on failure."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _plain(value: Any) -> Any:
+    """A record, mapping, tuple or number as JSON's types; a float that isn't finite becomes None."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if is_dataclass(value):
+        return {_key(f.name): _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    raise TypeError(f"{value!r} ({type(value).__name__}) has no place in a report")
+
+
+def _record(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """The dataclass `kind` from what `_plain` made of one; keys it doesn't know are left out."""
+    hints = get_type_hints(kind)
+    names = [name for name in hints if _key(name) in plain]
+    return kind(**{name: _typed(hints[name], plain[_key(name)]) for name in names})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if get_origin(hint) is types.UnionType:
+        hint = next(arm for arm in get_args(hint) if arm is not types.NoneType)
+    if get_origin(hint) is tuple:
+        return tuple(_typed(get_args(hint)[0], item) for item in value)
+    return _record(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value
+
+
+def _key(name: str) -> str:
+    return name.rstrip("_")

@@ -1,0 +1,67 @@
+"""Which samples serve which purpose: what the user gave in, disjoint sets for calibration, choosing and reporting out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import onnx_ir
+
+from ..ir.errors import DataError, UsageError
+from ..runtime.data import Dataset, load_data, load_labels
+from ..runtime.synthetic import synthesize
+
+VALIDATION_SHARE = 0.25
+LARGEST_VALIDATION = 512
+LARGEST_CALIBRATION = 2048
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`calibration` guides, `validation` chooses, `evaluation` is reported; no two share a sample, but `evaluation` is
+    `validation` where no data was given for it."""
+
+    calibration: Dataset
+    validation: Dataset
+    evaluation: Dataset
+
+    @property
+    def separate(self) -> bool:
+        return self.evaluation is not self.validation
+
+
+def gather(
+    model: onnx_ir.Model,
+    data: str | Dataset | None,
+    eval_data: str | Dataset | None,
+    labels: str | None,
+    seed: int,
+    run: Callable,
+    by_accuracy: bool,
+) -> Samples:
+    """Reads or makes the samples. With `by_accuracy` the labelled ones are halved: one half chooses, the other is reported.
+
+    Raises DataError for what doesn't fit, and where there are too few samples to keep the purposes apart.
+    """
+    given = synthesize(model, seed=seed, run=run) if data is None else _read(data, model)
+    reported = None if eval_data is None else _read(eval_data, model)
+    if labels is not None and reported is None:
+        given = load_labels(labels, given)
+    elif labels is not None and reported is not None:
+        reported = load_labels(labels, reported)
+    if by_accuracy and (given if reported is None else reported).labels is None:
+        raise UsageError("a drop in accuracy can only be measured with --labels")
+    if by_accuracy and reported is not None:
+        validation, evaluation = reported.split(0.5, seed)
+        return Samples(_limited(given, LARGEST_CALIBRATION), validation, evaluation)
+    if given.samples < 2 * (given.fixed or 1):
+        raise DataError(f"{given.source} has {given.samples} sample(s): some guide the run and others check it, so give at least 2")
+    validation, calibration = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), seed)
+    calibration = _limited(calibration, LARGEST_CALIBRATION)
+    return Samples(calibration, validation, validation if reported is None else reported)
+
+
+def _read(data: str | Dataset, model: onnx_ir.Model) -> Dataset:
+    return data if isinstance(data, Dataset) else load_data(data, model)
+
+
+def _limited(data: Dataset, most: int) -> Dataset:
+    return replace(data.take(most), labels=None) if data.samples > most else data
