@@ -13,7 +13,7 @@ ADVICE = {
     "hdf5": f"an HDF5 file, as Keras writes (.h5): {KERAS}",
     "savedmodel": f"a TensorFlow SavedModel: {KERAS}",
     "torch": f"a PyTorch checkpoint (.pt, .pth): {TORCH}",
-    "exported": "a PyTorch exported program (.pt2): torch.onnx.export(torch.export.load(path), dynamo=True) makes it ONNX",
+    "exported": "a PyTorch exported program (.pt2): load it with torch.export.load and call torch.onnx.export on it",
     "torchscript": "a TorchScript archive: export the Python model it was traced from with torch.onnx.export",
     "tflite": f"a TensorFlow Lite model: {TFLITE}",
     "safetensors": f"a safetensors file, which holds weights but no graph: {TORCH}",

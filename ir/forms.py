@@ -37,8 +37,9 @@ class Structure(ABC):
         """The shapes [groups, out, in] of the weights, in the order in which they are applied."""
 
     @abstractmethod
-    def emit(self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None,
-             name: str) -> onnx_ir.Value:
+    def emit(
+        self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
+    ) -> onnx_ir.Value:
         """Adds the operators to `tape` and returns their output; the nodes are called `name` and `name`.k."""
 
     @abstractmethod
@@ -120,8 +121,9 @@ class Chain(Structure):
             return weight.reshape(factor.groups * factor.out, factor.channels, *factor.kernel)
         return weight[0] if self.op == "Gemm" else weight[0].T
 
-    def emit(self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None,
-             name: str) -> onnx_ir.Value:
+    def emit(
+        self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
+    ) -> onnx_ir.Value:
         last = len(self.factors) - 1
         for k, (factor, weight) in enumerate(zip(self.factors, weights, strict=True)):
             inputs = [x, weight] if k < last or bias is None else [x, weight, bias]
@@ -140,7 +142,8 @@ class Chain(Structure):
 class Striped(Structure):
     """A block-sparse matrix in tall blocks: the outputs in equal stripes, each of which reads inputs of its own.
 
-    `indices` holds the kept inputs of each stripe, ascending. Every stripe runs as Gather and MatMul, then all are concatenated.
+    `indices` holds the kept inputs of each stripe, ascending. Every stripe runs as Gather and MatMul, then all are
+    concatenated.
     """
 
     out: int
@@ -166,8 +169,9 @@ class Striped(Structure):
     def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
         return tuple(w[0].T for w in weights)
 
-    def emit(self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None,
-             name: str) -> onnx_ir.Value:
+    def emit(
+        self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
+    ) -> onnx_ir.Value:
         stripes = []
         for k, (kept, weight) in enumerate(zip(self.indices, weights, strict=True)):
             index = tape.initializer(onnx_ir.tensor(np.array(kept, np.int64)), f"{name}.{k}.index")
@@ -255,7 +259,9 @@ def fragment(structure: Structure, shape: tuple[int, ...]) -> onnx_ir.Model:
     )
     y = structure.emit(tape, x, weights, None, "layer")
     y.name, y.dtype = "y", onnx_ir.DataType.FLOAT
-    graph = onnx_ir.Graph([x], [y], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 20}, name="layer")
+    graph = onnx_ir.Graph(
+        [x], [y], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 20}, name="layer"
+    )
     return onnx_ir.Model(graph, ir_version=10)
 
 

@@ -30,8 +30,8 @@ def find_heads(model: onnx_ir.Model, overrides: Mapping[str, str] | None = None)
     """The heads of all floating-point outputs, in the model's order.
 
     Softmax and LogSoftmax at an output make it categorical; so does a matrix product whose output has two axes
-    and a name such as `logits`. Everything else is gaussian: to take logits for values only makes the gate stricter, the
-    other way round it would be blind to a shift. `overrides` maps an output's name to its kind.
+    and a name such as `logits`. Everything else is gaussian: to take logits for values only makes the gate stricter,
+    the other way round it would be blind to a shift. `overrides` maps an output's name to its kind.
 
     Raises UsageError if an override names no floating-point output or no kind.
     """

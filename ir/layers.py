@@ -26,8 +26,8 @@ class Layer:
     """A linear map y = W a, W [groups, out, in], with every node that applies it.
 
     A convolution is the same map on patches: in = (channels / groups) * the kernel's size, channels outermost.
-    `weight` is the constant that holds W, in the layout of the operator after the `views` (nodes such as Transpose and Cast).
-    `bias` is the constant of length groups * out that the node itself or the one Add behind it adds.
+    `weight` is the constant that holds W, in the layout of the operator after the `views` (nodes such as Transpose
+    and Cast). `bias` is the constant of length groups * out that the node itself or the one Add behind it adds.
     """
 
     name: str
@@ -88,8 +88,8 @@ class _Unfit(Exception):
 def find_layers(model: onnx_ir.Model) -> Layers:
     """The layers of `model`, in the order of their first node.
 
-    Nodes that apply the same constant in the same way are one layer. A node is left out, with a remark, when its weight is
-    computed, quantized, inside a subgraph, or also read by something that is not the same layer.
+    Nodes that apply the same constant in the same way are one layer. A node is left out, with a remark, when its
+    weight is computed, quantized, inside a subgraph, or also read by something that is not the same layer.
     """
     uses: dict[tuple, list[onnx_ir.Node]] = {}
     left: list[Remark] = []
@@ -199,13 +199,19 @@ def _layer(nodes: list[onnx_ir.Node]) -> Layer:
         groups = integer(first, "group", 1)
         inputs = int(np.prod(stored[1:]))
         kernel = tuple(stored[2:])
-        return Layer(str(first.name), "Conv", uses, weight, views, _vector(bias), groups, stored[0] // groups, inputs, kernel)
+        return Layer(
+            str(first.name), "Conv", uses, weight, views, _vector(bias), groups, stored[0] // groups, inputs, kernel
+        )
     if len(stored) != 2:
         raise _Unfit("batched-weight", f"the weight has the shape {list(stored)}; a matrix is needed")
     if first.op_type == "Gemm" and not _plain(first):
         raise _Unfit("scaled-gemm", "Gemm with transA, alpha or beta")
     out, inputs = stored if first.op_type == "Gemm" and integer(first, "transB", 0) else reversed(stored)
-    if first.op_type == "Gemm" and bias is not None and (bias.shape is None or bias.shape.numpy() not in ((out,), (1, out))):
+    if (
+        first.op_type == "Gemm"
+        and bias is not None
+        and (bias.shape is None or bias.shape.numpy() not in ((out,), (1, out)))
+    ):
         raise _Unfit("wide-bias", f"the bias has the shape {bias.shape}; {[out]} is needed")
     return Layer(str(first.name), first.op_type, uses, weight, views, _vector(bias), 1, out, inputs)
 

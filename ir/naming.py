@@ -29,7 +29,7 @@ def _free_name(stem: str, taken: set[str], numbers: Counter[str]) -> str:
 
 
 def recall_names(model: onnx_ir.Model, original: onnx_ir.Model) -> onnx_ir.Model:
-    """Gives a new node the name of the original's only node with the same operator and the same weight, if that went."""
+    """Gives a new node the name of the only node of the original with its operator and weight, if that node went."""
     known: dict[object, list[str]] = defaultdict(list)
     for node in nodes(original):
         known[_weight_of(node)].append(str(node.name))

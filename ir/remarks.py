@@ -11,8 +11,8 @@ ANALYSIS = "analysis"
 class Remark:
     """A verdict on one site.
 
-    `verdict` is PASSED (changed), MISSED (could not, or not worth it) or ANALYSIS (a fact that steered the run). `reason` is
-    a stable code such as `too-small` or `tied-weight`, `detail` the sentence that a person reads.
+    `verdict` is PASSED (changed), MISSED (could not, or not worth it) or ANALYSIS (a fact that steered the run).
+    `reason` is a stable code such as `too-small` or `tied-weight`, `detail` the sentence that a person reads.
     """
 
     site: str

@@ -19,7 +19,8 @@ from .removal import remove
 
 @dataclass(frozen=True)
 class Replaced:
-    """A layer became a form; `parts` are the names of the layers that now stand for it, in the order of their application."""
+    """A layer became a form; `parts` are the names of the layers that now stand for it, in the order of their
+    application."""
 
     layer: str
     channels: int
@@ -30,7 +31,8 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Projected:
-    """Layers that read one activation now read its projection `down` [1, rank, in]; `part` is the layer that projects."""
+    """Layers that read one activation now read its projection `down` [1, rank, in]; `part` is the layer that
+    projects."""
 
     part: str
     down: np.ndarray
@@ -91,9 +93,14 @@ class Rewriter:
         self._record(Replaced(name, layer.channels, layer.kernel, form, parts))
 
     def project(
-        self, layers: tuple[Layer, ...], down: np.ndarray, ups: Mapping[str, np.ndarray], biases: Mapping[str, np.ndarray]
+        self,
+        layers: tuple[Layer, ...],
+        down: np.ndarray,
+        ups: Mapping[str, np.ndarray],
+        biases: Mapping[str, np.ndarray],
     ) -> None:
-        """One product by `down` [rank, in] before all `layers`, which read the same value; each keeps `ups[name]` [out, rank].
+        """One product by `down` [rank, in] before all `layers`, which read the same value; each keeps `ups[name]`
+        [out, rank].
         `biases` [out] take the place of those that layers have.
 
         Raises ShapeError if the layers don't read one value.
@@ -121,8 +128,11 @@ class Rewriter:
             self._drop(layer)
         self._record(Projected(part, down[None], {n: up[None] for n, up in ups.items()}))
 
-    def remove(self, group: Group, keep: np.ndarray, consumers: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> None:
-        """The channels of `group` that are not in `keep` go; `consumers` gives the weights [out, kept in] and the bias that
+    def remove(
+        self, group: Group, keep: np.ndarray, consumers: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+    ) -> None:
+        """The channels of `group` that are not in `keep` go; `consumers` gives the weights [out, kept in] and the
+        bias that
         the consumers have afterwards."""
         if not self._admits():
             return

@@ -1,7 +1,7 @@
 """Curvature of a model's layers: runs the statistics graphs over data, accumulates, shrinks; gives `Moments` by layer.
 
-The metric is the true Fisher information of the model's own outputs, so no labels are needed. Sources: Martens and Grosse, 2015
-(K-FAC); Grosse and Martens, 2016 (convolutions); Eschenhagen et al., 2023 (shared weights, "expand").
+The metric is the true Fisher information of the model's own outputs, so no labels are needed. Sources: Martens and
+Grosse, 2015 (K-FAC); Grosse and Martens, 2016 (convolutions); Eschenhagen et al., 2023 (shared weights, "expand").
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,15 @@ Feed = Mapping[str, np.ndarray]
 Runner = Callable[[Feed], Mapping[str, np.ndarray]]
 Execute = Callable[[onnx_ir.Model], Runner]
 
-# Neighbouring positions say nearly the same: more than a few of a sample don't count as samples of their own (math: shrinkage).
+# Neighbouring positions say nearly the same: more than a few of a sample don't count as samples of their own (math:
+# shrinkage).
 INDEPENDENT_POSITIONS = 4
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """How curvature is measured: `draws` random vectors per sample, or every class vector where there are no more classes than
+    """How curvature is measured: `draws` random vectors per sample, or every class vector where there are no more
+    classes than
     that, back-propagated from a softmax at `temperature`. `seed` fixes the draws."""
 
     draws: int = 4
@@ -55,8 +57,9 @@ def measure(
 ) -> Measured:
     """The moments that `wants` ask for, over `feeds` (each a batch, samples on the first axis).
 
-    `execute` turns a model into a function that runs it. `advance` is called twice for each batch. Layers behind operators
-    without a derivative get the input-only metric: G is the identity over the mean square of the layer's outputs.
+    `execute` turns a model into a function that runs it. `advance` is called twice for each batch. Layers behind
+    operators without a derivative get the input-only metric: G is the identity over the mean square of the layer's
+    outputs.
     """
     layers = find_layers(model).found
     samples = sum(_samples(feed) for feed in feeds)
@@ -184,9 +187,7 @@ def _effective(samples: int, count: float) -> float:
     return samples * min(count / samples, INDEPENDENT_POSITIONS)
 
 
-def _gradient(
-    parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], samples: int, draws: int
-) -> _Outer | None:
+def _gradient(parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], samples: int, draws: int) -> _Outer | None:
     """G with the exact trace: sum_t g g^T (expand) scaled so that tr(G) tr(A) is 1/N sum_n || sum_t g a^T ||^2."""
     if not parts:
         return None

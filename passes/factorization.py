@@ -1,8 +1,8 @@
 """Weighted low-rank approximation of one layer: W, G and the moments of its inputs in; spectra and factors out.
 
 The loss of W' is q = 1/2 tr(G (W' - W) A (W' - W)^T), which predicts KL. With G = L L^T the best rank r is
-W' = L^-T U_r U_r^T L^T W, U the eigenvectors of L^T Y L, Y = W A W^T; with A = R R^T it is also the truncated SVD of L^T W R
-(GFWSVD, 2025; SVD-LLM is G = I). Both give q = half the sum of the squared singular values that are cut.
+W' = L^-T U_r U_r^T L^T W, U the eigenvectors of L^T Y L, Y = W A W^T; with A = R R^T it is also the truncated SVD of
+L^T W R (GFWSVD, 2025; SVD-LLM is G = I). Both give q = half the sum of the squared singular values that are cut.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from .moments import Moments
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The weighted singular values of one group's W, and the factors at full rank: W = up @ down, columns and rows in order."""
+    """The weighted singular values of one group's W, and the factors at full rank: W = up @ down, columns and rows in
+    order."""
 
     values: np.ndarray
     up: np.ndarray
@@ -29,8 +30,11 @@ class Spectrum:
         return 0.5 * float(np.sum(self.values[rank:] ** 2))
 
 
-def spectrum(weight: np.ndarray, gradient: np.ndarray, inner: np.ndarray | None, outputs: np.ndarray | None) -> Spectrum:
-    """The weighted spectrum of W [out, in] under G [out, out] and either A [in, in] or Y [out, out], all positive definite."""
+def spectrum(
+    weight: np.ndarray, gradient: np.ndarray, inner: np.ndarray | None, outputs: np.ndarray | None
+) -> Spectrum:
+    """The weighted spectrum of W [out, in] under G [out, out] and either A [in, in] or Y [out, out], all positive
+    definite."""
     left = cholesky(gradient, lower=True)
     out, inputs = weight.shape
     if inner is not None and inputs < out:
@@ -64,7 +68,8 @@ def _balanced(values: np.ndarray, up: np.ndarray, down: np.ndarray) -> Spectrum:
 
 
 class Factorizer:
-    """All weighted factorizations of one layer. `centered` measures the loss after the bias took up the mean of the change."""
+    """All weighted factorizations of one layer. `centered` measures the loss after the bias took up the mean of the
+    change."""
 
     def __init__(self, layer: Layer, moments: Moments, centered: bool):
         self.layer = layer
@@ -88,12 +93,14 @@ class Factorizer:
 
     @property
     def has_kernel_forms(self) -> bool:
-        """Whether the layer is an ungrouped 2-D convolution with a kernel larger than 1 along both axes, and A is known."""
+        """Whether the layer is an ungrouped 2-D convolution with a kernel larger than 1 along both axes, and A is
+        known."""
         layer = self.layer
         return self.inner is not None and layer.groups == 1 and len(layer.kernel) == 2 and min(layer.kernel) > 1
 
     def spatial(self, ranks: list[int]) -> list[tuple[float, Form]]:
-        """The loss and the form for each of `ranks` vertical filters; the horizontal ones are the least-squares fit to them."""
+        """The loss and the form for each of `ranks` vertical filters; the horizontal ones are the least-squares fit
+        to them."""
         (height, width), channels = self.layer.kernel, self.layer.channels
         inner = self._inner()
         taps = inner.reshape(channels, height, width, channels, height, width)
@@ -136,7 +143,10 @@ class Factorizer:
         core, lost = self._fit(mapping, inner)
         cut = spectrum(core, self.gradient[0], None, core @ (mapping @ inner @ mapping.T) @ core.T)
         return [
-            (lost + cut.loss(r), Form(tucker(self.layer, rank, r), (basis[None], cut.down[None, :r], cut.up[None, :, :r])))
+            (
+                lost + cut.loss(r),
+                Form(tucker(self.layer, rank, r), (basis[None], cut.down[None, :r], cut.up[None, :, :r])),
+            )
             for r in outer_ranks
         ]
 
@@ -153,7 +163,8 @@ class Factorizer:
 
 
 def corrected_bias(layer: Layer, form: Form, moments: Moments) -> np.ndarray | None:
-    """The bias [groups * out] that takes up the mean of the change, b + (W - W') E[a]; None where the layer has no bias."""
+    """The bias [groups * out] that takes up the mean of the change, b + (W - W') E[a]; None where the layer has no
+    bias."""
     if layer.bias is None or layer.bias.const_value is None:
         return None
     old = layer.bias.const_value.numpy().astype(np.float64).reshape(layer.groups, layer.out)
@@ -165,7 +176,8 @@ def corrected_bias(layer: Layer, form: Form, moments: Moments) -> np.ndarray | N
 
 
 def shifted(layer: Layer, weight: np.ndarray, moments: Moments) -> np.ndarray | None:
-    """The bias [groups * out] that takes up the mean of a change to `weight` [groups, out, in]; None where there is no bias."""
+    """The bias [groups * out] that takes up the mean of a change to `weight` [groups, out, in]; None where there is
+    no bias."""
     if layer.bias is None or layer.bias.const_value is None or moments.mean is None:
         return None
     old = layer.bias.const_value.numpy().astype(np.float64).reshape(layer.groups, layer.out)
@@ -173,6 +185,7 @@ def shifted(layer: Layer, weight: np.ndarray, moments: Moments) -> np.ndarray | 
 
 
 def _projected(up: np.ndarray, gradient: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The part of `mean` that the columns of `up` give under the metric `gradient`: W' E[a] where W' keeps the best directions."""
+    """The part of `mean` that the columns of `up` give under the metric `gradient`: W' E[a] where W' keeps the best
+    directions."""
     weighted = up.T @ gradient
     return up @ solve(weighted @ up, weighted @ mean, assume_a="pos")

@@ -12,7 +12,8 @@ from ..ir.rewriter import Projected, Removed, Replaced, Rewrite
 
 @dataclass(frozen=True)
 class Want:
-    """A layer, by name, and whether the second moment of its inputs is needed; without it, that of its outputs is given."""
+    """A layer, by name, and whether the second moment of its inputs is needed; without it, that of its outputs is
+    given."""
 
     layer: str
     inputs: bool
@@ -22,10 +23,11 @@ class Want:
 class Moments:
     """The factors of one layer, float64, already shrunken, so that all are positive definite.
 
-    `input` A [groups, in, in] is the second moment of the inputs over samples and positions, `mean` [groups, in] the first. Without
-    them, `output` [groups, out, out] and `output_mean` [groups, out] are the moments of W a.
-    `gradient` G [groups, out, out] is scaled so that 1/2 tr(G D A D^T) predicts nats per sample for a change D of the weight.
-    `measured` is False where no gradient could be had and G is the identity over the mean square of the outputs.
+    `input` A [groups, in, in] is the second moment of the inputs over samples and positions, `mean` [groups, in] the
+    first. Without them, `output` [groups, out, out] and `output_mean` [groups, out] are the moments of W a.
+    `gradient` G [groups, out, out] is scaled so that 1/2 tr(G D A D^T) predicts nats per sample for a change D of the
+    weight. `measured` is False where no gradient could be had and G is the identity over the mean square of the
+    outputs.
     """
 
     gradient: np.ndarray
@@ -58,7 +60,8 @@ def divergence(change: np.ndarray, inner: np.ndarray, gradient: np.ndarray) -> f
 
 
 def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[str, Moments]:
-    """The moments of the layers that stand after `rewrites`, in the same quadratic model; those that can't be had are left out,
+    """The moments of the layers that stand after `rewrites`, in the same quadratic model; those that can't be had are
+    left out,
     and those of layers that a clean-up made are measured anew by whoever needs them."""
     current = dict(moments)
     for rewrite in rewrites:

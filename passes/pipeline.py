@@ -29,7 +29,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save; `fixed`
+    """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save;
+    `fixed`
     says that the options of all stages fix how much is taken, so that no price changes anything."""
 
     model: onnx_ir.Model
@@ -60,8 +61,8 @@ class Attempt:
 class Bench:
     """One model under one metric, ready to be tried at any price.
 
-    `sample` is the feed whose shapes count for the cost, `feeds` are those that curvature is measured on; `worth` turns a saving into
-    the unit of the budget.
+    `sample` is the feed whose shapes count for the cost, `feeds` are those that curvature is measured on; `worth`
+    turns a saving into the unit of the budget.
     """
 
     model: onnx_ir.Model
@@ -144,7 +145,13 @@ def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> l
     for option in chosen:
         least.pop(option.candidate.site, None)
     return [
-        Remark(site, stage.name, MISSED, "not-worth-it", f"{c.label} would cost {c.predicted:.2g} nats, more than it saves is worth")
+        Remark(
+            site,
+            stage.name,
+            MISSED,
+            "not-worth-it",
+            f"{c.label} would cost {c.predicted:.2g} nats, more than it saves is worth",
+        )
         for site, c in least.items()
     ]
 

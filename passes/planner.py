@@ -16,7 +16,9 @@ class Option:
     worth: float
 
 
-def options(candidates: Iterable[Candidate], cost: Callable[[Candidate], Cost], worth: Callable[[Cost], float]) -> list[Option]:
+def options(
+    candidates: Iterable[Candidate], cost: Callable[[Candidate], Cost], worth: Callable[[Cost], float]
+) -> list[Option]:
     """The candidates that save something, site by site without those that another one of the site dominates."""
     sites: dict[str, list[Option]] = {}
     for candidate in candidates:
@@ -37,7 +39,8 @@ def _front(found: list[Option]) -> list[Option]:
 
 
 def choose(available: Sequence[Option], price: float) -> list[Option]:
-    """At each site the option of the largest net worth at `price` (nats for the whole of the model's cost), if that is positive;
+    """At each site the option of the largest net worth at `price` (nats for the whole of the model's cost), if that
+    is positive;
     of options that touch a layer in common the one with the larger net worth stays."""
     best: dict[str, Option] = {}
     for option in available:

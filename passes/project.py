@@ -26,8 +26,8 @@ SHARES = (0.95, 0.87, 0.8, 0.72, 0.65, 0.57, 0.5, 0.43, 0.36, 0.3, 0.24, 0.19, 0
 class Project(Pass):
     """A shared projection inserted before the consumers of one activation, for instance Q, K and V.
 
-    W_k P for all consumers k, P of one rank from one weighted SVD of their stacked matrices. `rank` fixes it: a share of the activation's
-    width when below or equal to 1, else a number. `layers` is a pattern that all consumers match.
+    W_k P for all consumers k, P of one rank from one weighted SVD of their stacked matrices. `rank` fixes it: a share
+    of the activation's width when below or equal to 1, else a number. `layers` is a pattern that all consumers match.
     """
 
     name: ClassVar[str] = "project"
@@ -57,7 +57,13 @@ class Project(Pass):
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
         readers = tuple(rewriter.analyses.layers.found[name] for name in sorted(candidate.touches))
         cut, rank = _stacked(readers, context), candidate.choice
-        ups = dict(zip((x.name for x in readers), np.split(cut.up[:, :rank], np.cumsum([x.out for x in readers])[:-1]), strict=True))
+        ups = dict(
+            zip(
+                (x.name for x in readers),
+                np.split(cut.up[:, :rank], np.cumsum([x.out for x in readers])[:-1]),
+                strict=True,
+            )
+        )
         down = cut.down[:rank]
         biases = {}
         for layer in readers:
@@ -72,7 +78,11 @@ class Project(Pass):
         for layer in analyses.layers.found.values():
             if layer.op != "Conv" and len(layer.uses) == 1 and fnmatchcase(layer.name, self.layers):
                 readers.setdefault((layer.op, str(layer.uses[0].input.name)), []).append(layer)
-        return {" + ".join(x.name for x in found): tuple(sorted(found, key=lambda x: x.name)) for found in readers.values() if len(found) > 1}
+        return {
+            " + ".join(x.name for x in found): tuple(sorted(found, key=lambda x: x.name))
+            for found in readers.values()
+            if len(found) > 1
+        }
 
     def _candidates(self, site: str, readers: tuple[Layer, ...], context: Context) -> Iterator[Candidate]:
         width, out, op = readers[0].inputs, sum(x.out for x in readers), readers[0].op

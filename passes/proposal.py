@@ -17,9 +17,9 @@ from .moments import Moments, Want
 class Candidate:
     """One concrete change at one site.
 
-    `predicted` is its divergence in nats per sample; the pieces `before` and `after` are what runs without and with it, from which
-    the planner takes the saving. Two candidates that touch a layer in common exclude each other within a stage.
-    `choice` is what the pass needs to apply it.
+    `predicted` is its divergence in nats per sample; the pieces `before` and `after` are what runs without and with
+    it, from which the planner takes the saving. Two candidates that touch a layer in common exclude each other within
+    a stage. `choice` is what the pass needs to apply it.
     """
 
     site: str

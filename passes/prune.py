@@ -24,7 +24,7 @@ from .stripes import Stripes
 
 # Shares of the channels that go, closer where little goes: that is where most of a budget is spent.
 SHARES = (0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.38, 0.47, 0.57, 0.68, 0.8, 0.9)
-KEPT_BLOCKS = (0.75, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
+KEPT_BLOCKS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 LARGEST_INPUT = 6144
 SMALL_GROUP = 16  # up to this, a block or two of a convolution, fewer channels pay even if they are no whole blocks
 STRIPES, BLOCK_INPUTS, LARGE = 4, 16, 256
@@ -80,7 +80,9 @@ class Prune(Pass):
             self._collect(group.name, self._of_group(group, context), candidates, remarks)
         for layer in self._striped(context.analyses):
             self._collect(layer.name, self._of_layer(layer, context), candidates, remarks)
-        return Proposal(tuple(candidates), tuple(replace(r, by=self.name) for r in remarks), self.sparsity is not None)
+        sites = {c.site for c in candidates}
+        told = tuple(replace(r, by=self.name) for r in remarks if r.site not in sites)
+        return Proposal(tuple(candidates), told, self.sparsity is not None)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
         if isinstance(candidate.choice, Kept):

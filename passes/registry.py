@@ -3,11 +3,11 @@
 from importlib.metadata import entry_points
 
 from ..ir.errors import UsageError
+from .cleanup import Cleanup
+from .project import Project
 from .proposal import Pass
 from .prune import Prune
-from .project import Project
 from .svd import Svd
-from .cleanup import Cleanup
 
 PASSES: dict[str, type[Pass]] = {p.name: p for p in (Cleanup, Project, Prune, Svd)}
 
@@ -18,8 +18,12 @@ def available() -> dict[str, type[Pass]]:
     for point in entry_points(group="kronnx.passes"):
         loaded = point.load()
         if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
-            raise UsageError(f"the entry point {point.name!r} of kronnx.passes ({point.value}) is not a subclass of kronnx.Pass")
+            raise UsageError(
+                f"the entry point {point.name!r} of kronnx.passes ({point.value}) is not a subclass of kronnx.Pass"
+            )
         if point.name in found and found[point.name] is not loaded:
-            raise UsageError(f"the pass {point.name!r} of {point.value} has the name of one that exists; rename the entry point")
+            raise UsageError(
+                f"the pass {point.name!r} of {point.value} has the name of one that exists; rename the entry point"
+            )
         found[point.name] = loaded
     return found

@@ -1,4 +1,5 @@
-"""Second moments from few samples, made trustworthy: a matrix and its number of samples in, a positive definite one out."""
+"""Second moments from few samples, made trustworthy: a matrix and its number of samples in, a positive definite one
+out."""
 
 import numpy as np
 
@@ -6,7 +7,8 @@ FLOOR = 1e-7
 
 
 def shrunken(matrix: np.ndarray, samples: float) -> np.ndarray:
-    """(1 - rho) S + rho tr(S)/d I for each S of `matrix` [groups, d, d], with the oracle approximating rho for `samples` draws
+    """(1 - rho) S + rho tr(S)/d I for each S of `matrix` [groups, d, d], with the oracle approximating rho for
+    `samples` draws
     (OAS; Chen, Wiesel, Eldar and Hero, 2010, eq. 23), and at least FLOOR."""
     symmetric = (matrix + matrix.transpose(0, 2, 1)) / 2
     width = matrix.shape[-1]

@@ -23,7 +23,8 @@ FLOAT, INT64 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.INT64
 class Sums:
     """Names of the outputs of a statistics graph that belong to one node of a layer.
 
-    `second` [groups, d, d] and `first` [groups, d] are summed over samples and positions, `count` is how many those are.
+    `second` [groups, d, d] and `first` [groups, d] are summed over samples and positions, `count` is how many those
+    are.
     """
 
     second: str
@@ -35,8 +36,8 @@ class Sums:
 class GradientSums:
     """As `Sums`, for the gradient at the output of one node of a layer.
 
-    `trace` is the sum over samples of the squared norm of the weight's gradient, `energy` the sum over samples and positions of the
-    squared norm of the inputs, both estimated with the same random probes.
+    `trace` is the sum over samples of the squared norm of the weight's gradient, `energy` the sum over samples and
+    positions of the squared norm of the inputs, both estimated with the same random probes.
     """
 
     second: str
@@ -47,7 +48,8 @@ class GradientSums:
 
 @dataclass(frozen=True)
 class ForwardGraph:
-    """Moments of what layers read (`inputs`) or give (`outputs`); for every head the shape of its distribution, and for the
+    """Moments of what layers read (`inputs`) or give (`outputs`); for every head the shape of its distribution, and
+    for the
     gaussian ones the sum of their squares."""
 
     model: onnx_ir.Model
@@ -59,7 +61,8 @@ class ForwardGraph:
 
 @dataclass(frozen=True)
 class GradientGraph:
-    """Moments of gradients by layer. `seeds` maps each head to the graph input for its random vector, to be drawn in the shape of
+    """Moments of gradients by layer. `seeds` maps each head to the graph input for its random vector, to be drawn in
+    the shape of
     the head; `blocked` gives the reason for every layer without a gradient."""
 
     model: onnx_ir.Model
@@ -70,7 +73,8 @@ class GradientGraph:
 
 
 def forward_graph(model: onnx_ir.Model, wants: Iterable[Want], heads: Sequence[Head]) -> ForwardGraph:
-    """The graph that sums A (or the outputs' moments) for all `wants`; layers that read the same patches share the sums."""
+    """The graph that sums A (or the outputs' moments) for all `wants`; layers that read the same patches share the
+    sums."""
     work = _Work(clone(model))
     inputs: dict[str, tuple[Sums, ...]] = {}
     outputs: dict[str, tuple[Sums, ...]] = {}
@@ -85,11 +89,14 @@ def forward_graph(model: onnx_ir.Model, wants: Iterable[Want], heads: Sequence[H
     return ForwardGraph(work.finish(), inputs, outputs, shapes, squares)
 
 
-def gradient_graph(model: onnx_ir.Model, names: Iterable[str], heads: Sequence[Head], temperature: float) -> GradientGraph:
+def gradient_graph(
+    model: onnx_ir.Model, names: Iterable[str], heads: Sequence[Head], temperature: float
+) -> GradientGraph:
     """The graph that back-propagates one random vector per sample and head and sums G for the layers `names`.
 
-    A categorical head gets S e with S S^T = diag(p) - p p^T, p = softmax(logits / temperature), and is divided by the root of its number
-    of positions, so that the loss is the mean over them; a gaussian head gets its scale times e (math: docs/mathematics.md).
+    A categorical head gets S e with S S^T = diag(p) - p p^T, p = softmax(logits / temperature), and is divided by the
+    root of its number of positions, so that the loss is the mean over them; a gaussian head gets its scale times e
+    (math: docs/mathematics.md).
     """
     work = _Work(clone(model))
     layers = [work.layers.found[name] for name in names]
@@ -208,7 +215,8 @@ class _Work:
         return GradientSums(sums.second, sums.count, self.output(trace), self.output(energy))
 
     def _patches(self, layer: Layer, use: Use) -> onnx_ir.Value:
-        """What the layer reads, as [groups, in, samples * positions]; im2col is a depthwise convolution by the identity."""
+        """What the layer reads, as [groups, in, samples * positions]; im2col is a depthwise convolution by the
+        identity."""
         x = self.as_float(use.input)
         if layer.op != "Conv":
             flat = self.op("Reshape", [x, self.constant(np.array([-1, layer.inputs]))])
@@ -239,7 +247,8 @@ class _Work:
         return Sums(self.output(second), self.output(first), self.output(count, INT64))
 
     def _trace(self, layer: Layer, use: Use, gradient: onnx_ir.Value) -> tuple[onnx_ir.Value, onnx_ir.Value]:
-        """The means over random probes z of sum_n || sum_t g (a^T z) ||^2, which estimates sum_n || sum_t g a^T ||_F^2, and of
+        """The means over random probes z of sum_n || sum_t g (a^T z) ||^2, which estimates sum_n || sum_t g a^T
+        ||_F^2, and of
         sum_nt (a^T z)^2, which estimates sum_nt || a ||^2."""
         random = np.random.default_rng(PROBES)
         probes = random.standard_normal((layer.groups, PROBES, layer.inputs)).astype(np.float32)

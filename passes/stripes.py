@@ -58,8 +58,8 @@ class Stripes:
         kept = [list(index) for index in indices]
         factors = [positive_factor(self.inner[np.ix_(index, index)]) for index in kept]
         for sweep in range(1 + SWEEPS):
-            for rows, index, factor in zip(self._rows, kept, factors, strict=True):
-                target = self.weight[rows] - (self._pull(rows, change) if sweep else 0.0)
+            for stripe, (rows, index, factor) in enumerate(zip(self._rows, kept, factors, strict=True)):
+                target = self.weight[rows] - (self._pull(stripe, change) if sweep else 0.0)
                 change[rows] = -self.weight[rows]
                 change[rows, index] += cho_solve((factor, True), self.inner[index] @ target.T).T
         parts = [(self.weight[r] + change[r])[:, index][None] for r, index in zip(self._rows, kept, strict=True)]
@@ -82,10 +82,15 @@ class Stripes:
         readers = (Reader(self.weight[r], self.inner, self.gradient[r, r], columns) for r in self._rows)
         return [removal_path([reader], self.blocks - 1) for reader in readers]
 
-    def _pull(self, rows: slice, change: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _mixing(self) -> list[np.ndarray]:
+        """G_RR^-1 G_R: [rows, out] for each stripe R."""
+        parts = ((self.gradient[rows, rows], self.gradient[rows]) for rows in self._rows)
+        return [cho_solve((positive_factor(own), True), whole) for own, whole in parts]
+
+    def _pull(self, stripe: int, change: np.ndarray) -> np.ndarray:
         """What the changes of the other stripes are worth to this one: G_RR^-1 sum over S of G_RS D_S."""
-        others = self.gradient[rows] @ change - self.gradient[rows, rows] @ change[rows]
-        return cho_solve((positive_factor(self.gradient[rows, rows]), True), others)
+        return self._mixing[stripe] @ change - change[self._rows[stripe]]
 
     def _inputs(self, blocks: np.ndarray) -> tuple[int, ...]:
         return tuple(int(b) * self.width + k for b in blocks for k in range(self.width))

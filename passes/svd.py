@@ -36,8 +36,9 @@ class Choice:
 class Svd(Pass):
     """Low rank, weighted by curvature; a convolution takes the best of k x k then 1 x 1, spatial and Tucker-2.
 
-    `rank` fixes it: a share of min(out, in) when below or equal to 1, else a number. `energy` in (0, 1] fixes the share of the weighted
-    spectrum that is kept. Without either, ranks are chosen by the budget. `layers` is a pattern such as `encoder.*`.
+    `rank` fixes it: a share of min(out, in) when below or equal to 1, else a number. `energy` in (0, 1] fixes the
+    share of the weighted spectrum that is kept. Without either, ranks are chosen by the budget. `layers` is a pattern
+    such as `encoder.*`.
     """
 
     name: ClassVar[str] = "svd"
@@ -90,7 +91,9 @@ class Svd(Pass):
         for loss, choice, structure in options:
             if structure.parameters < before.structure.parameters:
                 after = Piece(structure, before.shapes)
-                yield Candidate(layer.name, structure.label, loss, (before,), (after,), frozenset((layer.name,)), choice)
+                yield Candidate(
+                    layer.name, structure.label, loss, (before,), (after,), frozenset((layer.name,)), choice
+                )
 
     def _fixed_options(self, factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
         layer = factorizer.layer

@@ -1,5 +1,6 @@
 """Inputs made from the graph alone, for a model without data: a model in, a synthetic `Dataset` out."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Sizes:
     spatial: int
 
 
+LARGEST = 1 << 26  # elements of one input of one batch that is tried; 256 MB in float32
 GROWING = (Sizes(32, 64), Sizes(128, 128), Sizes(512, 256), Sizes(16000, 512))
 
 
@@ -36,36 +38,48 @@ def synthesize(
     seed: int = 0,
     run: Callable[[Feed], object] | None = None,
 ) -> Dataset:
-    """A dataset of about `samples` samples that have the model's names, types and shapes, and values that make sense.
+    """A dataset of made-up samples with the model's names, types and shapes, and values that make sense.
 
     Integers that look up a table are drawn from its range; other integers, booleans and masks are ones; uint8 pictures
     are uniform; floating-point inputs are normal. Symbolic sizes start at 32 (sequences) and 64 (heights and widths);
     with `run` (a session's), which is tried on one batch, the first of four growing sizes that it accepts is taken.
-    A symbol for the past of a cache is 0. Equal seeds give equal data.
+    A symbol for the past of a cache is 0. `samples` is rounded up to whole fixed batches, and cut where an input would
+    pass 2**26 elements. Equal seeds give equal data.
 
     Raises DataError for inputs that can't be made up (strings, sequences), or if `run` accepts no size.
     """
     wanted = inputs_of(model)
     refusal: InputError | None = None
     for sizes in GROWING:
-        try:
-            if run is not None:
-                run(_feed(model, wanted, sizes, wanted.fixed or 1, seed))
+        if refusal is not None and _elements(model, wanted, sizes) > LARGEST:
+            break
+        feed = _feed(model, wanted, sizes, wanted.fixed or 1, seed)
+        refusal = None if run is None else _refusal(run, feed)
+        if refusal is None:
             return _dataset(model, wanted, sizes, samples, seed)
-        except DataError as e:
-            refusal = e
-            if run is None:
-                raise
-        except InputError as e:
-            refusal = e
     raise DataError(f"no made-up inputs run through this model; give real ones with --data ({refusal})") from refusal
+
+
+def _refusal(run: Callable[[Feed], object], feed: Feed) -> InputError | None:
+    try:
+        run(feed)
+    except InputError as e:
+        return e
+    return None
 
 
 def _dataset(model: onnx_ir.Model, wanted: Inputs, sizes: Sizes, samples: int, seed: int) -> Dataset:
     step = wanted.fixed or 1
-    count = -(-max(samples, 1) // step) * step
+    room = LARGEST * step // max(_elements(model, wanted, sizes), 1)
+    count = max(min(-(-samples // step) * step, room // step * step), step)
     feed = _feed(model, wanted, sizes, count, seed)
     return Dataset((feed,), source="synthetic", synthetic=True, axes=wanted.axes, fixed=wanted.fixed).filled()
+
+
+def _elements(model: onnx_ir.Model, wanted: Inputs, sizes: Sizes) -> int:
+    """Of the largest input of the smallest batch."""
+    values, count = {v.name: v for v in model.graph.inputs}, wanted.fixed or 1
+    return max((math.prod(_shape(i, values[i.name], wanted, sizes, count)) for i in wanted.inputs), default=0)
 
 
 def _feed(model: onnx_ir.Model, wanted: Inputs, sizes: Sizes, count: int, seed: int) -> Feed:

@@ -11,7 +11,6 @@ from ..passes.pipeline import Attempt, Shapes, Step
 from ..runtime.timing import Timing
 from .report import Figures, GateRecord, Saving, SiteRecord
 
-
 LARGEST_FILE = 1_800_000_000
 
 
@@ -48,7 +47,9 @@ def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecor
 def _step(step: Step) -> SiteRecord:
     candidate, saving = step.option.candidate, step.option.saving
     saved = Saving(round(saving.macs), round(saving.parameters), 4 * round(saving.parameters), saving.microseconds)
-    return SiteRecord(candidate.site, step.by, PASSED, "applied", candidate.label, candidate.predicted, saved, candidate.label)
+    return SiteRecord(
+        candidate.site, step.by, PASSED, "applied", candidate.label, candidate.predicted, saved, candidate.label
+    )
 
 
 def verdict(before: Figures, after: Figures, timing: Timing | None, gate: GateRecord) -> str:
@@ -74,5 +75,3 @@ def _kept(gate: GateRecord) -> str:
         return ""
     word = "within" if gate.passed else "BEYOND"
     return f"outputs {word} the limit ({gate.metric} {gate.measured:.3g} of {gate.limit:g})"
-
-

@@ -29,11 +29,27 @@ from .exploration import Choice, Exploration, Explored, timer_of
 from .gate import Judge, resolved
 from .pipeline import parse, text_of
 from .progress import Progress, Silent
-from .report import AccuracyFigures, DataRecord, DivergenceFigures, Figures, GateRecord, Report, SiteRecord, TimingRecord
+from .report import (
+    AccuracyFigures,
+    DataRecord,
+    DivergenceFigures,
+    Figures,
+    GateRecord,
+    Report,
+    SiteRecord,
+    TimingRecord,
+)
 from .result import Result
 from .samples import Samples, gather
 
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "MatMulNBits")
+QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "ConvInteger",
+    "MatMulNBits",
+)
 ROUNDING = 1e-3
 JUDGED_BATCH = 64
 
@@ -73,10 +89,10 @@ def optimize(
 ) -> Result:
     """Runs the pipeline `passes` on the model file `source` and measures the result against it.
 
-    `data` and `eval_data` are what `--data` takes, or a Dataset; `labels` a file of integers, one a sample. `max_drop` is a number or text
-    such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1. Without any of these four the mean KL is at most 0.01
-    nats (categorical heads) or the relative error at most 1 % (gaussian ones), measured on samples that guided nothing.
-    Nothing is written but measured times, into `cache_dir`.
+    `data` and `eval_data` are what `--data` takes, or a Dataset; `labels` a file of integers, one a sample.
+    `max_drop` is a number or text such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1.
+    Without any of these four the mean KL is at most 0.01 nats (categorical heads) or the relative error at most 1 %
+    (gaussian ones), measured on samples that guided nothing. Nothing is written but measured times, into `cache_dir`.
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """
@@ -145,7 +161,8 @@ class _Job:
         )
 
     def _passing(self, explored: Explored, judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
-        """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or must."""
+        """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or
+        must."""
         budget = self.settings.budget
         free = budget.max_drop is None and (budget.has_target or all(c.attempt.fixed for c in explored.choices))
         for choice in explored.choices:
@@ -245,7 +262,9 @@ class _Job:
     def _timing_record(self, timing: Timing) -> TimingRecord:
         target = self.settings.target
         interval = timing.ratio_low, timing.ratio_high
-        return TimingRecord(timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.batch)
+        return TimingRecord(
+            timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.batch
+        )
 
     def _data_record(self) -> DataRecord:
         samples, evaluation = self.samples, self.samples.evaluation.samples

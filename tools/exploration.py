@@ -1,4 +1,5 @@
-"""From a clean model to the best attempt: benches for several metrics, each searched for the price that meets the budget."""
+"""From a clean model to the best attempt: benches for several metrics, each searched for the price that meets the
+budget."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,8 @@ class Explored:
 
 @dataclass
 class Exploration:
-    """Everything that stays the same while metrics and prices are tried. `limited` is False where a target of the budget is to
+    """Everything that stays the same while metrics and prices are tried. `limited` is False where a target of the
+    budget is to
     be reached at any drop."""
 
     model: onnx_ir.Model
@@ -102,7 +104,8 @@ class Exploration:
         return ", ".join(stage.name for stage in self.stages)
 
     def _temperatures(self) -> tuple[float, ...]:
-        """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no temperature."""
+        """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no
+        temperature."""
         categorical = any(h.kind == "categorical" for h in self.heads)
         return TEMPERATURES if categorical and self._wants_curvature() else TEMPERATURES[:1]
 
@@ -114,7 +117,9 @@ class Exploration:
         def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
             settings = Curvature(temperature=temperature, seed=self.seed)
             feeds = self.calibration.rebatch(self._batch()).batches
-            with self.progress.step(f"curvature of {len(wants)} layers, temperature {temperature:g}", 2 * len(feeds)) as advance:
+            with self.progress.step(
+                f"curvature of {len(wants)} layers, temperature {temperature:g}", 2 * len(feeds)
+            ) as advance:
                 measured = measure(model, wants, self.heads, feeds, self.execute, settings, advance)
             self.remarks.extend(measured.remarks)
             return measured.moments
@@ -129,7 +134,8 @@ class Exploration:
         return int(np.clip(LARGEST_PATCHES // max(widest, 1), 1, LARGEST_BATCH))
 
     def _worth(self) -> Callable[[Cost], float]:
-        """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of time and size
+        """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of
+        time and size
         in equal parts."""
         whole = self._whole()
         if self.budget.speedup is not None:

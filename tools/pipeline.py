@@ -25,7 +25,9 @@ def parse(text: str) -> tuple[Pass, ...]:
     while at < len(text):
         match = STAGE.match(text, at)
         if match is None:
-            raise UsageError(f"can't read the pipeline {text!r} from {text[at:]!r} on; write it like svd{{rank=0.5}},prune")
+            raise UsageError(
+                f"can't read the pipeline {text!r} from {text[at:]!r} on; write it like svd{{rank=0.5}},prune"
+            )
         stages.append(_pass(match[1], match[2] or "", known))
         at = match.end()
     if not stages:
@@ -45,7 +47,6 @@ def _stage_text(stage: Pass) -> str:
     return f"{stage.name}{{{options}}}" if options else stage.name
 
 
-
 def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
     if name not in known:
         raise UsageError(f"no pass {name!r}{did_you_mean(name, known)}")
@@ -55,7 +56,9 @@ def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
     while options[at:].strip():
         match = OPTION.match(options, at)
         if match is None:
-            raise UsageError(f"{name}{{{options}}}: can't read {options[at:].strip()!r}; write options like rank=0.5 layers=encoder.*")
+            raise UsageError(
+                f"{name}{{{options}}}: can't read {options[at:].strip()!r}; write options like rank=0.5 layers=encoder.*"
+            )
         if match[1] not in names:
             raise UsageError(f"{name}: no option {match[1]!r}{did_you_mean(match[1], names)}")
         given[match[1]] = _value(name, match[1], match[2], hints[match[1]])

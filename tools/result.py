@@ -24,9 +24,12 @@ class Result:
     def save(self, path: str | os.PathLike[str], external_data: bool | None = None) -> None:
         """Writes the model to `path` at once or not at all; an unchanged one as the very bytes of its file.
 
-        Weights go to a file of their own above 2 GB or if `external_data` says so. Raises InputError if the folder can't be written.
+        Weights go to a file of their own above 2 GB or if `external_data` says so. Raises InputError if the folder
+        can't be written.
         """
-        self_contained = not any(isinstance(v.const_value, onnx_ir.ExternalTensor) for v in self.model.graph.initializers.values())
+        self_contained = not any(
+            isinstance(v.const_value, onnx_ir.ExternalTensor) for v in self.model.graph.initializers.values()
+        )
         if self.unchanged is not None and self_contained and not external_data:
             _copy(self.unchanged, Path(path))
         else:

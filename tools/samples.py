@@ -1,4 +1,5 @@
-"""Which samples serve which purpose: what the user gave in, disjoint sets for calibration, choosing and reporting out."""
+"""Which samples serve which purpose: what the user gave in, disjoint sets for calibration, choosing and reporting
+out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,7 +38,8 @@ def gather(
     run: Callable,
     by_accuracy: bool,
 ) -> Samples:
-    """Reads or makes the samples. With `by_accuracy` the labelled ones are halved: one half chooses, the other is reported.
+    """Reads or makes the samples. With `by_accuracy` the labelled ones are halved: one half chooses, the other is
+    reported.
 
     Raises DataError for what doesn't fit, and where there are too few samples to keep the purposes apart.
     """
@@ -53,7 +55,9 @@ def gather(
         validation, evaluation = reported.split(0.5, seed)
         return Samples(_limited(given, LARGEST_CALIBRATION), validation, evaluation)
     if given.samples < 2 * (given.fixed or 1):
-        raise DataError(f"{given.source} has {given.samples} sample(s): some guide the run and others check it, so give at least 2")
+        raise DataError(
+            f"{given.source} has {given.samples} sample(s): some guide the run and others check it, so give at least 2"
+        )
     validation, calibration = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), seed)
     calibration = _limited(calibration, LARGEST_CALIBRATION)
     return Samples(calibration, validation, validation if reported is None else reported)

@@ -13,7 +13,8 @@ CLOSE = 1.03
 
 @dataclass
 class Search:
-    """Tries one bench. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt once."""
+    """Tries one bench. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
+    once."""
 
     bench: Bench
     drop: Callable[[Attempt], float]
@@ -21,7 +22,8 @@ class Search:
     drops: dict[tuple, float] = field(default_factory=dict)
 
     def within(self, limit: float, start: float) -> list[tuple[Attempt, float]]:
-        """The attempts whose drop is within a little less than `limit`, with their drops, the one of the largest worth first.
+        """The attempts whose drop is within a little less than `limit`, with their drops, the one of the largest
+        worth first.
 
         The bisection is over the logarithm of the price; a margin is kept, since the samples are few.
         """

@@ -75,7 +75,7 @@ def test_a_single_npy_feeds_a_model_with_one_input(relu, parsed, tmp_path):
         load_data(str(tmp_path / "a.npy"), parsed("g (float[N] p, float[N] q) => (float[N] y) { y = Add(p, q) }"))
 
 
-CASES = ["simple/test_shrink", "pytorch-operator/test_operator_conv", "pytorch-converted/test_Linear"]
+CASES = ["simple/test_shrink", "pytorch-operator/test_operator_conv", "pytorch-converted/test_Conv2d"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -84,7 +84,9 @@ def test_test_data_sets_run(case):
     whole, one = load_data(str(NODE_TESTS / case), model), load_data(str(NODE_TESTS / case / "test_data_set_0"), model)
     outputs = Session(model).run(whole.batches[0])
     expected = onnx.TensorProto.FromString((NODE_TESTS / case / "test_data_set_0/output_0.pb").read_bytes())
-    np.testing.assert_allclose(*outputs.values(), onnx.numpy_helper.to_array(expected), rtol=1e-5)  # float32
+    np.testing.assert_allclose(
+        *outputs.values(), onnx.numpy_helper.to_array(expected), rtol=1e-4
+    )  # float32, sums near 0
     assert one.samples == whole.samples
 
 

@@ -2,6 +2,7 @@ import math
 import re
 
 import numpy as np
+import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError
 from kronnx.runtime.sessions import Session
@@ -14,7 +15,9 @@ NHWC = """g (uint8[?, ?, ?, 3] picture) => (float[?, 2, ?, ?] y) <float[2, 3, 3,
 { t = Transpose <perm = [0, 3, 1, 2]> (picture) f = Cast <to = 1> (t) y = Conv(f, w) }"""
 LINE = "g (float[N, 3, 48, W] x) => (float[N, 2, A, B] y) <float[2, 3, 48, 3] w> { y = Conv(x, w) }"
 FIXED = "g (float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }"
-ENCODER = """g (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask, int64[batch, sequence] token_type_ids)
+ENCODER = """g (
+  int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask, int64[batch, sequence] token_type_ids
+)
 => (float[batch, sequence, 4] y) <float[100, 4] words, float[2, 4] kinds, int64[1] last = {2}>
 {
   h = Gather(words, input_ids)
@@ -29,7 +32,7 @@ SPEECH = """g (float[batch, 512] x, float[2, batch, 64] state, int64 sr) => (flo
 { rate = Cast <to = 1> (sr) y = Div(x, rate) s = Relu(state) }"""
 MASKED = "g (float[N, 4] x, bool[N, 4] keep) => (float[N, 4] y) { zero = Sub(x, x) y = Where(keep, x, zero) }"
 CACHED = """g (int64[batch, sequence] ids, float[batch, 2, past_sequence, 4] past,
-int64[batch, past_sequence + sequence] attention_mask) => (float[batch, 2, t, 4] y, int64[batch, n] m)
+int64[batch, total] attention_mask) => (float[batch, 2, t, 4] y, int64[batch, n] m)
 <float[10, 4] words, int64[4] shape = {0, -1, 2, 4}>
 { e = Gather(words, ids) t2 = Concat <axis = 2> (e, e) r = Reshape(t2, shape) h = Transpose <perm = [0, 2, 1, 3]> (r)
 y = Concat <axis = 2> (past, h) m = Identity(attention_mask) }"""
@@ -81,10 +84,9 @@ def test_indexes_stay_within_their_tables_and_reach_them(parsed):
 )
 def test_a_table_is_found_behind_operators_that_move_integers(parsed, body, entries):
     table = ", ".join("0" * 35)
-    model = parsed(
-        "g (int64[N] ids) => (float[M, K] y) <float[7, 5] table = {%s}, int64[1] shape = {-1}, int64[1] one = {1}, "
-        "int64 depth = {6}, float[2] values = {0, 1}> { %s }" % (table, body)
-    )
+    weights = f"float[7, 5] table = {{{table}}}, int64[1] shape = {{-1}}, int64[1] one = {{1}}, "
+    weights += "int64 depth = {6}, float[2] values = {0, 1}"
+    model = parsed(f"g (int64[N] ids) => (float[M, K] y) <{weights}> {{ {body} }}")
     ids = synthesize(model, samples=500).batches[0]["ids"]
     assert (ids.min(), ids.max()) == (0, entries - 1)
 
@@ -108,12 +110,11 @@ def test_equal_seeds_give_equal_data(parsed):
 
 
 def test_sizes_grow_until_the_model_runs(parsed):
-    model = parsed(
-        "g (float[N, T] audio) => (float[N, T] y) <int64[1] at = {400}, int64[1] end = {401}, int64[1] axis = {1}, "
-        "int64[2] one = {-1, 1}> { s = Slice(audio, at, end, axis) r = Reshape(s, one) y = Add(audio, r) }"
+    model = with_weights(
+        parsed, "g (float[N, 1, T] audio) => (float[N, 1, U] y) <float[1, 1, 400] w> { y = Conv(audio, w) }"
     )
     data = synthesize(model, samples=2, run=Session(model).run)
-    assert data.batches[0]["audio"].shape == (2, 512)
+    assert data.batches[0]["audio"].shape == (2, 1, 512)
 
 
 def test_a_model_that_refuses_all_sizes_is_an_error(parsed):
@@ -132,3 +133,10 @@ def test_a_model_that_refuses_all_sizes_is_an_error(parsed):
 def test_an_input_that_can_not_be_made_up_is_an_error(parsed, declared, message):
     with pytest.raises(DataError, match=message):
         synthesize(parsed(f"g ({declared}) => (float[M] y) {{ y = Identity(x) }}"))
+
+
+def test_the_past_of_a_cache_is_empty(parsed):
+    model = with_weights(parsed, CACHED)
+    model.graph.inputs[2].shape = onnx_ir.Shape(["batch", "past_sequence + sequence"])
+    feed = synthesize(model, samples=2).batches[0]
+    assert [feed[k].shape for k in ("past", "attention_mask")] == [(2, 2, 0, 4), (2, 32)]
