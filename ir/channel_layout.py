@@ -173,10 +173,21 @@ def _resize(node: onnx_ir.Node, ledger: Ledger) -> None:
     attribute = node.attributes.get("axes")
     if x is None:
         return ledger.block_node(node, "computed-shape", "has sizes that are computed from channels")
+    if _text_of(node, "keep_aspect_ratio_policy", "stretch") != "stretch" or _crops(node):
+        return ledger.block_node(node, "resized", "scales all axes by what the sizes of all are, or crops")
     axes = list(range(x.rank)) if attribute is None else [a % x.rank for a in attribute.as_ints()]
     if x.axis in axes and not _keeps_size(node, ledger, x, axes.index(x.axis)):
         return ledger.block_node(node, "resized", "may change the number of channels")
     ledger.follow(node.outputs[0], x.axis, x.rank, x.ids)
+
+
+def _crops(node: onnx_ir.Node) -> bool:
+    return _text_of(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+
+
+def _text_of(node: onnx_ir.Node, name: str, default: str) -> str:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()
 
 
 def _keeps_size(node: onnx_ir.Node, ledger: Ledger, x: Track, position: int) -> bool:

@@ -60,7 +60,7 @@ def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
         tensor = value.const_value
         if tensor is None:
             continue
-        shape = tensor.shape.numpy()
+        shape = tuple(tensor.shape.numpy())
         is_weight = tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
         if is_weight and prod(shape) > 1:
             found.append(shape)

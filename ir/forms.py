@@ -224,8 +224,8 @@ def tucker(layer: Layer, inner: int, outer: int) -> Chain:
 
 
 def composites(chain: Chain, weights: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """For each factor, the matrix [groups, out, inputs of the whole] of the chain up to and with it, on patches of the
-    kernel that the factors so far span."""
+    """For each factor, the matrix [groups, out, inputs of the whole] of the chain up to and with it, on patches of
+    the kernel that the factors so far span."""
     product, results, kernel = weights[0], [weights[0]], chain.factors[0].kernel
     for factor, weight in zip(chain.factors[1:], weights[1:], strict=True):
         product = weight @ unfold(product, chain.factors[0].channels, kernel, factor.kernel)
@@ -235,8 +235,8 @@ def composites(chain: Chain, weights: tuple[np.ndarray, ...]) -> list[np.ndarray
 
 
 def unfold(weight: np.ndarray, channels: int, kernel: tuple[int, ...], following: tuple[int, ...]) -> np.ndarray:
-    """The matrix [groups, rows * following's size, channels * joint size] that maps a patch of the joint kernel to the
-    patch of `weight`'s outputs that a `following` kernel reads. Along each axis one of the two kernels is 1."""
+    """The matrix [groups, rows * following's size, channels * joint size] that maps a patch of the joint kernel to
+    the patch of `weight`'s outputs that a `following` kernel reads. Along each axis one of the two kernels is 1."""
     groups, rows, _ = weight.shape
     joint = tuple(a * b for a, b in zip(kernel, following, strict=True))
     result = np.zeros((groups, rows, *following, channels, *joint))

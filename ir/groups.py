@@ -19,6 +19,7 @@ from .pieces import Carrier, Consumer, Extent, Producer, Resized, Sliced
 from .remarks import MISSED, Remark
 
 CONV_MULTIPLE = 8
+OLDEST_OPSET = 13  # before it Softmax, Split, Squeeze and others meant or were written something else
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,10 @@ def find_groups(model: onnx_ir.Model, layers: Layers) -> Groups:
     channels, a Reshape that splits them) they have to stay. A group is a set of channels that take part in the same
     pieces of the graph, equally often.
     """
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset < OLDEST_OPSET:
+        detail = f"the model is of opset {opset}, and could not be brought to a newer one"
+        return Groups({}, tuple(Remark(name, "groups", MISSED, "old-opset", detail) for name in layers.found))
     ledger = _walk(model, layers)
     _settle(model, layers, ledger)
     labels = _labels(ledger)

@@ -16,8 +16,8 @@ CARRIERS = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "T
 class Head:
     """One output and the distribution that its values parametrise.
 
-    A categorical head has its classes on the last axis, as `logits`, `probabilities` or
-    `log_probabilities`; a gaussian head has `raw` values of unit variance, up to its own scale.
+    A categorical head has its classes on the last axis, as `logits`, `probabilities` or `log_probabilities`; a
+    gaussian head has `raw` values of unit variance, up to its own scale.
     """
 
     output: str
@@ -29,9 +29,9 @@ class Head:
 def find_heads(model: onnx_ir.Model, overrides: Mapping[str, str] | None = None) -> tuple[Head, ...]:
     """The heads of all floating-point outputs, in the model's order.
 
-    Softmax and LogSoftmax at an output make it categorical; so does a matrix product whose output has two axes
-    and a name such as `logits`. Everything else is gaussian: to take logits for values only makes the gate stricter,
-    the other way round it would be blind to a shift. `overrides` maps an output's name to its kind.
+    Softmax and LogSoftmax at an output make it categorical; so does a matrix product whose output has two axes and a
+    name such as `logits`. Everything else is gaussian: to take logits for values only makes the gate stricter, the
+    other way round it would be blind to a shift. `overrides` maps an output's name to its kind.
 
     Raises UsageError if an override names no floating-point output or no kind.
     """

@@ -238,7 +238,7 @@ def _check_readers(weight: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> None:
 
 def _end(reader: onnx_ir.Node) -> onnx_ir.Node:
     while reader.op_type in VIEWS and len(uses := reader.outputs[0].uses()) == 1:
-        reader = uses[0].node
+        reader = next(iter(uses)).node
     return reader
 
 
@@ -260,4 +260,4 @@ def _shape_after_views(weight: onnx_ir.Value, views: tuple[onnx_ir.Node, ...]) -
             permutation = view.attributes.get("perm")
             axes = axes[::-1] if permutation is None else axes[list(permutation.as_ints())]
     shape = weight.const_value.shape.numpy()
-    return tuple(int(shape[axis]) for axis in axes)
+    return tuple(shape[int(axis)] for axis in axes)

@@ -100,8 +100,7 @@ class Rewriter:
         biases: Mapping[str, np.ndarray],
     ) -> None:
         """One product by `down` [rank, in] before all `layers`, which read the same value; each keeps `ups[name]`
-        [out, rank].
-        `biases` [out] take the place of those that layers have.
+        [out, rank]. `biases` [out] take the place of those that layers have.
 
         Raises ShapeError if the layers don't read one value.
         """
@@ -132,8 +131,7 @@ class Rewriter:
         self, group: Group, keep: np.ndarray, consumers: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
     ) -> None:
         """The channels of `group` that are not in `keep` go; `consumers` gives the weights [out, kept in] and the
-        bias that
-        the consumers have afterwards."""
+        bias that the consumers have afterwards."""
         if not self._admits():
             return
         remove(self.model, group, keep, consumers)
@@ -178,10 +176,11 @@ class Rewriter:
 
     def _set_bias(self, layer: Layer, bias: np.ndarray) -> None:
         old = layer.bias
-        assert old is not None and old.const_value is not None
+        assert old is not None
+        assert old.const_value is not None
         new = self._initializer(bias.reshape(old.const_value.shape.numpy()), f"{old.name}.shifted", old.dtype)
         for use in layer.uses:
-            reader = use.node if len(use.node.inputs) > 2 else use.output.uses()[0].node
+            reader = use.node if len(use.node.inputs) > 2 else next(iter(use.output.uses())).node
             reader.replace_input_with(list(reader.inputs).index(old), new)
         self._drop_constant(old)
 

@@ -1,4 +1,4 @@
-"""Curvature of a model's layers: runs the statistics graphs over data, accumulates, shrinks; gives `Moments` by layer.
+"""Curvature of a model's layers: runs the statistics graphs over data, sums up, shrinks; gives `Moments` by layer.
 
 The metric is the true Fisher information of the model's own outputs, so no labels are needed. Sources: Martens and
 Grosse, 2015 (K-FAC); Grosse and Martens, 2016 (convolutions); Eschenhagen et al., 2023 (shared weights, "expand").
@@ -30,8 +30,7 @@ INDEPENDENT_POSITIONS = 4
 @dataclass(frozen=True)
 class Curvature:
     """How curvature is measured: `draws` random vectors per sample, or every class vector where there are no more
-    classes than
-    that, back-propagated from a softmax at `temperature`. `seed` fixes the draws."""
+    classes than that, back-propagated from a softmax at `temperature`. `seed` fixes the draws."""
 
     draws: int = 4
     temperature: float = 1.0

@@ -1,8 +1,8 @@
 """Weighted low-rank approximation of one layer: W, G and the moments of its inputs in; spectra and factors out.
 
-The loss of W' is q = 1/2 tr(G (W' - W) A (W' - W)^T), which predicts KL. With G = L L^T the best rank r is
-W' = L^-T U_r U_r^T L^T W, U the eigenvectors of L^T Y L, Y = W A W^T; with A = R R^T it is also the truncated SVD of
-L^T W R (GFWSVD, 2025; SVD-LLM is G = I). Both give q = half the sum of the squared singular values that are cut.
+The loss of W' is q = 1/2 tr(G (W' - W) A (W' - W)^T), which predicts KL. With G = L L^T the best rank r is W' = L^-T
+U_r U_r^T L^T W, U the eigenvectors of L^T Y L, Y = W A W^T; with A = R R^T it is also the truncated SVD of L^T W R
+(GFWSVD, 2025; SVD-LLM is G = I). Both give q = half the sum of the squared singular values that are cut.
 """
 
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ def spectrum(
 def _by_inputs(weight: np.ndarray, left: np.ndarray, inner: np.ndarray) -> Spectrum:
     right = cholesky(inner, lower=True)
     u, values, vt = svd(left.T @ weight @ right, full_matrices=False)
-    up = solve_triangular(left, u, trans="T", lower=True)
-    down = solve_triangular(right, vt.T, trans="T", lower=True).T
+    up = solve_triangular(left, u, trans=1, lower=True)
+    down = solve_triangular(right, vt.T, trans=1, lower=True).T
     return _balanced(values, up, values[:, None] * down)
 
 
@@ -56,7 +56,7 @@ def _by_outputs(weight: np.ndarray, left: np.ndarray, second: np.ndarray) -> Spe
     squares, u = eigh(left.T @ second @ left)
     order = slice(None, None, -1)
     u = u[:, order]
-    up = solve_triangular(left, u, trans="T", lower=True)
+    up = solve_triangular(left, u, trans=1, lower=True)
     return _balanced(np.sqrt(np.maximum(squares[order], 0)), up, u.T @ (left.T @ weight))
 
 
@@ -109,7 +109,7 @@ class Factorizer:
         left, right = cholesky(self.gradient[0], lower=True), cholesky(column, lower=True)
         weighted = np.einsum("po,pjx->ojx", left, rows.reshape(self.layer.out, width, -1)) @ right
         _, _, vt = svd(weighted.reshape(-1, channels * height), full_matrices=False)
-        vertical = solve_triangular(right, vt[: max(ranks)].T, trans="T", lower=True).T
+        vertical = solve_triangular(right, vt[: max(ranks)].T, trans=1, lower=True).T
         return [self._spatial(vertical[:rank], inner) for rank in ranks]
 
     def _spatial(self, vertical: np.ndarray, inner: np.ndarray) -> tuple[float, Form]:
@@ -134,7 +134,7 @@ class Factorizer:
         weighted = np.einsum("po,pct->otc", left, self.weight[0].reshape(-1, channels, taps)).reshape(-1, channels)
         right = cholesky(inner, lower=True)
         _, _, vt = svd(weighted @ right, full_matrices=False)
-        return solve_triangular(right, vt[:rank].T, trans="T", lower=True).T
+        return solve_triangular(right, vt[:rank].T, trans=1, lower=True).T
 
     def _tucker(self, basis: np.ndarray, outer_ranks: list[int]) -> list[tuple[float, Form]]:
         inner, rank = self._inner(), len(basis)

@@ -1,4 +1,4 @@
-"""The curvature of layers as matrices: second moments of inputs, outputs and gradients, and how rewrites change them."""
+"""Curvature of layers as matrices: second moments of inputs, outputs and gradients, and how rewrites change them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -48,7 +48,8 @@ class Moments:
         if self.input is not None:
             inner = self.centered_input() if centered else self.input
             return weight @ inner @ weight.transpose(0, 2, 1)
-        assert self.output is not None and self.output_mean is not None
+        assert self.output is not None
+        assert self.output_mean is not None
         if not centered:
             return self.output
         return self.output - self.output_mean[:, :, None] * self.output_mean[:, None, :]
@@ -61,8 +62,7 @@ def divergence(change: np.ndarray, inner: np.ndarray, gradient: np.ndarray) -> f
 
 def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[str, Moments]:
     """The moments of the layers that stand after `rewrites`, in the same quadratic model; those that can't be had are
-    left out,
-    and those of layers that a clean-up made are measured anew by whoever needs them."""
+    left out, and those of layers that a clean-up made are measured anew by whoever needs them."""
     current = dict(moments)
     for rewrite in rewrites:
         if isinstance(rewrite, Replaced):
@@ -106,7 +106,7 @@ def _input_maps(chain: Chain, rewrite: Replaced) -> list[np.ndarray]:
     """For each factor, the map [groups, its inputs, inputs of the whole] from a patch of the layer to its own patch."""
     groups = chain.factors[0].groups
     identity = np.broadcast_to(np.eye(rewrite.channels), (groups, rewrite.channels, rewrite.channels))
-    ones = (1,) * len(rewrite.kernel)
+    ones: tuple[int, ...] = (1,) * len(rewrite.kernel)
     products = [identity, *composites(chain, rewrite.form.weights)[:-1]]
     spans, kernel = [ones], ones
     for factor in chain.factors[:-1]:

@@ -1,7 +1,7 @@
 """Running stages at a price: a model with its curvature in, an attempt (a changed copy and what was done to it) out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir
 
@@ -30,8 +30,7 @@ class Step:
 @dataclass(frozen=True)
 class Attempt:
     """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save;
-    `fixed`
-    says that the options of all stages fix how much is taken, so that no price changes anything."""
+    `fixed` says that the options of all stages fix how much is taken, so that no price changes anything."""
 
     model: onnx_ir.Model
     price: float
@@ -73,6 +72,7 @@ class Bench:
     worth: Callable[[Cost], float]
     measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
     limit: int | None = None
+    _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
 
@@ -98,7 +98,7 @@ class Bench:
             remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, chosen)))
             for option in chosen:
                 moments = self._apply(stage, option, rewriter, context, moments)
-                context = Context(rewriter.analyses, context.shapes, moments)
+                context = replace(context, analyses=rewriter.analyses, moments=moments)
                 steps.append(Step(stage.name, option))
         return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed)
 
@@ -118,7 +118,9 @@ class Bench:
         return dict(self._moments[key])
 
     def _context(self, rewriter: Rewriter, moments: Mapping[str, Moments]) -> Context:
-        return Context(rewriter.analyses, concrete_shapes(rewriter.model, self.sample, self.execute), moments)
+        return Context(
+            rewriter.analyses, concrete_shapes(rewriter.model, self.sample, self.execute), moments, self._memory
+        )
 
     def _propose(self, done: tuple, stage: Pass, context: Context) -> Proposal:
         if done not in self._proposals:

@@ -40,8 +40,7 @@ def _front(found: list[Option]) -> list[Option]:
 
 def choose(available: Sequence[Option], price: float) -> list[Option]:
     """At each site the option of the largest net worth at `price` (nats for the whole of the model's cost), if that
-    is positive;
-    of options that touch a layer in common the one with the larger net worth stays."""
+    is positive; of options that touch a layer in common the one with the larger net worth stays."""
     best: dict[str, Option] = {}
     for option in available:
         kept = best.get(option.candidate.site)

@@ -111,4 +111,5 @@ def _stacked(readers: tuple[Layer, ...], context: Context) -> Spectrum:
     inner = moments[0].centered_input() if centered else moments[0].input
     assert inner is not None
     weight = np.concatenate([x.matrix()[0] for x in readers])
-    return spectrum(weight, block_diag(*(m.gradient[0] for m in moments)), inner[0], None)
+    gradient = np.asarray(block_diag(*(m.gradient[0] for m in moments)))
+    return spectrum(weight, gradient, inner[0], None)

@@ -1,9 +1,9 @@
 """What a pass is: it proposes candidates from what is known of a model, and applies those that were chosen."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
 from ..ir.analyses import Analyses
 from ..ir.cost import Piece
@@ -11,6 +11,8 @@ from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .moments import Moments, Want
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,25 @@ class Proposal:
 class Context:
     """What a pass may look at: the analyses of the model as it is, concrete shapes, and curvature.
 
-    `shapes` gives the shape of every layer's inputs and outputs by value name, at the batch size that is optimized for.
-    `moments` has an entry by layer name for all that `wants` asked for and that could be had.
+    `shapes` gives the shape of every layer's inputs and outputs by value name, at the batch size that is optimized
+    for. `moments` has an entry by layer name for all that `wants` asked for and that could be had.
     """
 
     analyses: Analyses
     shapes: Mapping[str, tuple[int, ...]]
     moments: Mapping[str, Moments]
+    memory: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
+
+    def remembered(self, key: Hashable, layers: Iterable[str], compute: Callable[[], T]) -> T:
+        """What `compute` gives, computed once for `key` for as long as the moments of `layers` stay the same.
+
+        A price is tried many times, and most layers are the same each time.
+        """
+        held = tuple(self.moments.get(name) for name in layers)
+        known = (key, *map(id, held))
+        if known not in self.memory:
+            self.memory[known] = held, compute()  # what is held can't be collected, so that its id stays its own
+        return self.memory[known][1]
 
     def inputs(self, layer: Layer) -> tuple[tuple[int, ...], ...]:
         """The shapes of what the layer reads, one for each node."""

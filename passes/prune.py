@@ -49,11 +49,12 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Channels go with all that makes and reads them, and the layers that read them compensate (optimal brain surgeon).
+    """Channels go with all that makes and reads them, and the layers that read them compensate (optimal brain
+    surgeon).
 
-    `sparsity` in [0, 1) fixes the share that goes; without it the budget chooses. `block=16x512` makes matrix products
-    block-sparse in blocks of 16 inputs x 512 outputs: with `sparsity` these alone, else beside the channels. `layers`
-    is a pattern for the layers that make the channels.
+    `sparsity` in [0, 1) fixes the share that goes; without it the budget chooses. `block=16x512` makes matrix
+    products block-sparse in blocks of 16 inputs x 512 outputs: with `sparsity` these alone, else beside the channels.
+    `layers` is a pattern for the layers that make the channels.
     """
 
     name: ClassVar[str] = "prune"

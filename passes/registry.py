@@ -1,4 +1,4 @@
-"""Which passes there are: Kronnx's own, and those that other packages register under the entry point `kronnx.passes`."""
+"""Which passes there are: Kronnx's own, and those of other packages under the entry point `kronnx.passes`."""
 
 from importlib.metadata import entry_points
 

@@ -1,8 +1,8 @@
 """The order in which channels are best removed, and what that costs: optimal brain surgeon under G kron A, greedily.
 
-A layer is W [out, in] with the second moment A [in, in] of its inputs and G [out, out] of its gradients. A change D of
-W costs 1/2 tr(G D A D^T) nats. Where a bias can take up the mean of what goes, A is the covariance of the inputs: that
-is the same as to give A one more input that is always 1 and is never removed. Source: Hassibi and Stork, 1993;
+A layer is W [out, in] with the second moment A [in, in] of its inputs and G [out, out] of its gradients. A change D
+of W costs 1/2 tr(G D A D^T) nats. Where a bias can take up the mean of what goes, A is the covariance of the inputs:
+that is the same as to give A one more input that is always 1 and is never removed. Source: Hassibi and Stork, 1993;
 shared/math.md, section 3.
 """
 
@@ -44,8 +44,7 @@ class Path:
 def removal_path(readers: Sequence[Reader], stop: int) -> Path:
     """The greedy path of `stop` removals: at every step the channel goes that costs least, with all other weights of
     the readers compensating. The costs are exact for the sets they stand for; only the choice is greedy. Ties go to
-    the first channel.
-    """
+    the first channel."""
     states = [_State(reader) for reader in readers]
     channels = len(readers[0].columns)
     assert stop < channels
@@ -86,11 +85,11 @@ def positive_factor(matrix: np.ndarray) -> np.ndarray:
 
 
 class _State:
-    """One reader while channels go: H = A^-1 and M = W^T G W on the columns of the group that are left, in blocks of k
-    a channel.
+    """One reader while channels go: H = A^-1 and M = W^T G W on the columns of the group that are left, in blocks of
+    k a channel.
 
-    Both are held as of the last `_flush`: now they are H - U U^T and M - Q U^T - U Q^T. Their diagonal blocks are up to
-    date.
+    Both are held as of the last `_flush`: now they are H - U U^T and M - Q U^T - U Q^T. Their diagonal blocks are up
+    to date.
     """
 
     def __init__(self, reader: Reader):

@@ -8,8 +8,7 @@ FLOOR = 1e-7
 
 def shrunken(matrix: np.ndarray, samples: float) -> np.ndarray:
     """(1 - rho) S + rho tr(S)/d I for each S of `matrix` [groups, d, d], with the oracle approximating rho for
-    `samples` draws
-    (OAS; Chen, Wiesel, Eldar and Hero, 2010, eq. 23), and at least FLOOR."""
+    `samples` draws (OAS; Chen, Wiesel, Eldar and Hero, 2010, eq. 23), and at least FLOOR."""
     symmetric = (matrix + matrix.transpose(0, 2, 1)) / 2
     width = matrix.shape[-1]
     mean = np.trace(symmetric, axis1=1, axis2=2) / width

@@ -49,8 +49,7 @@ class GradientSums:
 @dataclass(frozen=True)
 class ForwardGraph:
     """Moments of what layers read (`inputs`) or give (`outputs`); for every head the shape of its distribution, and
-    for the
-    gaussian ones the sum of their squares."""
+    for the gaussian ones the sum of their squares."""
 
     model: onnx_ir.Model
     inputs: Mapping[str, tuple[Sums, ...]]
@@ -62,8 +61,7 @@ class ForwardGraph:
 @dataclass(frozen=True)
 class GradientGraph:
     """Moments of gradients by layer. `seeds` maps each head to the graph input for its random vector, to be drawn in
-    the shape of
-    the head; `blocked` gives the reason for every layer without a gradient."""
+    the shape of the head; `blocked` gives the reason for every layer without a gradient."""
 
     model: onnx_ir.Model
     sums: Mapping[str, tuple[GradientSums, ...]]
@@ -185,11 +183,12 @@ class _Work:
         while node is not None and node.op_type not in ("Softmax", "LogSoftmax"):
             source = next(v for v in node.inputs if v is not None and v.const_value is None)
             node = source.producer()
-        assert node is not None and node.inputs[0] is not None
+        assert node is not None
+        assert node.inputs[0] is not None
         return node.inputs[0]
 
     def categorical_seed(self, logits: onnx_ir.Value, draw: onnx_ir.Value, temperature: float) -> onnx_ir.Value:
-        cooled = self.op("Div", [self.as_float(logits), self.constant(np.float32(temperature))])
+        cooled = self.op("Div", [self.as_float(logits), self.constant(np.array(temperature, np.float32))])
         p = self.op("Softmax", [cooled], axis=-1)
         spread = self.op("Mul", [self.op("Sqrt", [p]), draw])
         total = self.op("ReduceSum", [spread, self.constant(np.array([-1]))], keepdims=1)
@@ -248,8 +247,7 @@ class _Work:
 
     def _trace(self, layer: Layer, use: Use, gradient: onnx_ir.Value) -> tuple[onnx_ir.Value, onnx_ir.Value]:
         """The means over random probes z of sum_n || sum_t g (a^T z) ||^2, which estimates sum_n || sum_t g a^T
-        ||_F^2, and of
-        sum_nt (a^T z)^2, which estimates sum_nt || a ||^2."""
+        ||_F^2, and of sum_nt (a^T z)^2, which estimates sum_nt || a ||^2."""
         random = np.random.default_rng(PROBES)
         probes = random.standard_normal((layer.groups, PROBES, layer.inputs)).astype(np.float32)
         x, g = self.as_float(use.input), self.as_float(gradient)
@@ -264,7 +262,7 @@ class _Work:
             a = self.op("Reshape", [read, self.constant(np.array([0, -1, PROBES]))])
             g = self.op("Reshape", [g, self.constant(np.array([0, -1, layer.out]))])
             product = self.op("MatMul", [self.op("Transpose", [g], perm=[0, 2, 1]), a])
-        probed = self.constant(np.float32(PROBES))
+        probed = self.constant(np.array(PROBES, np.float32))
         trace, energy = (self.op("Div", [self.op("ReduceSumSquare", [v], keepdims=0), probed]) for v in (product, read))
         return trace, energy
 

@@ -1,5 +1,5 @@
-"""Block-sparse matrices in tall blocks: which inputs each stripe of outputs keeps, and the weights that cost least
-on them."""
+"""Block-sparse matrices in tall blocks: which inputs each stripe of outputs keeps, and the weights that cost least on
+them."""
 
 from dataclasses import dataclass
 from functools import cached_property

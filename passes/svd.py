@@ -15,7 +15,7 @@ from ..ir.layers import Layer
 from ..ir.remarks import MISSED, Remark
 from ..ir.rewriter import Rewriter
 from .factorization import Factorizer, corrected_bias
-from .moments import Moments, Want
+from .moments import Want
 from .proposal import Candidate, Context, Pass, Proposal
 
 # Shares of the rank at which a product of two factors costs as much as the matrix.
@@ -77,16 +77,16 @@ class Svd(Pass):
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
         layer = rewriter.analyses.layers.found[candidate.site]
-        moments = context.moments[candidate.site]
-        form = _form(_factorizer(layer, moments), candidate.choice)
-        rewriter.replace(layer, form, corrected_bias(layer, form, moments))
+        form = _form(_factorizer(layer, context), candidate.choice)
+        rewriter.replace(layer, form, corrected_bias(layer, form, context.moments[layer.name]))
 
     def _layers(self, analyses: Analyses) -> list[Layer]:
         return [x for x in analyses.layers.found.values() if fnmatchcase(x.name, self.layers)]
 
     def _candidates(self, layer: Layer, context: Context) -> Iterator[Candidate]:
-        factorizer = _factorizer(layer, context.moments[layer.name])
-        options = self._fixed_options(factorizer) if self.fixed else _options(factorizer)
+        factorizer = _factorizer(layer, context)
+        key = "svd options", self, layer.name
+        options = context.remembered(key, [layer.name], lambda: self._options(factorizer))
         before = Piece(structure_of(layer), context.inputs(layer))
         for loss, choice, structure in options:
             if structure.parameters < before.structure.parameters:
@@ -94,6 +94,9 @@ class Svd(Pass):
                 yield Candidate(
                     layer.name, structure.label, loss, (before,), (after,), frozenset((layer.name,)), choice
                 )
+
+    def _options(self, factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
+        return self._fixed_options(factorizer) if self.fixed else _options(factorizer)
 
     def _fixed_options(self, factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
         layer = factorizer.layer
@@ -134,8 +137,10 @@ def _unmeasured(layer: Layer, context: Context) -> tuple[str, str] | None:
     return None
 
 
-def _factorizer(layer: Layer, moments: Moments) -> Factorizer:
-    return Factorizer(layer, moments, centered=layer.bias is not None)
+def _factorizer(layer: Layer, context: Context) -> Factorizer:
+    moments, centered = context.moments[layer.name], layer.bias is not None
+    key = "factorizer", layer.name
+    return context.remembered(key, [layer.name], lambda: Factorizer(layer, moments, centered))
 
 
 def _options(factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:

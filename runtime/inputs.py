@@ -73,8 +73,14 @@ def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str) -> Fee
 def _input(value: onnx_ir.Value) -> Input:
     if not isinstance(value.type, onnx_ir.TensorType):
         raise DataError(f"the input {value.name!r} is a {value.type}; only models whose inputs are tensors can be fed")
-    dims = None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    dims = None if value.shape is None else tuple(_dim(d) for d in value.shape)
     return Input(value.name or "", value.type.dtype, dims)
+
+
+def _dim(dim: int | onnx_ir.SymbolicDim) -> int | str | None:
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None  # some exporters write -1 for what they don't know
+    return dim.value
 
 
 def _batch_symbol(inputs: tuple[Input, ...]) -> str | None:

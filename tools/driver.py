@@ -9,7 +9,7 @@ import onnx_ir
 import platformdirs
 
 from ..ir.cleaning import clean
-from ..ir.errors import VerifyError
+from ..ir.errors import BudgetError, VerifyError
 from ..ir.heads import Head, find_heads
 from ..ir.model import check_weights, load, normalize, signature
 from ..ir.remarks import MISSED, Remark
@@ -52,6 +52,7 @@ QUANTIZED = (
 )
 ROUNDING = 1e-3
 JUDGED_BATCH = 64
+GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class _Job:
             limit=limit,
             limited=not self.settings.budget.has_target or self.settings.budget.max_drop is not None,
             drop=lambda attempt: judge.drop(attempt.model, limit),
+            speedup=lambda attempt: self._timing(attempt.model, GLANCE).ratio,
             seed=self.settings.seed,
             progress=self.progress,
         )
@@ -208,13 +210,31 @@ class _Job:
         if signature(model) != signature(self.original):
             raise VerifyError("the signature of the model changed; please report this model")
         with self.progress.step("compare and time"):
-            session = Session(model, self.settings.target)
             outputs = run_all(Session(model, self._wide()), judge.data)
-            timing = time_pair(self.baseline, session, self._sample())
+            timing = self._timing(model, LONG_LOOK)
+        wanted = self.settings.budget.speedup
+        if wanted is not None and timing.ratio < wanted:
+            raise BudgetError(
+                f"--speedup {wanted:g}: {timing.ratio:.2f}x was measured in the end; ask for less, or add passes"
+            )
+        if timing.verdict == "slower" and not self._aims_elsewhere(choice):
+            ratio = serialized_size(model) / file_size(self.settings.source, self.original)
+            reason = f"the best within the limit has {ratio:.2f} of the size but is slower here ({timing.ratio:.2f}x)"
+            return self._unchanged(
+                f"returned unchanged: {reason}; --size asks for it all the same", explored.remarks, gate
+            )
         after = figures(model, self._shapes(model), serialized_size(model))
         before = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
         report = self._report(before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing)
         return Result(model, report)
+
+    def _aims_elsewhere(self, choice: Choice) -> bool:
+        """Whether speed is not what was asked for."""
+        budget = self.settings.budget
+        return choice.attempt.fixed or budget.size is not None or budget.macs is not None
+
+    def _timing(self, model: onnx_ir.Model, seconds: float) -> Timing:
+        return time_pair(self.baseline, Session(model, self.settings.target), self._sample(), seconds)
 
     def _unchanged(self, text: str, remarks: Sequence[Remark], gate: GateRecord) -> Result:
         same = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
@@ -274,7 +294,8 @@ class _Job:
     def _notes(self) -> tuple[str, ...]:
         """What a reader of the table should know about the heads."""
         return tuple(
-            f"Output {h.output!r} is taken for values, not for classes ({h.reason}); if it is logits, say --head {h.output}=categorical."
+            f"Output {h.output!r} is taken for values, not for classes ({h.reason}); "
+            f"if it holds logits, say --head {h.output}=categorical."
             for h in self.heads
             if h.kind == "gaussian" and h.reason != "asked for"
         )

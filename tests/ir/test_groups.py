@@ -180,6 +180,22 @@ def test_a_body_that_captures_channels_keeps_them(network: Network) -> None:
     assert groups_of(network(text)).left[0].reason == "subgraph"
 
 
+def test_an_opset_whose_operators_meant_something_else_is_left_alone(network: Network) -> None:
+    model = network("mlp")
+    model.graph.opset_imports[""] = 11
+    groups = groups_of(model)
+    assert not groups.found
+    assert {r.reason for r in groups.left} == {"old-opset"}
+
+
+def test_a_resize_that_keeps_the_aspect_of_all_axes_keeps_the_channels(network: Network) -> None:
+    text = """(float[N,3,4,4] x) => (float[N,2,p,q] y)
+        <float[8,3,1,1] k, float[2,8,1,1] l, float[0] roi, float[0] scales, int64[4] sizes = {1, 8, 8, 8}>
+        { a = Conv(x, k) z = Resize<mode="nearest", %s>(a, roi, scales, sizes) y = Conv(z, l) }"""
+    assert "Conv_0" in groups_of(network(text % 'keep_aspect_ratio_policy="stretch"')).found
+    assert not groups_of(network(text % 'keep_aspect_ratio_policy="not_larger"')).found
+
+
 def test_a_computed_batch_beside_a_known_size_is_followed(network: Network) -> None:
     text = """(float[N,2,4,4] x) => (float[N,3] y)
         <float[6,2,1,1] k, float[96,3] w, int64[1] zero = {0}, int64[1] one = {1}, int64[1] n = {96}>

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError
 from kronnx.runtime.inputs import checked_feed, inputs_of
@@ -31,6 +32,11 @@ def test_inputs_with_defaults_and_no_rank_are_seen(parsed):
     assert inputs_of(model).names == ["x"]
     model.graph.inputs[0].shape = None
     assert str(inputs_of(model).inputs[0]) == "x float[...]"
+
+
+def test_a_negative_size_is_an_unknown_one(relu):
+    relu.graph.inputs[0].shape = onnx_ir.Shape([-1, 4])
+    assert inputs_of(relu).inputs[0].dims == (None, 4)
 
 
 def test_an_input_that_is_a_sequence_is_an_error(parsed):
