@@ -11,22 +11,81 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ir.analyses import Analyses
+    from .ir.cost import Piece
+    from .ir.errors import GraphError, KronnxError, UsageError
+    from .ir.forms import Chain, Factor, Form, Striped, Structure, low_rank, structure_of
+    from .ir.layers import Layer
     from .ir.model import load, save
-    from .passes.proposal import Candidate, Pass
+    from .ir.remarks import Remark
+    from .ir.rewriter import Rewriter
+    from .passes.factorization import corrected_bias
+    from .passes.moments import Moments, Want, divergence
+    from .passes.proposal import Candidate, Context, Pass, Proposal
     from .tools.driver import Result, optimize
 
     __version__: str
 
 HOMES = {
+    "Analyses": ".ir.analyses",
     "Candidate": ".passes.proposal",
+    "Chain": ".ir.forms",
+    "Context": ".passes.proposal",
+    "Factor": ".ir.forms",
+    "Form": ".ir.forms",
+    "GraphError": ".ir.errors",
+    "KronnxError": ".ir.errors",
+    "Layer": ".ir.layers",
+    "Moments": ".passes.moments",
     "Pass": ".passes.proposal",
+    "Piece": ".ir.cost",
+    "Proposal": ".passes.proposal",
+    "Remark": ".ir.remarks",
     "Result": ".tools.driver",
+    "Rewriter": ".ir.rewriter",
+    "Striped": ".ir.forms",
+    "Structure": ".ir.forms",
+    "UsageError": ".ir.errors",
+    "Want": ".passes.moments",
+    "corrected_bias": ".passes.factorization",
+    "divergence": ".passes.moments",
     "load": ".ir.model",
+    "low_rank": ".ir.forms",
     "optimize": ".tools.driver",
     "save": ".ir.model",
+    "structure_of": ".ir.forms",
 }
 
-__all__ = ["Candidate", "Pass", "Result", "__version__", "load", "optimize", "save"]
+__all__ = [
+    "Analyses",
+    "Candidate",
+    "Chain",
+    "Context",
+    "Factor",
+    "Form",
+    "GraphError",
+    "KronnxError",
+    "Layer",
+    "Moments",
+    "Pass",
+    "Piece",
+    "Proposal",
+    "Remark",
+    "Result",
+    "Rewriter",
+    "Striped",
+    "Structure",
+    "UsageError",
+    "Want",
+    "__version__",
+    "corrected_bias",
+    "divergence",
+    "load",
+    "low_rank",
+    "optimize",
+    "save",
+    "structure_of",
+]
 
 
 def __getattr__(name: str) -> Any:

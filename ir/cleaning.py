@@ -17,6 +17,7 @@ from .hiding import hidden
 from .inference import infer_shapes
 from .naming import name_nodes, recall_names
 from .signature import restore_signature
+from .statements import restate, stated_shapes
 from .weights import clone, nodes
 
 # Left out of onnxscript's default rules, each for a result that it can change: x + c and x * c with a c that is only
@@ -52,6 +53,7 @@ def clean_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str, ..
     for what, step in STEPS:
         result = attempt(what, step, result, notes)
     result = recall_names(clone(result), model)
+    restate(result, stated_shapes(model))
     restore_signature(result, model)
     return name_nodes(result), tuple(notes)
 

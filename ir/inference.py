@@ -7,10 +7,10 @@ import onnx_ir
 
 from .hiding import hidden
 from .skeleton import skeleton
+from .statements import is_placeholder
 from .weights import graphs, nodes
 
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
-PLACEHOLDERS = frozenset({"", "?", "-1", "none", "null", "unk", "unknown", "dynamic"})
 
 
 def infer_shapes(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -35,12 +35,8 @@ def _forget_placeholders(model: onnx_ir.Model) -> None:
     values = {value for graph in graphs(model) for value in graph.inputs}
     values.update(value for node in nodes(model) for value in node.outputs)
     for value in values:
-        if value.shape is not None and any(map(_is_placeholder, value.shape)):
-            value.shape = onnx_ir.Shape([None if _is_placeholder(dim) else dim for dim in value.shape])
-
-
-def _is_placeholder(dim: int | onnx_ir.SymbolicDim) -> bool:
-    return isinstance(dim, onnx_ir.SymbolicDim) and (dim.value or "?").strip().lower() in PLACEHOLDERS
+        if value.shape is not None and any(map(is_placeholder, value.shape)):
+            value.shape = onnx_ir.Shape([None if is_placeholder(dim) else dim for dim in value.shape])
 
 
 def _is_inferable(node: onnx_ir.Node, value: onnx_ir.Value, model: onnx_ir.Model) -> bool:

@@ -14,6 +14,7 @@ from .folding import fold, lift_constants
 from .inference import infer_shapes
 from .naming import name_nodes
 from .signature import restore_signature
+from .statements import restate, stated_shapes
 from .weights import clone
 
 OPSET = 18
@@ -29,14 +30,15 @@ def normalize_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str
     """A new model with the same signature and results, and a note for each step that had to be left out.
 
     Functions are inlined, Constant nodes become initializers, an opset below 18 is converted to 18 (others stay),
-    shape arithmetic is folded, shapes are inferred, unused nodes go, and every node has a unique name. Names of
-    values and of nodes are kept. A weight that is read twice stays one weight.
+    shape arithmetic is folded, shapes are inferred (and kept where the file says more), unused nodes go, and every
+    node has a unique name. Names of values and of nodes are kept. A weight that is read twice stays one weight.
     """
     notes: list[str] = []
     result = model
     for what, step in _steps(model):
         result = attempt(what, step, result, notes)
     result = name_nodes(clone(result))
+    restate(result, stated_shapes(model))
     restore_signature(result, model)
     return result, tuple(notes)
 

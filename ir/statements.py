@@ -1,11 +1,15 @@
 """What a file says of the shapes inside it, kept where it says more than can be inferred."""
 
 from collections.abc import Mapping
+from itertools import repeat
 
 import onnx_ir
 
 Dim = int | str | None
 Stated = Mapping[str, onnx_ir.Shape]
+
+PLACEHOLDERS = frozenset({"", "?", "-1", "none", "null", "unk", "unknown", "dynamic"})
+"""Symbols that say nothing: two dimensions so called are not the same size."""
 
 INVENTED = "unk__"
 """How the names begin that onnx's inference gives to sizes that it doesn't know."""
@@ -24,7 +28,7 @@ def restate(model: onnx_ir.Model, stated: Stated) -> None:
     of them believed: a file whose inputs were made dynamic afterwards still has the sizes of before.
     """
     values = [value for node in model.graph for value in node.outputs if value.shape is not None]
-    pairs = [(value, stated[value.name]) for value in values if value.name in stated]
+    pairs = [(value, stated[value.name]) for value in values if value.name is not None and value.name in stated]
     meaning = _meaning(pairs)
     if meaning is None:
         return
@@ -47,21 +51,21 @@ def _meaning(pairs: list[tuple[onnx_ir.Value, onnx_ir.Shape]]) -> dict[str, Dim]
     meaning: dict[str, Dim] = {}
     for value, shape in pairs:
         inferred, stated = ([_dim(dim) for dim in dims] for dims in (value.shape or (), shape))
-        if len(inferred) != len(stated):
+        if len(inferred) != len(stated) or not all(map(_learn, inferred, stated, repeat(meaning))):
             return None
-        for a, b in zip(inferred, stated, strict=True):
-            if _is_contradiction(a, b) or (isinstance(a, str) and _is_contradiction(meaning.get(a), b)):
-                return None
-            if isinstance(a, str) and _is_open(a) and not _is_open(b) and not isinstance(meaning.get(a), int):
-                meaning[a] = b if isinstance(b, int) else meaning.get(a, b)
     return meaning
 
 
-def _is_contradiction(inferred: Dim, stated: Dim) -> bool:
-    """Two sizes that differ, or one stated for what the inputs call by a name: it may be any."""
-    if not isinstance(stated, int):
-        return False
-    return inferred != stated and (isinstance(inferred, int) or not _is_open(inferred))
+def _learn(inferred: Dim, stated: Dim, meaning: dict[str, Dim]) -> bool:
+    """Adds what one dimension tells. False if it contradicts the inference or what is known by now."""
+    if not _is_open(inferred):
+        return not isinstance(stated, int) or inferred == stated  # what the inputs call by a name may be any size
+    if isinstance(inferred, str) and not _is_open(stated):
+        known = meaning.setdefault(inferred, stated)
+        if isinstance(stated, int) and isinstance(known, int):
+            return known == stated
+        meaning[inferred] = stated if isinstance(stated, int) else known
+    return True
 
 
 def _is_open(dim: Dim) -> bool:
@@ -69,4 +73,11 @@ def _is_open(dim: Dim) -> bool:
 
 
 def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:
-    return dim if isinstance(dim, int) else dim.value
+    if isinstance(dim, int):
+        return dim
+    return None if is_placeholder(dim) else dim.value
+
+
+def is_placeholder(dim: int | onnx_ir.SymbolicDim) -> bool:
+    """True of a symbol that says no more than that the size is not known."""
+    return isinstance(dim, onnx_ir.SymbolicDim) and (dim.value or "?").strip().lower() in PLACEHOLDERS

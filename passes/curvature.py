@@ -29,8 +29,9 @@ INDEPENDENT_POSITIONS = 4
 
 @dataclass(frozen=True)
 class Curvature:
-    """How curvature is measured: `draws` random vectors per sample, or every class vector where there are no more
-    classes than that, back-propagated from a softmax at `temperature`. `seed` fixes the draws."""
+    """How curvature is measured: `draws` random vectors per sample (fewer where a head has many positions), or every
+    class vector where there are no more classes than that, back-propagated from a softmax at `temperature`.
+    `seed` fixes the draws."""
 
     draws: int = 4
     temperature: float = 1.0
@@ -45,6 +46,36 @@ class Measured:
     remarks: tuple[Remark, ...]
 
 
+@dataclass(frozen=True)
+class Activations:
+    """The part of the statistics that no temperature changes: sums over what layers read or give, and `shapes`, the
+    shape of each head's distribution for every feed."""
+
+    graph: ForwardGraph
+    sums: Mapping[str, np.ndarray]
+    shapes: tuple[Mapping[str, tuple[int, ...]], ...]
+    samples: int
+
+
+def measure_activations(
+    model: onnx_ir.Model,
+    wants: Sequence[Want],
+    heads: Sequence[Head],
+    feeds: Sequence[Feed],
+    execute: Execute,
+    advance: Callable[[], None] = lambda: None,
+) -> Activations:
+    """Runs the model once over `feeds`; `advance` is called after each of them."""
+    graph = forward_graph(model, wants, heads)
+    run, sums, shapes = execute(graph.model), {}, []
+    for feed in feeds:
+        outputs = dict(run(feed))
+        shapes.append({head: tuple(map(int, outputs.pop(name))) for head, name in graph.shapes.items()})
+        _accumulate(sums, outputs)
+        advance()
+    return Activations(graph, sums, tuple(shapes), sum(_samples(feed) for feed in feeds))
+
+
 def measure(
     model: onnx_ir.Model,
     wants: Sequence[Want],
@@ -52,44 +83,31 @@ def measure(
     feeds: Sequence[Feed],
     execute: Execute,
     settings: Curvature,
+    activations: Activations | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Measured:
     """The moments that `wants` ask for, over `feeds` (each a batch, samples on the first axis).
 
-    `execute` turns a model into a function that runs it. `advance` is called twice for each batch. Layers behind
-    operators without a derivative get the input-only metric: G is the identity over the mean square of the layer's
-    outputs.
+    `execute` turns a model into a function that runs it; `activations` are those of the same model, wants and feeds.
+    `advance` is called after each feed. Layers behind operators without a derivative get the input-only metric: G is
+    the identity over the mean square of the layer's outputs.
     """
+    known = activations or measure_activations(model, wants, heads, feeds, execute)
     layers = find_layers(model).found
-    samples = sum(_samples(feed) for feed in feeds)
-    forward = forward_graph(model, wants, heads)
-    sums, shapes = _run_forward(forward, feeds, execute, advance)
-    scales = {h.output: _scale(h, sums, forward, samples) for h in heads}
+    scales = {h.output: _scale(h, known.sums, known.graph, known.samples) for h in heads}
     backward = gradient_graph(model, [w.layer for w in wants], heads, settings.temperature)
-    gradients, draws = _run_backward(backward, feeds, shapes, scales, heads, execute, settings, advance)
+    gradients, draws = _run_backward(backward, feeds, known.shapes, scales, heads, execute, settings, advance)
     moments = {}
     for want in wants:
         layer = layers[want.layer]
-        inner = _inner(layer, forward, sums, samples)
-        outer = _gradient(backward.sums.get(layer.name, ()), gradients, samples, draws)
+        inner = _inner(layer, known.graph, known.sums, known.samples)
+        outer = _gradient(backward.sums.get(layer.name, ()), gradients, known.samples, draws)
         moments[layer.name] = _joined(layer, inner, outer)
     return Measured(moments, backward.blocked)
 
 
 def _samples(feed: Feed) -> int:
     return max((len(v) for v in feed.values() if v.ndim), default=1)
-
-
-def _run_forward(
-    graph: ForwardGraph, feeds: Sequence[Feed], execute: Execute, advance: Callable[[], None]
-) -> tuple[dict[str, np.ndarray], list[dict[str, tuple[int, ...]]]]:
-    run, sums, shapes = execute(graph.model), {}, []
-    for feed in feeds:
-        outputs = dict(run(feed))
-        shapes.append({head: tuple(map(int, outputs.pop(name))) for head, name in graph.shapes.items()})
-        _accumulate(sums, outputs)
-        advance()
-    return sums, shapes
 
 
 def _run_backward(
@@ -108,7 +126,7 @@ def _run_backward(
         return sums, 1
     run, random = execute(graph.model), np.random.default_rng(settings.seed)
     every_class = _every_class(heads, shapes[0], settings.draws)
-    draws = shapes[0][heads[0].output][-1] if every_class else settings.draws
+    draws = shapes[0][heads[0].output][-1] if every_class else _draws(settings, shapes[0])
     for feed, shape in zip(feeds, shapes, strict=True):
         for k in range(draws):
             seeds = {}
@@ -120,6 +138,12 @@ def _run_backward(
             _accumulate(sums, run({**feed, **seeds}))
         advance()
     return sums, draws
+
+
+def _draws(settings: Curvature, shape: Mapping[str, tuple[int, ...]]) -> int:
+    """Draws for a sample; positions are drawn by themselves, so where there are many, fewer draws do."""
+    positions = max(prod(size[1:-1]) for size in shape.values())
+    return max(1, -(-settings.draws // max(positions, 1)))
 
 
 def _every_class(heads: Sequence[Head], shape: Mapping[str, tuple[int, ...]], draws: int) -> bool:

@@ -1,8 +1,8 @@
 """Weighted low-rank approximation of one layer: W, G and the moments of its inputs in; spectra and factors out.
 
-The loss of W' is q = 1/2 tr(G (W' - W) A (W' - W)^T), which predicts KL. With G = L L^T the best rank r is W' = L^-T
-U_r U_r^T L^T W, U the eigenvectors of L^T Y L, Y = W A W^T; with A = R R^T it is also the truncated SVD of L^T W R
-(GFWSVD, 2025; SVD-LLM is G = I). Both give q = half the sum of the squared singular values that are cut.
+The loss of W' is q = 1/2 tr(G (W' - W) A (W' - W)^T), which predicts KL. With G = L L^T the best rank r is
+W' = L^-T U_r U_r^T L^T W, U the eigenvectors of L^T Y L, Y = W A W^T; with A = R R^T it is also the truncated SVD of
+L^T W R (GFWSVD, 2025; SVD-LLM is G = I). Both give q = half the sum of the squared singular values that are cut.
 """
 
 from dataclasses import dataclass

@@ -108,7 +108,8 @@ def _input_maps(chain: Chain, rewrite: Replaced) -> list[np.ndarray]:
     identity = np.broadcast_to(np.eye(rewrite.channels), (groups, rewrite.channels, rewrite.channels))
     ones: tuple[int, ...] = (1,) * len(rewrite.kernel)
     products = [identity, *composites(chain, rewrite.form.weights)[:-1]]
-    spans, kernel = [ones], ones
+    kernel = ones
+    spans: list[tuple[int, ...]] = [kernel]
     for factor in chain.factors[:-1]:
         kernel = tuple(a * b for a, b in zip(kernel, factor.kernel, strict=True))
         spans.append(kernel)

@@ -13,7 +13,7 @@ from ..ir.cost import Piece
 from ..ir.errors import UsageError
 from ..ir.forms import Chain, Factor, structure_of
 from ..ir.layers import Layer
-from ..ir.remarks import MISSED, Remark
+from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .factorization import Spectrum, shifted, spectrum
 from .moments import Want
@@ -46,12 +46,12 @@ class Project(Pass):
         remarks: list[Remark] = []
         for site, readers in self._sites(context.analyses).items():
             if any(context.moments.get(layer.name) is None for layer in readers):
-                remarks.append(Remark(site, self.name, MISSED, "no-statistics", "the inputs could not be measured"))
+                remarks.append(self.missed(site, "no-statistics", "the inputs could not be measured"))
                 continue
             found = list(self._candidates(site, readers, context))
             candidates.extend(found)
             if not found:
-                remarks.append(Remark(site, self.name, MISSED, "no-saving", "no rank makes the layers smaller"))
+                remarks.append(self.missed(site, "no-saving", "no rank makes the layers smaller"))
         return Proposal(tuple(candidates), tuple(remarks), self.rank is not None)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:

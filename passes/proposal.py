@@ -7,8 +7,9 @@ from typing import Any, ClassVar, TypeVar
 
 from ..ir.analyses import Analyses
 from ..ir.cost import Piece
+from ..ir.forms import Structure, structure_of
 from ..ir.layers import Layer
-from ..ir.remarks import Remark
+from ..ir.remarks import MISSED, Remark
 from ..ir.rewriter import Rewriter
 from .moments import Moments, Want
 
@@ -73,6 +74,12 @@ class Context:
         """The shapes of what the layer reads, one for each node."""
         return tuple(self.shapes[str(use.input.name)] for use in layer.uses)
 
+    def replacement(self, layer: Layer, structure: Structure, predicted: float, choice: Any) -> Candidate:
+        """The candidate that `layer` runs as `structure` on what it reads now."""
+        shapes = self.inputs(layer)
+        before, after = Piece(structure_of(layer), shapes), Piece(structure, shapes)
+        return Candidate(layer.name, structure.label, predicted, (before,), (after,), frozenset((layer.name,)), choice)
+
 
 class Pass(ABC):
     """A rewrite that can be planned. Subclasses are frozen dataclasses whose fields are the options."""
@@ -90,3 +97,7 @@ class Pass(ABC):
     @abstractmethod
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
         """Makes the change; `context` is that of `propose`, `rewriter.analyses` knows what was applied since."""
+
+    def missed(self, site: str, reason: str, detail: str) -> Remark:
+        """The verdict on a site that is left alone; `reason` is a stable code, `detail` the sentence for a person."""
+        return Remark(site, self.name, MISSED, reason, detail)

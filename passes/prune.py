@@ -14,7 +14,7 @@ from ..ir.errors import GraphError, UsageError
 from ..ir.forms import Chain, Factor, structure_of
 from ..ir.groups import Group
 from ..ir.layers import Layer
-from ..ir.remarks import MISSED, Remark
+from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .factorization import shifted
 from .moments import Moments, Want
@@ -49,8 +49,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Channels go with all that makes and reads them, and the layers that read them compensate (optimal brain
-    surgeon).
+    """Channels go with all that makes and reads them, and their readers compensate (optimal brain surgeon).
 
     `sparsity` in [0, 1) fixes the share that goes; without it the budget chooses. `block=16x512` makes matrix
     products block-sparse in blocks of 16 inputs x 512 outputs: with `sparsity` these alone, else beside the channels.
@@ -131,7 +130,7 @@ class Prune(Pass):
         if isinstance(found, list):
             candidates.extend(found)
         else:
-            remarks.append(Remark(site, self.name, MISSED, *found))
+            remarks.append(self.missed(site, *found))
 
     def _of_group(self, group: Group, context: Context) -> list[Candidate] | Reason:
         if self.sparsity == 0:

@@ -8,11 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir.analyses import Analyses
-from ..ir.cost import Piece
 from ..ir.errors import UsageError
-from ..ir.forms import Form, Structure, low_rank, structure_of
+from ..ir.forms import Form, Structure, low_rank
 from ..ir.layers import Layer
-from ..ir.remarks import MISSED, Remark
+from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .factorization import Factorizer, corrected_bias
 from .moments import Want
@@ -67,12 +66,12 @@ class Svd(Pass):
         for layer in self._layers(context.analyses):
             reason = _excluded(layer) or _unmeasured(layer, context)
             if reason is not None:
-                remarks.append(Remark(layer.name, self.name, MISSED, *reason))
+                remarks.append(self.missed(layer.name, *reason))
                 continue
             found = list(self._candidates(layer, context))
             candidates.extend(found)
             if not found:
-                remarks.append(Remark(layer.name, self.name, MISSED, "no-saving", self._no_saving(layer)))
+                remarks.append(self.missed(layer.name, "no-saving", self._no_saving(layer)))
         return Proposal(tuple(candidates), tuple(remarks), self.fixed)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
@@ -87,13 +86,9 @@ class Svd(Pass):
         factorizer = _factorizer(layer, context)
         key = "svd options", self, layer.name
         options = context.remembered(key, [layer.name], lambda: self._options(factorizer))
-        before = Piece(structure_of(layer), context.inputs(layer))
         for loss, choice, structure in options:
-            if structure.parameters < before.structure.parameters:
-                after = Piece(structure, before.shapes)
-                yield Candidate(
-                    layer.name, structure.label, loss, (before,), (after,), frozenset((layer.name,)), choice
-                )
+            if structure.parameters < layer.parameters:
+                yield context.replacement(layer, structure, loss, choice)
 
     def _options(self, factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
         return self._fixed_options(factorizer) if self.fixed else _options(factorizer)

@@ -16,7 +16,7 @@ from ..ir.forms import fragment, structure_of
 from ..ir.heads import Head
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
-from ..passes.curvature import Curvature, Execute, measure
+from ..passes.curvature import Activations, Curvature, Execute, Feed, measure, measure_activations
 from ..passes.moments import Moments, Want
 from ..passes.pipeline import Attempt, Bench, Shapes
 from ..passes.proposal import Pass
@@ -71,6 +71,7 @@ class Exploration:
     seed: int
     progress: Progress
     remarks: list[Remark] = field(default_factory=list)
+    activations: dict[tuple[Want, ...], Activations] = field(default_factory=dict)
 
     def run(self) -> Explored:
         """Searches the price under every metric.
@@ -117,16 +118,27 @@ class Exploration:
 
     def _bench(self, temperature: float) -> Bench:
         def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
-            settings = Curvature(temperature=temperature, seed=self.seed)
-            feeds = self.calibration.rebatch(self._batch()).batches
-            with self.progress.step(
-                f"curvature of {len(wants)} layers, temperature {temperature:g}", 2 * len(feeds)
-            ) as advance:
-                measured = measure(model, wants, self.heads, feeds, self.execute, settings, advance)
-            self.remarks.extend(measured.remarks)
-            return measured.moments
+            return self._moments(model, wants, Curvature(temperature=temperature, seed=self.seed))
 
         return Bench(self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments)
+
+    def _moments(self, model: onnx_ir.Model, wants: Sequence[Want], settings: Curvature) -> Mapping[str, Moments]:
+        feeds = self.calibration.rebatch(self._batch()).batches
+        read = self._activations(model, tuple(wants), feeds)
+        with self.progress.step(f"curvature, temperature {settings.temperature:g}", len(feeds)) as advance:
+            measured = measure(model, wants, self.heads, feeds, self.execute, settings, read, advance)
+        self.remarks.extend(measured.remarks)
+        return measured.moments
+
+    def _activations(self, model: onnx_ir.Model, wants: tuple[Want, ...], feeds: Sequence[Feed]) -> Activations:
+        """Measured anew for every model but the first, which all temperatures share."""
+        if model is self.model and wants in self.activations:
+            return self.activations[wants]
+        with self.progress.step(f"inputs of {len(wants)} layers", len(feeds)) as advance:
+            found = measure_activations(model, wants, self.heads, feeds, self.execute, advance)
+        if model is self.model:
+            self.activations[wants] = found
+        return found
 
     def _batch(self) -> int:
         """Samples a batch so that the patches of the widest layer stay below LARGEST_PATCHES."""

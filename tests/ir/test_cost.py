@@ -1,0 +1,88 @@
+import networks
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from kronnx.ir.cost import Cost, Piece, macs, parameters
+from kronnx.ir.forms import Structure, fragment, low_rank, structure_of
+from kronnx.ir.layers import find_layers
+from kronnx.passes.pipeline import concrete_shapes
+
+CASES = {
+    "matmul": ("(float[2,5,6] x) => (float[2,5,3] y) <float[6,3] w> { y = MatMul(x, w) }", 2 * 5 * 6 * 3),
+    "gemm": ("(float[4,6] x) => (float[4,3] y) <float[3,6] w> { y = Gemm<transB=1>(x, w) }", 4 * 6 * 3),
+    "gemm of columns": ("(float[6,4] x) => (float[4,3] y) <float[6,3] w> { y = Gemm<transA=1>(x, w) }", 4 * 6 * 3),
+    "grouped convolution": (
+        "(float[2,4,7,7] x) => (float[2,6,3,3] y) <float[6,2,3,3] w> { y = Conv<group=2, strides=[2,2]>(x, w) }",
+        2 * 6 * 9 * (2 * 9),
+    ),
+    "transposed convolution": (
+        "(float[1,4,3,3] x) => (float[1,5,4,4] y) <float[4,5,2,2] w> { y = ConvTranspose(x, w) }",
+        4 * 9 * (5 * 4),
+    ),
+    "attention": ("(float[2,5,4] x) => (float[2,5,5] y) { t = Transpose<perm=[0,2,1]>(x) y = MatMul(x, t) }", 2 * 5 * 5 * 4),
+    "none": ("(float[4,6] x) => (float[4,6] y) { y = Relu(x) }", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "count"), CASES.values(), ids=CASES)
+def test_multiply_adds_are_those_counted_by_hand(text: str, count: int) -> None:
+    model = networks.build(text)
+    assert macs(model, concrete_shapes(model, networks.draw(model), networks.execute)) == count
+
+
+def test_unknown_shapes_count_as_zero(mlp: onnx.ModelProto) -> None:
+    assert macs(onnx_ir.from_proto(mlp), {}) == 0
+
+
+def test_the_pieces_of_a_model_sum_to_its_cost(mlp: onnx.ModelProto) -> None:
+    model = onnx_ir.from_proto(mlp)
+    shapes = concrete_shapes(model, networks.draw(model, 7), networks.execute)
+    layers = find_layers(model).found.values()
+    pieces = [Piece(structure_of(x), tuple(shapes[str(u.input.name)] for u in x.uses)) for x in layers]
+    total = sum((p.cost() for p in pieces), Cost())
+    assert total.macs == macs(model, shapes) == 7 * (8 * 16 + 16 * 4)
+    assert total.parameters + 16 == parameters(model)  # the bias
+
+
+def test_a_piece_that_is_used_twice_runs_twice_and_is_held_once() -> None:
+    model = networks.build("""(float[N,3] x, float[N,3] z) => (float[N,8] y) <float[3,8] w>
+        { f = MatMul(x, w) g = MatMul(z, w) y = Add(f, g) }""")
+    structure = structure_of(find_layers(model).found["MatMul_0"])
+    seen: list[tuple[Structure, tuple[int, ...]]] = []
+
+    def timer(structure: Structure, shape: tuple[int, ...]) -> float:
+        seen.append((structure, shape))
+        return 1.5 * len(seen)
+
+    assert Piece(structure, ((5, 3), (7, 3))).cost(timer) == Cost(12 * 24, 24, 1.5 + 3.0)
+    assert seen == [(structure, (5, 3)), (structure, (7, 3))]
+
+
+def test_costs_add_and_subtract_by_component() -> None:
+    a, b = Cost(5, 3, 2), Cost(1, 2, 4)
+    assert (a + b, a - b, a + b - b) == (Cost(6, 5, 6), Cost(4, 1, -2), a)
+
+
+def test_parameters_count_quantized_weights_but_no_shapes_and_no_scalars() -> None:
+    model = networks.build("""(float[N,6] x) => (float[N,2,3] y) <float[6,6] w, int8[6,6] q, float s = {0.5}, int64[3] t = {-1, 2, 3}>
+        { d = DequantizeLinear(q, s) h = MatMul(x, w) g = MatMul(h, d) y = Reshape(g, t) }""")  # fmt: skip
+    assert parameters(model) == 36 + 36
+
+
+def test_a_weight_that_is_read_twice_counts_once() -> None:
+    model = networks.build("""(float[N,3] x, float[N,3] z) => (float[N,8] y) <float[3,8] w>
+        { f = MatMul(x, w) g = MatMul(z, w) y = Add(f, g) }""")
+    assert parameters(model) == 24
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_fragment_that_is_timed_costs_what_is_counted(rank: int) -> None:
+    model = networks.build(
+        "(float[2,6,5,5] x) => (float[2,8,5,5] y) <float[8,6,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }"
+    )
+    structure, shape = low_rank(find_layers(model).found["Conv_0"], rank), (2, 6, 5, 5)
+    alone = fragment(structure, shape)
+    feed = {"x": np.zeros(shape, np.float32)}
+    assert macs(alone, concrete_shapes(alone, feed, networks.execute)) == Piece(structure, (shape,)).cost().macs
+    assert parameters(alone) == structure.parameters

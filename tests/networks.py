@@ -1,0 +1,75 @@
+"""Small networks for tests: an ONNX text in, a normalized model, feeds that fit it and what ONNX Runtime computes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_ir
+from kronnx.ir.inference import infer_shapes
+from kronnx.ir.model import normalize
+from kronnx.ir.naming import name_nodes
+from kronnx.passes.curvature import Runner
+from kronnx.runtime.sessions import Session
+
+HEADER = '<ir_version: 10, opset_import: ["" : 20]> net '
+
+
+def parsed(text: str, seed: int = 0) -> onnx_ir.Model:
+    """The model of `text`, as it is; values that are declared but neither computed nor given are random weights.
+
+    Weights are normal, over the root of the number of inputs of a matrix [in, out] or of a kernel.
+    """
+    proto, random = onnx.parser.parse_model(HEADER + text), np.random.default_rng(seed)
+    made = {name for node in proto.graph.node for name in node.output}
+    for info in [i for i in proto.graph.value_info if i.name not in made]:
+        shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
+        array = random.normal(size=shape) / np.sqrt(np.prod(shape[1:]) if len(shape) > 2 else shape[0])
+        kind = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(kind), info.name))
+        proto.graph.value_info.remove(info)
+    return onnx_ir.from_proto(proto)
+
+
+def build(text: str, seed: int = 0) -> onnx_ir.Model:
+    """The normalized model of `text`."""
+    return normalize(parsed(text, seed))
+
+
+def unfolded(text: str, seed: int = 0) -> onnx_ir.Model:
+    """The model of `text` with shapes and names alone: what computes on constants stays in the graph."""
+    return name_nodes(infer_shapes(parsed(text, seed)))
+
+
+def set_weight(model: onnx_ir.Model, name: str, array: np.ndarray) -> None:
+    """Puts `array` in the place of the initializer `name`, in its type."""
+    value = model.graph.initializers[name]
+    assert value.dtype is not None
+    value.const_value = onnx_ir.tensor(np.ascontiguousarray(array.astype(value.dtype.numpy())), name=name)
+
+
+def weight(model: onnx_ir.Model, name: str) -> np.ndarray:
+    """The initializer `name` in float64."""
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor.numpy().astype(np.float64)
+
+
+def draw(model: onnx_ir.Model, samples: int = 3, seed: int = 1, **sizes: int) -> dict[str, np.ndarray]:
+    """A feed of normal values; symbolic dimensions are `samples`, or what `sizes` says."""
+    random = np.random.default_rng(seed)
+    feed = {}
+    for value in model.graph.inputs:
+        shape = [d if isinstance(d, int) else sizes.get(str(d.value), samples) for d in value.shape or ()]
+        assert value.dtype is not None
+        feed[str(value.name)] = random.normal(size=shape).astype(value.dtype.numpy())
+    return feed
+
+
+def execute(model: onnx_ir.Model) -> Runner:
+    """The function that passes are given to run a model."""
+    return Session(model).run
+
+
+def run(model: onnx_ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs in float64."""
+    return {name: array.astype(np.float64) for name, array in execute(model)(feed).items()}
