@@ -27,8 +27,6 @@ def _elementwise(node: onnx_ir.Node, ledger: Ledger) -> None:
     """Position by position under broadcasting. Channels that meet are the same; constants along the axis shrink with
     it."""
     ranks = [ledger.rank(v) for v in node.inputs if v is not None]
-    if any(value.uses() for value in node.outputs[1:]):
-        return ledger.block_node(node, "unsupported-op", "has a second output that is read")
     if any(r is None for r in ranks):
         return ledger.block_node(node, "unknown-shape", "reads a value of unknown rank")
     tracks = ledger.tracked(node)
@@ -93,8 +91,8 @@ def _per_channel(node: onnx_ir.Node, ledger: Ledger, count: int) -> None:
 @rule(POOLS)
 def _pool(node: onnx_ir.Node, ledger: Ledger) -> None:
     x = ledger.tracked(node)[0]
-    if x.axis != 1 or (len(node.outputs) > 1 and node.outputs[1].uses()):
-        return ledger.block_node(node, "pooled", "pools over the channels, or its indices count them")
+    if x.axis != 1:
+        return ledger.block_node(node, "pooled", "pools over the channels")
     ledger.follow(node.outputs[0], x.axis, x.rank, x.ids)
 
 

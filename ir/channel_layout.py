@@ -102,7 +102,7 @@ def _split(node: onnx_ir.Node, ledger: Ledger) -> None:
         return ledger.block_node(node, "computed-shape", "has sizes that are computed")
     for k, (value, end, size) in enumerate(zip(node.outputs, accumulate(sizes), sizes, strict=True)):
         ids = x.ids[end - size : end]
-        ledger.sites.append(Site(partial(Extent, str(node.name), 1, k, size, 1), ids))
+        ledger.sites.append(Site(partial(Extent, str(node.name), 1, k, size, 1, whole=tuple(sizes)), ids))
         ledger.follow(value, x.axis, x.rank, ids)
 
 

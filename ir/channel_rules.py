@@ -35,6 +35,12 @@ def apply_rule(node: onnx_ir.Node, ledger: Ledger) -> None:
         ledger.block_node(node, "unsupported-op", "mixes channels or has no channel rule")
         return
     found(node, ledger)
+    if node.op_type != "Shape" and any(v not in ledger.tracks and _is_read(v) for v in node.outputs):
+        ledger.block_node(node, "unsupported-op", "has another output that is read")
+
+
+def _is_read(value: onnx_ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def consume(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> None:

@@ -80,9 +80,16 @@ def _upstream(value: onnx_ir.Value) -> Iterator[onnx_ir.Node]:
 
 def _over_last_axis(softmax: onnx_ir.Node) -> bool:
     attribute = softmax.attributes.get("axis")
-    axis = attribute.as_int() if attribute is not None else -1
+    axis = attribute.as_int() if attribute is not None else _default_axis(softmax)
     shape = softmax.outputs[0].shape
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
+
+
+def _default_axis(softmax: onnx_ir.Node) -> int:
+    """Before opset 13 all axes from the second on were one."""
+    graph = softmax.graph
+    assert graph is not None
+    return 1 if graph.opset_imports.get("", 13) < 13 else -1
 
 
 def _looks_like_logits(value: onnx_ir.Value) -> bool:

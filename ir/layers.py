@@ -56,6 +56,12 @@ class Layer:
         """Elements of W, the bias not counted."""
         return self.groups * self.out * self.inputs
 
+    @property
+    def dtype(self) -> onnx_ir.DataType | None:
+        """The type that the operator reads the weight in: that of the constant, or of the last Cast behind it."""
+        casts = [view.attributes["to"].as_int() for view in self.views if view.op_type == "Cast"]
+        return onnx_ir.DataType(casts[-1]) if casts else self.weight.dtype
+
     def stored(self) -> np.ndarray:
         """The weight in the layout that the operator reads: [k, n], or [n, k] (Gemm, transB), or [n, c, ...kernel]."""
         return _after_views(self.weight, self.views)
@@ -229,17 +235,18 @@ def _plain(gemm: onnx_ir.Node) -> bool:
 
 def _check_readers(weight: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> None:
     """A weight that is read elsewhere as well would have to be kept beside its replacement."""
-    readers = {_end(use.node) for use in weight.uses()}
+    readers = {end for use in weight.uses() for end in _ends(use.node)}
     others = readers - set(nodes)
     if weight.is_graph_output() or others:
         names = sorted(f"{n.op_type} {n.name!r}" for n in others) or ["the graph's outputs"]
         raise _Unfit("tied-weight", f"the weight is read by {', '.join(names)} too")
 
 
-def _end(reader: onnx_ir.Node) -> onnx_ir.Node:
-    while reader.op_type in VIEWS and len(uses := reader.outputs[0].uses()) == 1:
-        reader = next(iter(uses)).node
-    return reader
+def _ends(reader: onnx_ir.Node) -> set[onnx_ir.Node]:
+    """The nodes that read a weight behind its views, and the views that are outputs of the graph."""
+    if reader.op_type not in VIEWS or reader.outputs[0].is_graph_output():
+        return {reader}
+    return {end for use in reader.outputs[0].uses() for end in _ends(use.node)}
 
 
 def _after_views(weight: onnx_ir.Value, views: tuple[onnx_ir.Node, ...]) -> np.ndarray:

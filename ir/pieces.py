@@ -33,8 +33,8 @@ class Carrier:
 
 @dataclass(frozen=True, eq=False)
 class Sliced:
-    """A constant that a node reads as its input number `input`: positions `index` [channels, m] of `axis` go with
-    the channels."""
+    """A constant that a node reads as its input number `input`: positions `index` [channels, m] of `axis` go with the
+    channels."""
 
     node: str
     input: int
@@ -44,10 +44,11 @@ class Sliced:
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """A whole number among the constants of a node (a size in Reshape or Split, a bound in Slice) that counts channels.
+    """A whole number among the constants of a node (a size in Reshape or Split, a bound in Slice) that counts
+    channels.
 
     Element `position` of input number `input` is `value` now, and falls by `sign` for each of `index` [channels, m]
-    that goes.
+    that goes. `whole` holds all elements of a Split's sizes, for one that has none written.
     """
 
     node: str
@@ -56,6 +57,7 @@ class Extent:
     value: int
     sign: int
     index: np.ndarray
+    whole: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

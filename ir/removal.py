@@ -143,28 +143,24 @@ class _Removal:
 
     def shrink_extents(self, extents: tuple[Extent, ...], gone: np.ndarray) -> None:
         """Sizes and bounds that count the channels fall by those that are gone."""
-        for node, number in dict.fromkeys((e.node, e.input) for e in extents):
-            here = [e for e in extents if (e.node, e.input) == (node, number)]
-            self._set_extents(
-                self.nodes[node], number, {e.position: e.value - e.sign * e.index[gone].size for e in here}
-            )
+        for place in dict.fromkeys((e.node, e.input) for e in extents):
+            here = [e for e in extents if (e.node, e.input) == place]
+            node, number = self.nodes[place[0]], place[1]
+            old = node.inputs[number] if len(node.inputs) > number else None
+            array = np.array(here[0].whole if old is None or old.const_value is None else old.const_value.numpy())
+            for e in here:
+                array.reshape(-1)[e.position] = e.value - e.sign * e.index[gone].size
+            if old is None:
+                self._write_sizes(node, array)
+            else:
+                self._read(node, number, self._like(old, array))
 
-    def _set_extents(self, node: onnx_ir.Node, number: int, values: Mapping[int, int]) -> None:
-        old = node.inputs[number] if len(node.inputs) > number else None
-        if old is None:
-            return self._make_extents(node, values)
-        assert old.const_value is not None
-        array = np.array(old.const_value.numpy())
-        for position, value in values.items():
-            array.reshape(-1)[position] = value
-        self._read(node, number, self._like(old, array))
-
-    def _make_extents(self, node: onnx_ir.Node, values: Mapping[int, int]) -> None:
-        """Split into equal parts gets their sizes, which are no longer equal by rule."""
-        sizes = onnx_ir.val(f"{node.name}.split", onnx_ir.DataType.INT64)
-        node.attributes.pop("num_outputs", None)
-        node.resize_inputs(2)
-        self._read(node, 1, self._constant(str(sizes.name), sizes, np.array([values[k] for k in sorted(values)])))
+    def _write_sizes(self, split: onnx_ir.Node, sizes: np.ndarray) -> None:
+        """A Split into equal parts gets its sizes, which are no longer equal by rule."""
+        split.attributes.pop("num_outputs", None)
+        split.resize_inputs(2)
+        kind = onnx_ir.val("", onnx_ir.DataType.INT64)
+        self._read(split, 1, self._constant(f"{split.name}.split", kind, sizes))
 
     def shrink_shapes(self, less: Mapping[str, tuple[int, int]]) -> None:
         """Values that are said to have a size get the new one."""

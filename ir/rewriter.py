@@ -113,7 +113,7 @@ class Rewriter:
         structure = Chain(layers[0].op, (Factor(1, *down.shape),))
         part = f"{layers[0].name}.projection"
         tape = Tape()
-        weight = self._initializer(structure.stored((down[None],))[0], f"{part}.weight", layers[0].weight.dtype)
+        weight = self._initializer(structure.stored((down[None],))[0], f"{part}.weight", layers[0].dtype)
         projected = structure.emit(tape, first.input, (weight,), None, part)
         self.model.graph.insert_before(first.node, list(tape.nodes))
         for layer in layers:
@@ -162,7 +162,7 @@ class Rewriter:
         replace_nodes_and_values(self.model.graph, node, [node], tape.nodes, [old], [y])
 
     def _constants(self, layer: Layer, arrays: tuple[np.ndarray, ...]) -> tuple[onnx_ir.Value, ...]:
-        name, dtype = layer.weight.name, layer.weight.dtype
+        name, dtype = layer.weight.name, layer.dtype
         return tuple(self._initializer(a, f"{name}.{k}", dtype) for k, a in enumerate(arrays))
 
     def _initializer(self, array: np.ndarray, name: str, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:

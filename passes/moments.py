@@ -144,15 +144,19 @@ def _projected(moments: dict[str, Moments], rewrite: Projected) -> None:
 
 
 def _removed(moments: dict[str, Moments], rewrite: Removed) -> None:
-    keep, group = rewrite.keep, rewrite.group
+    """Cuts what producers give and consumers read; a carrier's groups are fewer, and nobody asks for its moments."""
+    group = rewrite.group
+    gone = np.delete(np.arange(group.channels), rewrite.keep)
+    for carrier in group.carriers:
+        moments.pop(carrier.layer, None)
     for producer in group.producers:
         whole = moments.get(producer.layer)
         if whole is not None:
-            moments[producer.layer] = _without_outputs(whole, np.sort(producer.rows[keep].ravel()))
+            rows = np.delete(np.arange(whole.gradient.shape[1]), producer.rows[gone].ravel())
+            moments[producer.layer] = _without_outputs(whole, rows)
     for consumer in group.consumers:
         whole = moments.get(consumer.layer)
         if whole is not None:
-            gone = np.delete(np.arange(group.channels), keep)
             moments[consumer.layer] = _without_inputs(whole, consumer.columns[gone].ravel())
 
 

@@ -85,7 +85,7 @@ class Bench:
         rewriter = Rewriter(clone(self.model), self.limit)
         moments = self._measured((), self.model, self.wants())
         steps: list[Step] = []
-        remarks: list[Remark] = []
+        remarks = list(rewriter.analyses.layers.left)
         fixed = True
         for number, stage in enumerate(self.stages):
             done = (number, *(self._key(s) for s in steps))

@@ -11,7 +11,7 @@ import numpy as np
 from ..ir.analyses import Analyses
 from ..ir.cost import Piece
 from ..ir.errors import GraphError, UsageError
-from ..ir.forms import Chain, Factor, structure_of
+from ..ir.forms import Chain, Factor, Striped, structure_of
 from ..ir.groups import Group
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
@@ -141,7 +141,12 @@ class Prune(Pass):
         reason = _unmeasured([c.layer for c in group.consumers], context)
         if reason is not None:
             return reason
-        path = removal_path(list(_readers(group, context)), group.channels - min(kept))
+        stop = group.channels - min(kept)
+        path = context.remembered(
+            ("removal path", group.name, group.channels, stop),
+            [c.layer for c in group.consumers],
+            lambda: removal_path(list(_readers(group, context)), stop),
+        )
         return [self._candidate(group, path, count, context) for count in kept]
 
     def _kept_counts(self, group: Group) -> list[int]:
@@ -173,18 +178,25 @@ class Prune(Pass):
         reason = _unmeasured([layer.name], context)
         if reason is not None:
             return reason
-        stripes = _stripes(layer, context.moments[layer.name], *cut)
         shares = KEPT_BLOCKS if self.sparsity is None else (1 - self.sparsity,)
+        options = context.remembered(
+            ("stripes", layer.name, cut, shares),
+            [layer.name],
+            lambda: _block_options(_stripes(layer, context.moments[layer.name], *cut), shares),
+        )
         groups = context.analyses.groups.found.values()
         touches = frozenset((layer.name, *(_key(g) for g in groups if _touches(g, layer.name))))
         before = Piece(structure_of(layer), context.inputs(layer))
-        found = []
-        for indices in dict.fromkeys(stripes.indices(share) for share in shares):
-            form = stripes.form(indices)
-            after = Piece(form.structure, before.shapes)
-            label, loss = form.structure.label, stripes.loss(form)
-            found.append(Candidate(layer.name, label, loss, (before,), (after,), touches, Blocks(indices)))
-        return found
+        return [
+            Candidate(layer.name, s.label, loss, (before,), (Piece(s, before.shapes),), touches, Blocks(s.indices))
+            for s, loss in options
+        ]
+
+
+def _block_options(stripes: Stripes, shares: Iterable[float]) -> list[tuple[Striped, float]]:
+    """A structure and its loss for each share of the blocks that is kept."""
+    forms = [stripes.form(indices) for indices in dict.fromkeys(stripes.indices(share) for share in shares)]
+    return [(form.structure, stripes.loss(form)) for form in forms if isinstance(form.structure, Striped)]
 
 
 def _key(group: Group) -> str:

@@ -34,10 +34,11 @@ class Sums:
 
 @dataclass(frozen=True)
 class GradientSums:
-    """As `Sums`, for the gradient at the output of one node of a layer.
+    """As `Sums`, for the gradients at the outputs of the nodes of a layer that share the axis of samples.
 
-    `trace` is the sum over samples of the squared norm of the weight's gradient, `energy` the sum over samples and
-    positions of the squared norm of the inputs, both estimated with the same random probes.
+    `trace` is the sum over samples of the squared norm of the weight's gradient, to which all these nodes add before
+    it is squared; `energy` is the sum over samples and positions of the squared norm of the inputs. Both are estimated
+    with the same random probes.
     """
 
     second: str
@@ -117,8 +118,20 @@ def gradient_graph(
         if reasons:
             blocked.append(Remark(layer.name, "curvature", ANALYSIS, "no-gradient", reasons[0]))
             continue
-        sums[layer.name] = tuple(work.gradient_sums(layer, use, result.values[use.output]) for use in layer.uses)
+        sums[layer.name] = tuple(work.gradient_sums(layer, uses, result.values) for uses in _by_samples(layer.uses))
     return GradientGraph(work.finish(), sums, draws, scales, tuple(blocked))
+
+
+def _by_samples(uses: Iterable[Use]) -> Iterable[list[Use]]:
+    """The uses whose outputs are known to have the same first axis, together."""
+    found: dict[object, list[Use]] = {}
+    for use in uses:
+        shape = use.output.shape
+        first = shape[0] if shape else None
+        if isinstance(first, onnx_ir.SymbolicDim):
+            first = first.value
+        found.setdefault(use.output if first is None else first, []).append(use)
+    return found.values()
 
 
 class _Work:
@@ -208,10 +221,13 @@ class _Work:
     def value_sums(self, layer: Layer, value: onnx_ir.Value) -> Sums:
         return self._second(self._rows(layer, value))
 
-    def gradient_sums(self, layer: Layer, use: Use, gradient: onnx_ir.Value) -> GradientSums:
-        sums = self.value_sums(layer, gradient)
-        trace, energy = self._trace(layer, use, gradient)
-        return GradientSums(sums.second, sums.count, self.output(trace), self.output(energy))
+    def gradient_sums(
+        self, layer: Layer, uses: Sequence[Use], gradients: Mapping[onnx_ir.Value, onnx_ir.Value]
+    ) -> GradientSums:
+        rows = [self._rows(layer, gradients[use.output]) for use in uses]
+        sums = self._second(self.op("Concat", rows, axis=2))
+        trace, energy = self._trace([self._probed(layer, use, gradients[use.output]) for use in uses])
+        return GradientSums(sums.second, sums.count, trace, energy)
 
     def _patches(self, layer: Layer, use: Use) -> onnx_ir.Value:
         """What the layer reads, as [groups, in, samples * positions]; im2col is a depthwise convolution by the
@@ -245,9 +261,18 @@ class _Work:
         count = self.op("Shape", [rows], start=2, end=3)
         return Sums(self.output(second), self.output(first), self.output(count, INT64))
 
-    def _trace(self, layer: Layer, use: Use, gradient: onnx_ir.Value) -> tuple[onnx_ir.Value, onnx_ir.Value]:
-        """The means over random probes z of sum_n || sum_t g (a^T z) ||^2, which estimates sum_n || sum_t g a^T
-        ||_F^2, and of sum_nt (a^T z)^2, which estimates sum_nt || a ||^2."""
+    def _trace(self, probed: Sequence[tuple[onnx_ir.Value, onnx_ir.Value]]) -> tuple[str, str]:
+        """The means over the probes of sum_n || sum_t g (a^T z) ||^2, which estimates sum_n || sum_t g a^T ||_F^2, and
+        of sum_nt (a^T z)^2, which estimates sum_nt || a ||^2."""
+        products, reads = zip(*probed, strict=True)
+        squares = [self.op("ReduceSumSquare", [read], keepdims=0) for read in reads]
+        whole = self.op("ReduceSumSquare", [self.op("Sum", products)], keepdims=0)
+        count = self.constant(np.array(PROBES, np.float32))
+        trace, energy = (self.output(self.op("Div", [v, count])) for v in (whole, self.op("Sum", squares)))
+        return trace, energy
+
+    def _probed(self, layer: Layer, use: Use, gradient: onnx_ir.Value) -> tuple[onnx_ir.Value, onnx_ir.Value]:
+        """sum_t g (a^T z) for every sample and each of PROBES normal vectors z, and a^T z for every position."""
         random = np.random.default_rng(PROBES)
         probes = random.standard_normal((layer.groups, PROBES, layer.inputs)).astype(np.float32)
         x, g = self.as_float(use.input), self.as_float(gradient)
@@ -262,9 +287,7 @@ class _Work:
             a = self.op("Reshape", [read, self.constant(np.array([0, -1, PROBES]))])
             g = self.op("Reshape", [g, self.constant(np.array([0, -1, layer.out]))])
             product = self.op("MatMul", [self.op("Transpose", [g], perm=[0, 2, 1]), a])
-        probed = self.constant(np.array(PROBES, np.float32))
-        trace, energy = (self.op("Div", [self.op("ReduceSumSquare", [v], keepdims=0), probed]) for v in (product, read))
-        return trace, energy
+        return product, read
 
 
 def _geometry(node: onnx_ir.Node, groups: int, kernel: tuple[int, ...]) -> dict:

@@ -1,4 +1,5 @@
-"""onnx's own node tests: normalizing and cleaning change no signature and no result, whatever the operator."""
+"""onnx's own node tests: normalizing, cleaning and passes with nothing to do change no signature and no result, whatever
+the operator."""
 
 import importlib.util
 import string
@@ -10,7 +11,13 @@ from types import ModuleType
 import pytest
 from kronnx.ir.cleaning import clean
 from kronnx.ir.model import normalize
+from kronnx.ir.rewriter import Rewriter
+from kronnx.passes.project import Project
+from kronnx.passes.proposal import Context
+from kronnx.passes.prune import Prune
+from kronnx.passes.svd import Svd
 
+PASSES = (Svd(), Svd(rank=1.0), Prune(), Prune(sparsity=0.0), Prune(block="16x512"), Project(), Project(rank=1.0))
 GROUPS = (*string.ascii_lowercase, "pytorch", "simple")
 
 
@@ -47,9 +54,19 @@ def tidy(model):
     return clean(normalize(model))
 
 
-def faults(cases: list, letter: str, folder: Path) -> list[str]:
+def idle(model):
+    """The model after every pass in turn, of which none has anything to go by."""
+    rewriter = Rewriter(tidy(model))
+    for stage in PASSES:
+        assert len(list(stage.wants(rewriter.analyses))) <= len(rewriter.analyses.layers.found)
+        assert stage.propose(Context(rewriter.analyses, {}, {})).candidates == ()
+    assert rewriter.log == []
+    return rewriter.model
+
+
+def faults(cases: list, letter: str, folder: Path, step=tidy) -> list[str]:
     chosen = [case for case in cases if group(case.model.name) == letter]
-    return [found for case in chosen if (found := backend().fault(case, tidy, folder))]
+    return [found for case in chosen if (found := backend().fault(case, step, folder))]
 
 
 def test_most_node_models_run_so_that_nothing_is_skipped_silently(plain, frozen):
@@ -66,3 +83,8 @@ def test_normalizing_and_cleaning_change_no_result(plain, letter, tmp_path):
 @pytest.mark.parametrize("letter", GROUPS)
 def test_folding_and_fusing_constants_change_no_result(frozen, letter, tmp_path):
     assert faults(frozen, letter, tmp_path) == []
+
+
+@pytest.mark.parametrize("letter", GROUPS)
+def test_passes_with_nothing_to_do_change_nothing(plain, frozen, letter, tmp_path):
+    assert faults([*plain, *frozen], letter, tmp_path, idle) == []

@@ -132,6 +132,7 @@ def subject(built: Entry) -> Subject:
 def lines(subject: Subject) -> Iterator[Line]:
     """The table's lines, one for each variant and share."""
     for variant in VARIANTS[subject.name]:
+        print(f"{subject.name}: {variant.name} ...", file=sys.stderr, flush=True)
         cuts = {m: [dict(_cuts(subject, moments, variant)) for moments in subject.metrics[m]] for m in METRICS}
         for share in REFERENCE[subject.name]:
             best = {m: min((found[share] for found in cuts[m]), key=lambda cut: cut.kl) for m in METRICS}

@@ -109,7 +109,8 @@ def optimize(
     by_accuracy = budget.max_drop is not None and budget.max_drop.metric == "acc"
     samples = gather(original, data, eval_data, labels, seed, baseline.run, by_accuracy)
     job = _Job(settings, original, baseline, found, samples, shown)
-    return job.left_alone() if _quantized(original) else job.run()
+    reason = _reason_to_leave(original, found)
+    return job.run() if reason is None else job.left_alone(*reason)
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ class _Job:
     samples: Samples
     progress: Progress
 
-    def left_alone(self) -> Result:
-        """The answer for a quantized model."""
-        text = "left alone: the model is quantized already"
-        remark = Remark("model", "driver", MISSED, "quantized", text)
+    def left_alone(self, reason: str, detail: str) -> Result:
+        """The answer for a model that no pass is tried on."""
+        text = f"left alone: {detail}"
+        remark = Remark("model", "driver", MISSED, reason, text)
         return self._unchanged(text, (remark,), GateRecord())
 
     def run(self) -> Result:
@@ -138,7 +139,7 @@ class _Job:
         choice, gate = self._passing(explored, final, limit)
         if choice is None or not choice.attempt.steps:
             reason = f"nothing is worth its price within {_said(limit)}"
-            return self._unchanged(f"returned unchanged: {reason}", explored.remarks, gate)
+            return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
         return self._changed(choice, explored, final, gate)
 
     def _exploration(
@@ -167,14 +168,16 @@ class _Job:
         must."""
         budget = self.settings.budget
         free = budget.max_drop is None and (budget.has_target or all(c.attempt.fixed for c in explored.choices))
+        drops: list[float] = []
         for choice in explored.choices:
-            drop = max(choice.drop, judge.drop(choice.attempt.model, limit))
+            drops.append(max(choice.drop, judge.drop(choice.attempt.model, limit)))
             if free:
-                return choice, GateRecord(None, None, drop)
-            if drop <= limit.value:
-                return choice, GateRecord(limit.metric, limit.value, drop)
-        if any(choice.attempt.fixed or choice.drop > limit.value for choice in explored.choices):
-            return explored.choices[0], GateRecord(limit.metric, limit.value, explored.choices[0].drop, passed=False)
+                return choice, GateRecord(None, None, drops[-1])
+            if drops[-1] <= limit.value:
+                return choice, GateRecord(limit.metric, limit.value, drops[-1])
+        demanded = (budget.has_target or c.attempt.fixed or c.drop > limit.value for c in explored.choices)
+        if any(demanded):
+            return explored.choices[0], GateRecord(limit.metric, limit.value, drops[0], passed=False)
         return None, GateRecord(limit.metric, limit.value, 0.0)
 
     def _sample(self) -> Feed:
@@ -221,7 +224,9 @@ class _Job:
             ratio = serialized_size(model) / file_size(self.settings.source, self.original)
             reason = f"the best within the limit has {ratio:.2f} of the size but is slower here ({timing.ratio:.2f}x)"
             return self._unchanged(
-                f"returned unchanged: {reason}; --size asks for it all the same", explored.remarks, gate
+                f"returned unchanged: {reason}; --size asks for it all the same",
+                (*explored.idle, *explored.remarks),
+                gate,
             )
         after = figures(model, self._shapes(model), serialized_size(model))
         before = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
@@ -299,6 +304,17 @@ class _Job:
             for h in self.heads
             if h.kind == "gaussian" and h.reason != "asked for"
         )
+
+
+def _reason_to_leave(model: onnx_ir.Model, heads: Sequence[Head]) -> tuple[str, str] | None:
+    if _quantized(model):
+        return "quantized", "the model is quantized already"
+    if not heads:
+        return "no-head", (
+            "no output holds floating-point numbers, so how much the outputs change can't be measured; "
+            "let the model give the scores that its decisions are made from"
+        )
+    return None
 
 
 def _quantized(model: onnx_ir.Model) -> bool:

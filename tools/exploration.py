@@ -43,10 +43,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Explored:
-    """The attempts that meet the budget, the best first; none where nothing is worth doing within the limit."""
+    """The attempts that meet the budget, the best first; none where nothing is worth doing within the limit.
+
+    `idle` is what the passes say of every site where the budget buys nothing.
+    """
 
     choices: tuple[Choice, ...]
     remarks: tuple[Remark, ...]
+    idle: tuple[Remark, ...]
 
 
 @dataclass
@@ -71,6 +75,7 @@ class Exploration:
     seed: int
     progress: Progress
     remarks: list[Remark] = field(default_factory=list)
+    idle: tuple[Remark, ...] = ()
     activations: dict[tuple[Want, ...], Activations] = field(default_factory=dict)
 
     def run(self) -> Explored:
@@ -87,7 +92,7 @@ class Exploration:
             found.sort(key=lambda c: c.drop)
         else:
             found.sort(key=lambda c: (-c.attempt.worth, c.drop))
-        return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)))
+        return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)), self.idle)
 
     def _check_reached(self, found: list[Choice]) -> None:
         if not found:
@@ -168,6 +173,7 @@ class Exploration:
 
     def _search(self, bench: Bench) -> list[tuple[Attempt, float]]:
         idle = bench.attempt(0.0)
+        self.idle = idle.remarks
         if idle.fixed:
             return [(idle, self.drop(idle))]
         with self.progress.step("search for the price", STEPS) as advance:

@@ -47,6 +47,9 @@ NETWORKS = {
     "split evenly": """(float[N,3] x) => (float[N,2] y) <float[3,8] w, float[8] b, float[4,2] v>
         { h = MatMul(x, w) hb = Add(h, b) p, q = Split<axis=1, num_outputs=2>(hb) s = Sigmoid(q) g = Mul(p, s)
           y = MatMul(g, v) }""",
+    "split apart": """(float[N,3] x) => (float[N,2] y) <float[3,9] w, float[9] b, float[5,2] v, float[4,2] u>
+        { h = Gemm(x, w, b) p, q = Split<axis=1, num_outputs=2>(h) s = Sigmoid(q) r = Relu(p) f = MatMul(r, v)
+          g = MatMul(s, u) y = Add(f, g) }""",
     "slice": """(float[N,3] x) => (float[N,2] y)
         <float[3,8] w, float[8] b, float[3,2] v, float[3,2] u, int64[1] i = {1}, int64[1] j = {4}, int64[1] k = {-3},
          int64[1] l = {9223372036854775807}, int64[1] axis = {1}>

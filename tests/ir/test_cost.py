@@ -20,9 +20,12 @@ CASES = {
         "(float[1,4,3,3] x) => (float[1,5,4,4] y) <float[4,5,2,2] w> { y = ConvTranspose(x, w) }",
         4 * 9 * (5 * 4),
     ),
-    "attention": ("(float[2,5,4] x) => (float[2,5,5] y) { t = Transpose<perm=[0,2,1]>(x) y = MatMul(x, t) }", 2 * 5 * 5 * 4),
+    "attention": (
+        "(float[2,5,4] x) => (float[2,5,5] y) { t = Transpose<perm=[0,2,1]>(x) y = MatMul(x, t) }",
+        2 * 5 * 5 * 4,
+    ),
     "none": ("(float[4,6] x) => (float[4,6] y) { y = Relu(x) }", 0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "count"), CASES.values(), ids=CASES)
@@ -65,8 +68,9 @@ def test_costs_add_and_subtract_by_component() -> None:
 
 
 def test_parameters_count_quantized_weights_but_no_shapes_and_no_scalars() -> None:
-    model = networks.build("""(float[N,6] x) => (float[N,2,3] y) <float[6,6] w, int8[6,6] q, float s = {0.5}, int64[3] t = {-1, 2, 3}>
-        { d = DequantizeLinear(q, s) h = MatMul(x, w) g = MatMul(h, d) y = Reshape(g, t) }""")  # fmt: skip
+    model = networks.build("""(float[N,6] x) => (float[N,2,3] y)
+        <float[6,6] w, int8[6,6] q, float s = {0.5}, int64[3] t = {-1, 2, 3}>
+        { d = DequantizeLinear(q, s) h = MatMul(x, w) g = MatMul(h, d) y = Reshape(g, t) }""")
     assert parameters(model) == 36 + 36
 
 

@@ -51,6 +51,7 @@ EXPECTED = {
         (4, [("Conv_3", 1)], [("Conv_4", 1)]),
     ],
     "split evenly": [(4, [("MatMul_0", 2)], [("MatMul_1", 1)])],
+    "split apart": [(5, [("Gemm_0", 1)], [("MatMul_0", 1)]), (4, [("Gemm_0", 1)], [("MatMul_1", 1)])],
     "squeeze and excite": [
         (8, [("Conv_0", 1), ("Conv_2", 1)], [("Conv_1", 1), ("Conv_3", 1)]),
         (4, [("Conv_1", 1)], [("Conv_2", 1)]),
@@ -144,6 +145,13 @@ def test_what_looks_at_channels_keeps_them(network: Network, reason: str) -> Non
     groups = groups_of(network(text))
     assert not groups.found
     assert [r.reason for r in groups.left if r.site == "MatMul_0"] == [reason]
+
+
+def test_a_second_output_that_is_read_keeps_the_channels(network: Network) -> None:
+    text = """(float[N,3,5,4] x) => (float[N,2,5,4] y, float[N,8,5,1] m) <float[8,3,1,1] k, float[4] s, float[4] b,
+        float[2,8,1,1] l> { a = Conv(x, k) n, m = LayerNormalization<axis=-1>(a, s, b) y = Conv(n, l) }"""
+    assert not groups_of(network(text)).found
+    assert "Conv_0" in groups_of(network(text.replace(", m =", " =").replace(", float[N,8,5,1] m", ""))).found
 
 
 def test_a_remark_names_the_operator_that_keeps_the_channels(network: Network) -> None:

@@ -1,22 +1,23 @@
 import networks
 import onnx
+import onnx.parser
 import onnx_ir
 import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.ir.heads import Head, find_heads
 
-CLASSES = "(float[N,6] x) => (float[N,3] %s) <float[6,3] w, float[3] b> { %s }"
+CLASSES = "(float[N,6] x) => (float[N,3] %s) <float[6,3] w, float[3] b, int64[1] axis = {1}> { %s }"
 CASES = {
     "probabilities": ("y", "z = Gemm(x, w, b) y = Softmax<axis=1>(z)", "categorical", "probabilities"),
     "log probabilities": ("y", "z = MatMul(x, w) y = LogSoftmax(z)", "categorical", "log_probabilities"),
     "logits of Gemm": ("logits", "logits = Gemm(x, w, b)", "categorical", "logits"),
     "logits of MatMul": ("class_scores", "z = MatMul(x, w) class_scores = Add(z, b)", "categorical", "logits"),
     "values": ("y", "y = Gemm(x, w, b)", "gaussian", "raw"),
-    "behind a cast": ("y", "z = MatMul(x, w) p = Softmax(z) i = Identity(p) y = Cast<to=1>(i)", "categorical", "probabilities"),
+    "behind others": ("y", "z = MatMul(x, w) p = Softmax(z) y = Unsqueeze(p, axis)", "categorical", "probabilities"),
     "a softmax within": ("y", "z = MatMul(x, w) p = Softmax(z) y = Mul(p, b)", "gaussian", "raw"),
     "named logits, but of a sigmoid": ("logits", "z = MatMul(x, w) logits = Sigmoid(z)", "gaussian", "raw"),
     "another axis": ("y", "z = MatMul(x, w) y = Softmax<axis=0>(z)", "gaussian", "raw"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "nodes", "kind", "scale"), CASES.values(), ids=CASES)
@@ -59,3 +60,10 @@ def test_values_can_be_declared_logits() -> None:
 def test_an_override_that_fits_nothing_is_refused(mlp: onnx.ModelProto, overrides: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         find_heads(onnx_ir.from_proto(mlp), overrides)
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(11, "gaussian"), (13, "categorical")])
+def test_a_softmax_before_opset_13_ran_over_all_axes_but_the_first(opset: int, kind: str) -> None:
+    text = f'<ir_version: 8, opset_import: ["": {opset}]> g (float[N,4,3] x) => (float[N,4,3] y) {{ y = Softmax(x) }}'
+    (head,) = find_heads(onnx_ir.from_proto(onnx.parser.parse_model(text)))
+    assert head.kind == kind

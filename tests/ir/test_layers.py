@@ -126,6 +126,14 @@ def test_a_weight_that_is_an_output_is_left() -> None:
     assert (left.reason, "outputs" in left.detail) == ("tied-weight", True)
 
 
+def test_a_view_that_is_an_output_ties_its_weight() -> None:
+    layers = find_layers(
+        networks.unfolded("""(float[N,6] x) => (float[N,3] y, float[6,3] t) <float[3,6] w>
+        { t = Transpose(w) y = MatMul(x, t) }""")
+    )
+    assert [r.reason for r in layers.left] == ["tied-weight"]
+
+
 def test_nodes_that_apply_one_weight_are_one_layer() -> None:
     layer = only("""(float[N,3] x, float[N,3] z) => (float[N,8] y) <float[3,8] w, float[8] b>
         { f = Gemm(x, w, b) g = Gemm(z, w, b) y = Add(f, g) }""")
@@ -135,6 +143,12 @@ def test_nodes_that_apply_one_weight_are_one_layer() -> None:
 def test_one_weight_behind_two_equal_views_is_one_layer() -> None:
     layer = only("""(float[N,3] x, float[N,3] z) => (float[N,8] y) <float[8,3] w>
         { s = Transpose(w) t = Transpose(w) f = MatMul(x, s) g = MatMul(z, t) y = Add(f, g) }""")
+    assert len(layer.uses) == 2
+
+
+def test_one_view_read_twice_is_one_layer() -> None:
+    layer = only("""(float[N,3] x, float[N,3] z) => (float[N,8] y) <float[8,3] w>
+        { t = Transpose(w) f = MatMul(x, t) g = MatMul(z, t) y = Add(f, g) }""")
     assert len(layer.uses) == 2
 
 

@@ -1,0 +1,185 @@
+from collections.abc import Callable
+from math import prod
+
+import networks
+import numpy as np
+import onnx_ir
+import pytest
+from kronnx.ir.cost import macs
+from kronnx.ir.forms import Chain, Form, Striped, composites, fragment, low_rank, spatial, structure_of, tucker, unfold
+from kronnx.ir.layers import Layer, find_layers
+from kronnx.ir.model import clone
+from kronnx.ir.rewriter import Rewriter
+from kronnx.passes.pipeline import concrete_shapes
+
+PRODUCTS = {
+    "matmul": "(float[N,6] x) => (float[N,5] y) <float[6,5] w> { y = MatMul(x, w) }",
+    "matmul of a sequence": """(float[N,T,6] x) => (float[N,T,5] y) <float[6,5] w, float[5] b>
+        { h = MatMul(x, w) y = Add(b, h) }""",
+    "gemm": "(float[N,6] x) => (float[N,5] y) <float[6,5] w> { y = Gemm(x, w) }",
+    "gemm with bias": "(float[N,6] x) => (float[N,5] y) <float[5,6] w, float[5] b> { y = Gemm<transB=1>(x, w, b) }",
+    "transposed": """(float[N,6] x) => (float[N,5] y) <float[5,6] w>
+        { t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }""",
+}
+FLAT = {
+    "plain": "(float[N,4,7,8] x) => (float[N,6,5,6] y) <float[6,4,3,3] w> { y = Conv(x, w) }",
+    "padded, with bias": """(float[N,4,7,8] x) => (float[N,6,8,8] y) <float[6,4,3,3] w, float[6] b>
+        { y = Conv<pads=[2,0,1,2]>(x, w, b) }""",
+    "strided": """(float[N,4,7,8] x) => (float[N,6,4,3] y) <float[6,4,3,2] w>
+        { y = Conv<pads=[1,1,1,0], strides=[2,3]>(x, w) }""",
+    "dilated": """(float[N,4,9,9] x) => (float[N,6,6,7] y) <float[6,4,3,2] w>
+        { y = Conv<dilations=[2,3], pads=[0,1,1,0]>(x, w) }""",
+    "same upper": """(float[N,4,7,8] x) => (float[N,6,4,3] y) <float[6,4,3,2] w>
+        { y = Conv<auto_pad="SAME_UPPER", strides=[2,3]>(x, w) }""",
+    "same lower": """(float[N,4,7,8] x) => (float[N,6,7,4] y) <float[6,4,2,4] w>
+        { y = Conv<auto_pad="SAME_LOWER", strides=[1,2]>(x, w) }""",
+    "valid": """(float[N,4,7,8] x) => (float[N,6,5,6] y) <float[6,4,3,3] w> { y = Conv<auto_pad="VALID">(x, w) }""",
+}
+OTHERS = {
+    "1-D": "(float[N,4,7] x) => (float[N,6,4] y) <float[6,4,3] w> { y = Conv<pads=[1,1], strides=[2]>(x, w) }",
+    "3-D": """(float[N,2,5,4,5] x) => (float[N,6,5,4,5] y) <float[6,2,3,3,3] w>
+        { y = Conv<pads=[1,1,1,1,1,1]>(x, w) }""",
+    "grouped": """(float[N,6,7,7] x) => (float[N,8,4,4] y) <float[8,3,3,3] w, float[8] b>
+        { y = Conv<group=2, pads=[1,1,1,1], strides=[2,2]>(x, w, b) }""",
+    "1 x 1": "(float[N,4,5,5] x) => (float[N,6,3,3] y) <float[6,4,1,1] w> { y = Conv<strides=[2,2]>(x, w) }",
+}
+LOW_RANK = {"low rank": lambda layer: low_rank(layer, 3)}
+KERNEL = {"spatial": lambda layer: spatial(layer, 3), "tucker": lambda layer: tucker(layer, 3, 4)}
+DENSE = {"dense": structure_of}
+STRIPED = {"striped": lambda layer: Striped(layer.out, layer.inputs, ((0, 2, 3), (), (5,), (1, 4), (2,)))}
+CASES = [
+    pytest.param(text, structure, id=f"{name}, {kind}")
+    for texts, structures in (
+        (PRODUCTS, DENSE | LOW_RANK | STRIPED),
+        (FLAT, DENSE | LOW_RANK | KERNEL),
+        (OTHERS, DENSE | LOW_RANK),
+    )
+    for name, text in texts.items()
+    for kind, structure in structures.items()
+]
+Make = Callable[[Layer], Chain | Striped]
+
+
+def only(model: onnx_ir.Model) -> Layer:
+    (layer,) = find_layers(model).found.values()
+    return layer
+
+
+def drawn(structure: Chain | Striped, rng: np.random.Generator) -> Form:
+    return Form(structure, tuple(rng.normal(size=s) / np.sqrt(max(s[-1], 1)) for s in structure.weight_shapes()))
+
+
+def as_held(layer: Layer, matrix: np.ndarray) -> np.ndarray:
+    """W [groups, out, in], out unlike in, in the layout of the layer's constant."""
+    shape = layer.weight.const_value.shape.numpy()
+    if layer.op == "Conv":
+        return matrix.reshape(shape)
+    return matrix[0] if shape == matrix[0].shape else matrix[0].T
+
+
+@pytest.mark.parametrize(("text", "structure"), CASES)
+def test_a_form_runs_as_the_matrix_that_it_stands_for(
+    text: str, structure: Make, rng: np.random.Generator, assert_same_outputs: Callable
+) -> None:
+    model = networks.unfolded(text)
+    layer = only(model)
+    form = drawn(structure(layer), rng)
+    dense, changed = clone(model), Rewriter(clone(model))
+    changed.replace(only(changed.model), form)
+    networks.set_weight(dense, "w", as_held(layer, form.dense()))
+    feed = networks.draw(model)
+    assert_same_outputs(dense, changed.model, feed)
+
+
+@pytest.mark.parametrize(("text", "structure"), CASES)
+def test_the_multiply_adds_of_a_form_are_those_of_its_nodes(
+    text: str, structure: Make, rng: np.random.Generator
+) -> None:
+    model = networks.unfolded(text)
+    layer, feed = only(model), networks.draw(model)
+    form = drawn(structure(layer), rng)
+    changed = Rewriter(clone(model))
+    changed.replace(only(changed.model), form)
+    shapes = concrete_shapes(changed.model, feed, networks.execute)
+    assert form.structure.macs(feed["x"].shape) == macs(changed.model, shapes)
+    assert form.structure.parameters == sum(w.size for w in form.weights)
+
+
+@pytest.mark.parametrize(("text", "structure"), CASES)
+def test_a_fragment_runs_and_gives_what_the_layer_gives(text: str, structure: Make) -> None:
+    model = networks.unfolded(text)
+    feed = networks.draw(model)
+    made = networks.run(fragment(structure(only(model)), feed["x"].shape), feed)["y"]
+    assert made.shape == networks.run(model, feed)["y"].shape
+    assert np.isfinite(made).all()
+    assert made.std() > 0
+
+
+def impulse_response(chain: Chain, weights: tuple[np.ndarray, ...], kernel: tuple[int, ...]) -> np.ndarray:
+    """The kernel [out, channels, ...kernel] of a chain without attributes: what it gives for each impulse, flipped."""
+    channels = chain.factors[0].channels
+    size = tuple(2 * k - 1 for k in kernel)
+    x = np.zeros((channels, channels, *size))
+    x[(np.arange(channels), np.arange(channels), *(k - 1 for k in kernel))] = 1
+    for factor, w in zip(chain.factors, weights, strict=True):
+        axes = tuple(range(2, x.ndim))
+        windows = np.lib.stride_tricks.sliding_window_view(x, factor.kernel, axis=axes)
+        taps = w[0].reshape(factor.out, factor.channels, -1)
+        x = np.einsum("nc...t,oct->no...", windows.reshape(*windows.shape[: x.ndim], -1), taps)
+    return np.flip(x, axis=tuple(range(2, x.ndim))).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("make", KERNEL.values(), ids=KERNEL)
+def test_the_dense_kernel_of_a_chain_is_its_impulse_response(make: Make, rng: np.random.Generator) -> None:
+    layer = only(networks.build(FLAT["plain"]))
+    form = drawn(make(layer), rng)
+    assert isinstance(form.structure, Chain)
+    wanted = impulse_response(form.structure, form.weights, layer.kernel)
+    np.testing.assert_allclose(form.dense()[0], wanted.reshape(layer.out, -1), rtol=1e-10, atol=1e-12)
+
+
+def test_composites_grow_with_each_factor(rng: np.random.Generator) -> None:
+    layer = only(networks.build(FLAT["plain"]))
+    form = drawn(tucker(layer, 3, 4), rng)
+    first, core, last = form.weights
+    found = composites(form.structure, form.weights)
+    wanted = np.einsum("oct,cd->odt", core[0].reshape(4, 3, 9), first[0]).reshape(4, -1)
+    np.testing.assert_array_equal(found[0], first)
+    np.testing.assert_allclose(found[1][0], wanted, rtol=1e-10)
+    np.testing.assert_allclose(found[2][0], last[0] @ wanted, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("kernel", "following"), [((3, 1), (1, 2)), ((1, 1), (3, 2)), ((3, 2), (1, 1)), ((4,), (1,))])
+def test_an_unfolded_patch_is_what_the_following_kernel_reads(
+    kernel: tuple, following: tuple, rng: np.random.Generator
+) -> None:
+    joint = tuple(a * b for a, b in zip(kernel, following, strict=True))
+    w, patch = rng.normal(size=(2, 5, 3 * prod(kernel))), rng.normal(size=(3, *joint))
+    windows = np.lib.stride_tricks.sliding_window_view(patch, kernel, axis=tuple(range(1, patch.ndim)))
+    read = np.einsum("c...t,gkct->gk...", windows.reshape(3, *following, -1), w.reshape(2, 5, 3, -1))
+    mapped = unfold(w, 3, kernel, following) @ patch.ravel()
+    np.testing.assert_allclose(mapped, read.reshape(2, -1), rtol=1e-10, atol=1e-12)
+
+
+def test_groups_are_factored_each_by_itself(rng: np.random.Generator) -> None:
+    form = drawn(low_rank(only(networks.build(OTHERS["grouped"])), 2), rng)
+    down, up = form.weights
+    assert form.dense().shape == (2, 4, 27)
+    np.testing.assert_allclose(form.dense()[1], up[1] @ down[1], rtol=1e-10)
+
+
+def test_stripes_are_scattered_to_their_inputs(rng: np.random.Generator) -> None:
+    form = drawn(Striped(4, 5, ((0, 3), (4,))), rng)
+    dense = form.dense()[0]
+    np.testing.assert_array_equal(dense[:2, [0, 3]], form.weights[0][0])
+    np.testing.assert_array_equal(dense[2:, [4]], form.weights[1][0])
+    assert np.count_nonzero(dense) == 6
+
+
+@pytest.mark.parametrize(
+    ("structure", "label"),
+    [(structure_of, "dense"), (lambda x: low_rank(x, 3), "low rank 3"), (lambda x: spatial(x, 2), "spatial 2"),
+     (lambda x: tucker(x, 3, 4), "tucker 3/4"), (lambda x: Striped(2, 4, ((0,), (1, 2, 3))), "block-sparse 0.50")],
+)  # fmt: skip
+def test_a_structure_says_what_it_is(structure: Make, label: str) -> None:
+    assert structure(only(networks.build(FLAT["plain"]))).label == label

@@ -1,0 +1,260 @@
+from collections.abc import Callable
+
+import networks
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from kronnx.ir.errors import ShapeError
+from kronnx.ir.forms import Form, low_rank, structure_of
+from kronnx.ir.layers import Layer, find_layers
+from kronnx.ir.model import clone, signature
+from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter
+
+TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
+    { f = Gemm(x, w, b) r = Relu(f) g = MatMul(r, u) h = Add(g, c) s = Relu(h) logits = MatMul(s, v) }"""
+ATTENTION = """(float[N,T,6] x) => (float[N,T,4] q, float[N,T,4] k, float[N,T,5] y)
+    <float[6,4] wq, float[6,4] wk, float[6,5] wv, float[4] bq, float[5] bv>
+    { p = MatMul(x, wq) q = Add(p, bq) k = MatMul(x, wk) t = MatMul(x, wv) y = Add(bv, t) }"""
+SHARED = """(float[N,3] x, float[N,3] z) => (float[N,8] y) <float[3,8] w, float[8] b>
+    { f = Gemm(x, w, b) g = Gemm(z, w, b) y = Sub(f, g) }"""
+
+
+def layer_of(rewriter: Rewriter, name: str) -> Layer:
+    return rewriter.analyses.layers.found[name]
+
+
+def split(layer: Layer, rank: int) -> Form:
+    """The plain truncated SVD of a layer."""
+    u, s, vt = np.linalg.svd(layer.matrix(), full_matrices=False)
+    return Form(low_rank(layer, rank), (s[:, :rank, None] * vt[:, :rank], u[:, :, :rank]))
+
+
+def full(layer: Layer) -> Form:
+    return split(layer, min(layer.out, layer.inputs))
+
+
+def initializers(model: onnx_ir.Model) -> set[str]:
+    return set(model.graph.initializers)
+
+
+def test_a_replaced_layer_is_its_parts(assert_text: Callable, assert_same_outputs: Callable) -> None:
+    model = networks.build(TRUNK)
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "MatMul_0"), full(layer_of(rewriter, "MatMul_0")))
+    (log,) = rewriter.log
+    assert isinstance(log, Replaced)
+    assert (log.layer, log.parts) == ("MatMul_0", ("MatMul_0.0", "MatMul_0.1"))
+    assert list(rewriter.analyses.layers.found) == ["Gemm_0", *log.parts, "MatMul_1"]
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+    assert_text(
+        rewriter.model,
+        """
+        f = Gemm(x, w, b)
+        r = Relu(f)
+        val_0 = MatMul(r, u.0)
+        g = MatMul(val_0, u.1)
+        h = Add(g, c)
+        s = Relu(h)
+        logits = MatMul(s, v)
+        """,
+    )
+
+
+def test_rewrites_keep_the_signature_and_drop_dead_weights(assert_same_outputs: Callable) -> None:
+    model = networks.build(TRUNK)
+    rewriter = Rewriter(clone(model))
+    for name in ("Gemm_0", "MatMul_0", "MatMul_1"):
+        rewriter.replace(layer_of(rewriter, name), full(layer_of(rewriter, name)))
+    assert signature(rewriter.model) == signature(model)
+    assert initializers(rewriter.model) == {"w.0", "w.1", "b", "u.0", "u.1", "c", "v.0", "v.1"}
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_the_original_stays_what_it_was() -> None:
+    model = networks.build(TRUNK)
+    before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "Gemm_0"), full(layer_of(rewriter, "Gemm_0")), np.zeros(8))
+    rewriter.clean()
+    assert onnx_ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("name", ["Gemm_0", "MatMul_0"])
+def test_a_new_bias_takes_the_place_of_the_old(name: str, assert_same_outputs: Callable) -> None:
+    model = networks.build(TRUNK)
+    rewriter, wanted = Rewriter(clone(model)), clone(model)
+    networks.set_weight(wanted, {"Gemm_0": "b", "MatMul_0": "c"}[name], np.arange(8.0))
+    rewriter.replace(layer_of(rewriter, name), full(layer_of(rewriter, name)), np.arange(8.0))
+    assert initializers(rewriter.model).isdisjoint({{"Gemm_0": "b", "MatMul_0": "c"}[name]})
+    assert_same_outputs(wanted, rewriter.model, networks.draw(model))
+
+
+def test_a_bias_that_two_layers_share_changes_for_one(assert_same_outputs: Callable) -> None:
+    text = """(float[N,4] x) => (float[N,4] y) <float[4,4] w, float[4,4] u, float[4] b>
+        { f = Gemm(x, w, b) g = Gemm(f, u, b) y = Relu(g) }"""
+    model = networks.build(text)
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "Gemm_0"), full(layer_of(rewriter, "Gemm_0")), np.ones(4))
+    wanted = networks.build(text.replace("b>", "b, float[4] c>").replace("w, b)", "w, c)"))
+    for name in "wub":
+        networks.set_weight(wanted, name, networks.weight(model, name))
+    networks.set_weight(wanted, "c", np.ones(4))
+    assert_same_outputs(wanted, rewriter.model, networks.draw(model))
+
+
+def test_a_weight_shared_by_two_nodes_stays_shared(assert_same_outputs: Callable) -> None:
+    model = networks.build(SHARED)
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "Gemm_0"), full(layer_of(rewriter, "Gemm_0")), np.ones(8))
+    layers = rewriter.analyses.layers
+    assert {name: len(x.uses) for name, x in layers.found.items()} == {"Gemm_0.0": 2, "Gemm_0.1": 2}
+    assert initializers(rewriter.model) == {"w.0", "w.1", "b.shifted"}
+    assert_same_outputs(model, rewriter.model, networks.draw(model))  # the difference cancels the bias
+
+
+@pytest.mark.parametrize("kind", ["float16", "double"])
+def test_a_narrow_or_wide_model_keeps_its_type(kind: str) -> None:
+    model = networks.build(TRUNK.replace("float[", f"{kind}["))
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "Gemm_0"), full(layer_of(rewriter, "Gemm_0")), np.ones(8))
+    wanted = model.graph.inputs[0].dtype
+    assert {v.dtype for v in rewriter.model.graph.initializers.values()} == {wanted}
+    assert networks.execute(rewriter.model)(networks.draw(model))["logits"].dtype == wanted.numpy()
+
+
+@pytest.mark.parametrize(
+    "views",
+    ["t = Cast<to=1>(w)", "s = Cast<to=1>(w) t = Identity(s)", "s = Transpose(w) u = Cast<to=1>(s) t = Transpose(u)"],
+    ids=["cast", "cast and identity", "transposed about a cast"],
+)
+def test_a_weight_held_in_another_type_is_replaced_behind_its_views(views: str, assert_same_outputs: Callable) -> None:
+    model = networks.unfolded(f"(float[N,6] x) => (float[N,5] y) <float16[6,5] w> {{ {views} y = MatMul(x, t) }}")
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "MatMul_0"), full(layer_of(rewriter, "MatMul_0")))
+    assert [n.op_type for n in rewriter.model.graph] == ["MatMul", "MatMul"]
+    assert_same_outputs(model, rewriter.model, networks.draw(model), rtol=1e-2, atol=1e-2)  # float16 weights
+
+
+def test_a_view_that_two_nodes_read_goes_with_both(assert_same_outputs: Callable) -> None:
+    model = networks.unfolded("""(float[N,4] x, float[N,4] z) => (float[N,5] y) <float[5,4] w>
+        { t = Transpose(w) f = MatMul(x, t) g = MatMul(z, t) y = Sub(f, g) }""")
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "MatMul_0"), full(layer_of(rewriter, "MatMul_0")))
+    assert initializers(rewriter.model) == {"w.0", "w.1"}
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_a_dense_form_keeps_the_name_of_its_layer() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    layer = layer_of(rewriter, "MatMul_0")
+    rewriter.replace(layer, Form(structure_of(layer), (2 * layer.matrix(),)))
+    assert rewriter.log[0].parts == ("MatMul_0",)
+    assert list(rewriter.analyses.layers.found) == ["Gemm_0", "MatMul_0", "MatMul_1"]
+
+
+def test_parts_can_be_replaced_again(assert_same_outputs: Callable) -> None:
+    model = networks.build(TRUNK)
+    rewriter = Rewriter(clone(model))
+    for name in ("MatMul_0", "MatMul_0.1", "MatMul_0.1.0"):
+        rewriter.replace(layer_of(rewriter, name), full(layer_of(rewriter, name)))
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 9])
+def test_calls_from_the_limit_on_change_nothing(limit: int) -> None:
+    model = networks.build(TRUNK)
+    rewriter = Rewriter(clone(model), limit)
+    for name in ("Gemm_0", "MatMul_0", "MatMul_1"):
+        if name in rewriter.analyses.layers.found:
+            rewriter.replace(layer_of(rewriter, name), full(layer_of(rewriter, name)), None)
+    assert [r.layer for r in rewriter.log] == ["Gemm_0", "MatMul_0", "MatMul_1"][:limit]
+    assert len(rewriter.model.graph) == len(model.graph) + min(limit, 3)
+
+
+def test_a_limit_of_none_lets_no_kind_of_rewrite_through() -> None:
+    model = networks.build(ATTENTION)
+    text = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+    rewriter = Rewriter(model, 0)
+    layers = tuple(rewriter.analyses.layers.found.values())
+    rewriter.project(layers, np.eye(6), {x.name: x.matrix()[0] for x in layers}, {})
+    rewriter.clean()
+    rewriter.replace(layers[0], full(layers[0]), np.ones(4))
+    assert rewriter.log == []
+    assert onnx_ir.to_proto(rewriter.model).SerializeToString(deterministic=True) == text
+
+
+def test_readers_of_one_value_share_a_projection(assert_text: Callable, assert_same_outputs: Callable) -> None:
+    model = networks.build(ATTENTION)
+    rewriter = Rewriter(clone(model))
+    layers = tuple(rewriter.analyses.layers.found.values())
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
+    ups = {x.name: x.matrix()[0] @ turn.T for x in layers}
+    rewriter.project(layers, turn, ups, {"MatMul_0": networks.weight(model, "bq")})
+    assert isinstance(rewriter.log[0], Projected)
+    assert rewriter.log[0].part in rewriter.analyses.layers.found
+    assert list(rewriter.log[0].ups) == [x.name for x in layers]
+    assert signature(rewriter.model) == signature(model)
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+    assert_text(
+        rewriter.model,
+        """
+        val_0 = MatMul(x, MatMul_0.projection.weight)
+        p = MatMul(val_0, wq.0)
+        q = Add(p, bq.shifted)
+        k = MatMul(val_0, wk.0)
+        t = MatMul(val_0, wv.0)
+        y = Add(bv, t)
+        """,
+    )
+
+
+def test_removed_channels_are_logged(assert_same_outputs: Callable) -> None:
+    model = networks.build(TRUNK)
+    for name in ("w", "b"):
+        networks.set_weight(model, name, networks.weight(model, name) * (np.arange(8) < 6))
+    rewriter = Rewriter(clone(model))
+    group = rewriter.analyses.groups.found["Gemm_0"]
+    weights = {"MatMul_0": (layer_of(rewriter, "MatMul_0").matrix()[0][:, :6], None)}
+    rewriter.remove(group, np.arange(6), weights)
+    (log,) = rewriter.log
+    assert isinstance(log, Removed)
+    assert layer_of(rewriter, "Gemm_0").out == layer_of(rewriter, "MatMul_0").inputs == 6
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_cleaning_is_a_rewrite(assert_same_outputs: Callable) -> None:
+    model = networks.build("(float[N,4] x) => (float[N,3] y) <float[4,3] w> { i = Identity(x) y = MatMul(i, w) }")
+    rewriter = Rewriter(clone(model))
+    rewriter.clean()
+    assert rewriter.log == [Cleaned()]
+    assert [n.op_type for n in rewriter.model.graph] == ["MatMul"]
+    assert rewriter.analyses.model is rewriter.model
+    assert signature(rewriter.model) == signature(model)
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_the_result_passes_the_checker() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    rewriter.replace(layer_of(rewriter, "MatMul_1"), full(layer_of(rewriter, "MatMul_1")))
+    onnx.checker.check_model(onnx_ir.to_proto(rewriter.model), full_check=True)
+
+
+def test_a_form_of_another_shape_is_refused() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    with pytest.raises(ShapeError, match=r"'Gemm_0' is \[1, 8, 6\]; the form is \[1, 8, 8\]"):
+        rewriter.replace(layer_of(rewriter, "Gemm_0"), full(layer_of(rewriter, "MatMul_0")))
+
+
+def test_a_bias_for_a_layer_without_one_is_refused() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    with pytest.raises(ShapeError, match="'MatMul_1' has no bias"):
+        rewriter.replace(layer_of(rewriter, "MatMul_1"), full(layer_of(rewriter, "MatMul_1")), np.ones(3))
+
+
+def test_layers_of_different_inputs_share_no_projection() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    layers = tuple(find_layers(rewriter.model).found.values())
+    with pytest.raises(ShapeError, match="don't read the same vector"):
+        rewriter.project(layers, np.eye(6), {}, {})
+    assert rewriter.log == []

@@ -1,0 +1,58 @@
+"""Budgets with a target: reached as the graph counts it, refused when out of reach, and the limit beside it kept."""
+
+import pytest
+from kronnx.ir.errors import BudgetError
+from kronnx.tools.cli import main
+from kronnx.tools.driver import optimize
+
+
+def run(planted, passes="svd", **options):
+    return optimize(planted.model, passes, data=planted.data, cache_dir=planted.cache, **options)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.3])
+def test_a_share_of_the_multiply_adds_is_reached_and_not_overshot(planted, share):
+    report = run(planted, macs=share).report
+    left = report.after.macs / report.before.macs
+    assert 0.7 * share < left <= share
+
+
+def test_a_share_of_the_size_is_reached(planted):
+    report = run(planted, "svd,prune", size=0.4).report
+    assert 0.25 < report.after.parameters / report.before.parameters <= 0.41  # biases are no layer's to save
+
+
+def test_a_target_alone_is_reached_at_any_drop_without_a_gate(planted):
+    report = run(planted, macs=0.05).report
+    assert report.after.macs <= 0.05 * report.before.macs
+    assert report.divergence.relative_error is not None or report.divergence.kl_mean > 0.01
+    assert (report.gate.metric, report.gate.passed) == (None, True)
+
+
+def test_a_speed_is_reached_as_it_is_measured(planted):
+    report = run(planted, speedup=1.2).report
+    assert report.timing.ratio >= 1.2
+
+
+def test_a_target_out_of_reach_is_refused(planted):
+    with pytest.raises(BudgetError, match=r"--macs 0.001 can't be reached with svd; ask for less, or add passes"):
+        run(planted, macs=0.001)
+
+
+def test_a_target_that_costs_more_than_the_limit_is_refused(planted):
+    with pytest.raises(BudgetError, match=r"--macs 0.05 costs kl .*, beyond the limit 0.0001"):
+        run(planted, macs=0.05, max_drop="kl=0.0001")
+
+
+def test_a_target_within_the_limit_is_reached_and_gated(planted):
+    report = run(planted, macs=0.5, max_drop="kl=0.05").report
+    assert report.after.macs <= 0.5 * report.before.macs
+    assert (report.gate.metric, report.gate.limit, report.gate.passed) == ("kl", 0.05, True)
+    assert report.gate.measured <= 0.05
+
+
+def test_the_command_ends_with_6_and_writes_nothing(planted, tmp_path, capsys):
+    words = [str(planted.model), "--data", planted.data, "--macs", "0.001", "-p", "svd", "--quiet"]
+    assert main([*words, "-o", str(tmp_path / "small.onnx"), "--cache-dir", str(planted.cache)]) == 6
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err.startswith("error: --macs 0.001 can't be reached")
