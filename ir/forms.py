@@ -72,6 +72,13 @@ class Factor:
         spatial = (self._extent(axis, size) for axis, size in enumerate(shape[2:]))
         return (shape[0], self.groups * self.out, *spatial)
 
+    def stated_shape(self, shape: onnx_ir.Shape | None) -> onnx_ir.Shape | None:
+        """The shape of the output as a graph says it: symbols are kept, sizes that follow from a symbol are unknown."""
+        if shape is None or not self.kernel:
+            return _with_width(shape, self.out)
+        spatial = (self._extent(k, size) if isinstance(size, int) else None for k, size in enumerate(shape[2:]))
+        return onnx_ir.Shape([shape[0], self.groups * self.out, *spatial])
+
     def _extent(self, axis: int, size: int) -> int:
         attributes = dict(self.attributes)
         rank = len(self.kernel)
@@ -127,7 +134,9 @@ class Chain(Structure):
         last = len(self.factors) - 1
         for k, (factor, weight) in enumerate(zip(self.factors, weights, strict=True)):
             inputs = [x, weight] if k < last or bias is None else [x, weight, bias]
-            x = tape.op(self.op, inputs, self._attributes(factor), name=name if last == 0 else f"{name}.{k}")
+            y = tape.op(self.op, inputs, self._attributes(factor), name=name if last == 0 else f"{name}.{k}")
+            y.dtype, y.shape = x.dtype, factor.stated_shape(x.shape)
+            x = y
         return x
 
     def _attributes(self, factor: Factor) -> dict[str, int | str | tuple[int, ...]]:
@@ -176,8 +185,12 @@ class Striped(Structure):
         for k, (kept, weight) in enumerate(zip(self.indices, weights, strict=True)):
             index = tape.initializer(onnx_ir.tensor(np.array(kept, np.int64)), f"{name}.{k}.index")
             part = tape.op("Gather", [x, index], {"axis": -1}, name=f"{name}.{k}.gather")
-            stripes.append(tape.op("MatMul", [part, weight], name=f"{name}.{k}"))
+            part.dtype, part.shape = x.dtype, _with_width(x.shape, len(kept))
+            y = tape.op("MatMul", [part, weight], name=f"{name}.{k}")
+            y.dtype, y.shape = x.dtype, _with_width(x.shape, self.out // len(self.indices))
+            stripes.append(y)
         y = tape.op("Concat", stripes, {"axis": -1}, name=f"{name}.concat")
+        y.dtype, y.shape = x.dtype, _with_width(x.shape, self.out)
         return y if bias is None else tape.op("Add", [y, bias], name=f"{name}.bias")
 
 
@@ -258,7 +271,7 @@ def fragment(structure: Structure, shape: tuple[int, ...]) -> onnx_ir.Model:
         tape.initializer(onnx_ir.tensor(np.ascontiguousarray(w, np.float32)), f"w{k}") for k, w in enumerate(stored)
     )
     y = structure.emit(tape, x, weights, None, "layer")
-    y.name, y.dtype = "y", onnx_ir.DataType.FLOAT
+    y.name = "y"
     graph = onnx_ir.Graph(
         [x], [y], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 20}, name="layer"
     )
@@ -284,6 +297,10 @@ def _along(layer: Layer, axis: int) -> tuple[tuple[str, str | tuple[int, ...]], 
         kept = (v if k % 2 == axis else neutral[name] for k, v in enumerate(value))
         picked.append((name, tuple(kept)))
     return tuple(picked)
+
+
+def _with_width(shape: onnx_ir.Shape | None, width: int) -> onnx_ir.Shape | None:
+    return None if shape is None else onnx_ir.Shape([*shape[:-1], width])
 
 
 def _scatter(structure: Striped, weights: tuple[np.ndarray, ...]) -> np.ndarray:

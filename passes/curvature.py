@@ -95,7 +95,9 @@ def measure(
     known = activations or measure_activations(model, wants, heads, feeds, execute)
     layers = find_layers(model).found
     scales = {h.output: _scale(h, known.sums, known.graph, known.samples) for h in heads}
-    backward = gradient_graph(model, [w.layer for w in wants], heads, settings.temperature)
+    names = [w.layer for w in wants]
+    offsets = {name: _offset(layers[name], known) for name in names if layers[name].bias is not None}
+    backward = gradient_graph(model, names, heads, settings.temperature, offsets)
     gradients, draws = _run_backward(backward, feeds, known.shapes, scales, heads, execute, settings, advance)
     moments = {}
     for want in wants:
@@ -104,6 +106,13 @@ def measure(
         outer = _gradient(backward.sums.get(layer.name, ()), gradients, known.samples, draws)
         moments[layer.name] = _joined(layer, inner, outer)
     return Measured(moments, backward.blocked)
+
+
+def _offset(layer: Layer, known: Activations) -> np.ndarray:
+    """The mean [groups * PROBES] of the probed inputs."""
+    parts = (known.graph.inputs if layer.name in known.graph.inputs else known.graph.outputs)[layer.name]
+    count = sum(float(known.sums[part.count][0]) for part in parts)
+    return np.asarray(sum(known.sums[name] for name in known.graph.probes[layer.name])) / count
 
 
 def _samples(feed: Feed) -> int:
@@ -211,7 +220,10 @@ def _effective(samples: int, count: float) -> float:
 
 
 def _gradient(parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], samples: int, draws: int) -> _Outer | None:
-    """G with the exact trace: sum_t g g^T (expand) scaled so that tr(G) tr(A) is 1/N sum_n || sum_t g a^T ||^2."""
+    """G with the exact trace: sum_t g g^T (expand) scaled so that tr(G) tr(A) is 1/N sum_n || sum_t g a^T ||^2, with
+    the
+    covariance for A and centered a where the layer has a bias: the mean, which adds up over all positions, is the
+    bias's to correct."""
     if not parts:
         return None
     second = np.asarray(sum(sums[p.second] for p in parts)) / (samples * draws)

@@ -3,7 +3,7 @@
 A layer is W [out, in] with the second moment A [in, in] of its inputs and G [out, out] of its gradients. A change D
 of W costs 1/2 tr(G D A D^T) nats. Where a bias can take up the mean of what goes, A is the covariance of the inputs:
 that is the same as to give A one more input that is always 1 and is never removed. Source: Hassibi and Stork, 1993;
-shared/math.md, section 3.
+docs/mathematics.md.
 """
 
 from collections.abc import Sequence

@@ -49,12 +49,14 @@ class GradientSums:
 
 @dataclass(frozen=True)
 class ForwardGraph:
-    """Moments of what layers read (`inputs`) or give (`outputs`); for every head the shape of its distribution, and
-    for the gaussian ones the sum of their squares."""
+    """Moments of what layers read (`inputs`) or give (`outputs`); `probes` names the sums over samples and positions of
+    each layer's inputs times the random probes; for every head there is the shape of its distribution, and for the
+    gaussian ones the sum of their squares."""
 
     model: onnx_ir.Model
     inputs: Mapping[str, tuple[Sums, ...]]
     outputs: Mapping[str, tuple[Sums, ...]]
+    probes: Mapping[str, tuple[str, ...]]
     shapes: Mapping[str, str]
     squares: Mapping[str, str]
 
@@ -77,21 +79,30 @@ def forward_graph(model: onnx_ir.Model, wants: Iterable[Want], heads: Sequence[H
     work = _Work(clone(model))
     inputs: dict[str, tuple[Sums, ...]] = {}
     outputs: dict[str, tuple[Sums, ...]] = {}
+    probes: dict[str, tuple[str, ...]] = {}
     for want in wants:
         layer = work.layers.found[want.layer]
+        probes[layer.name] = tuple(work.probe_sums(layer, use) for use in layer.uses)
         if want.inputs:
             inputs[layer.name] = tuple(work.input_sums(layer, use) for use in layer.uses)
         else:
             outputs[layer.name] = tuple(work.value_sums(layer, use.output) for use in layer.uses)
     squares = {h.output: work.sum_of_squares(h.output) for h in heads if h.kind == "gaussian"}
     shapes = {h.output: work.output(work.op("Shape", [work.distribution(h)]), INT64) for h in heads}
-    return ForwardGraph(work.finish(), inputs, outputs, shapes, squares)
+    return ForwardGraph(work.finish(), inputs, outputs, probes, shapes, squares)
 
 
 def gradient_graph(
-    model: onnx_ir.Model, names: Iterable[str], heads: Sequence[Head], temperature: float
+    model: onnx_ir.Model,
+    names: Iterable[str],
+    heads: Sequence[Head],
+    temperature: float,
+    offsets: Mapping[str, np.ndarray],
 ) -> GradientGraph:
     """The graph that back-propagates one random vector per sample and head and sums G for the layers `names`.
+
+    `offsets` [groups * PROBES] is subtracted from the probed inputs of the layers that it names: their means, where a
+    bias takes up the mean of a change.
 
     A categorical head gets S e with S S^T = diag(p) - p p^T, p = softmax(logits / temperature), and is divided by the
     root of its number of positions, so that the loss is the mean over them; a gaussian head gets its scale times e
@@ -118,7 +129,10 @@ def gradient_graph(
         if reasons:
             blocked.append(Remark(layer.name, "curvature", ANALYSIS, "no-gradient", reasons[0]))
             continue
-        sums[layer.name] = tuple(work.gradient_sums(layer, uses, result.values) for uses in _by_samples(layer.uses))
+        offset = offsets.get(layer.name, np.zeros(layer.groups * PROBES))
+        sums[layer.name] = tuple(
+            work.gradient_sums(layer, uses, result.values, offset) for uses in _by_samples(layer.uses)
+        )
     return GradientGraph(work.finish(), sums, draws, scales, tuple(blocked))
 
 
@@ -221,12 +235,26 @@ class _Work:
     def value_sums(self, layer: Layer, value: onnx_ir.Value) -> Sums:
         return self._second(self._rows(layer, value))
 
+    def probe_sums(self, layer: Layer, use: Use) -> str:
+        """The sum [groups * PROBES] of the probed inputs."""
+        read = self._read(layer, use)
+        if layer.op != "Conv":
+            return self.output(
+                self.op("ReduceSum", [self._flat(read, PROBES), self.constant(np.array([0]))], keepdims=0)
+            )
+        rows = self.op("Reshape", [read, self.constant(np.array([0, 0, -1]))])
+        return self.output(self.op("ReduceSum", [rows, self.constant(np.array([0, 2]))], keepdims=0))
+
     def gradient_sums(
-        self, layer: Layer, uses: Sequence[Use], gradients: Mapping[onnx_ir.Value, onnx_ir.Value]
+        self,
+        layer: Layer,
+        uses: Sequence[Use],
+        gradients: Mapping[onnx_ir.Value, onnx_ir.Value],
+        offset: np.ndarray,
     ) -> GradientSums:
         rows = [self._rows(layer, gradients[use.output]) for use in uses]
         sums = self._second(self.op("Concat", rows, axis=2))
-        trace, energy = self._trace([self._probed(layer, use, gradients[use.output]) for use in uses])
+        trace, energy = self._trace([self._probed(layer, use, gradients[use.output], offset) for use in uses])
         return GradientSums(sums.second, sums.count, trace, energy)
 
     def _patches(self, layer: Layer, use: Use) -> onnx_ir.Value:
@@ -234,8 +262,8 @@ class _Work:
         identity."""
         x = self.as_float(use.input)
         if layer.op != "Conv":
-            flat = self.op("Reshape", [x, self.constant(np.array([-1, layer.inputs]))])
-            return self.op("Unsqueeze", [self.op("Transpose", [flat], perm=[1, 0]), self.constant(np.array([0]))])
+            rows = self.op("Transpose", [self._flat(x, layer.inputs)], perm=[1, 0])
+            return self.op("Unsqueeze", [rows, self.constant(np.array([0]))])
         channels, taps = layer.groups * layer.channels, prod(layer.kernel)
         if taps > 1 or any(n in use.node.attributes for n in ("strides", "pads")):
             identity = np.tile(np.eye(taps, dtype=np.float32), (channels, 1)).reshape(channels * taps, 1, *layer.kernel)
@@ -247,8 +275,8 @@ class _Work:
         value = self.as_float(value)
         if layer.op == "Conv":
             return self._grouped(value, layer.groups, layer.out)
-        flat = self.op("Reshape", [value, self.constant(np.array([-1, layer.out]))])
-        return self.op("Unsqueeze", [self.op("Transpose", [flat], perm=[1, 0]), self.constant(np.array([0]))])
+        rows = self.op("Transpose", [self._flat(value, layer.out)], perm=[1, 0])
+        return self.op("Unsqueeze", [rows, self.constant(np.array([0]))])
 
     def _grouped(self, x: onnx_ir.Value, groups: int, width: int) -> onnx_ir.Value:
         split = self.op("Reshape", [x, self.constant(np.array([0, groups, width, -1]))])
@@ -271,23 +299,36 @@ class _Work:
         trace, energy = (self.output(self.op("Div", [v, count])) for v in (whole, self.op("Sum", squares)))
         return trace, energy
 
-    def _probed(self, layer: Layer, use: Use, gradient: onnx_ir.Value) -> tuple[onnx_ir.Value, onnx_ir.Value]:
-        """sum_t g (a^T z) for every sample and each of PROBES normal vectors z, and a^T z for every position."""
-        random = np.random.default_rng(PROBES)
-        probes = random.standard_normal((layer.groups, PROBES, layer.inputs)).astype(np.float32)
-        x, g = self.as_float(use.input), self.as_float(gradient)
+    def _probed(
+        self, layer: Layer, use: Use, gradient: onnx_ir.Value, offset: np.ndarray
+    ) -> tuple[onnx_ir.Value, onnx_ir.Value]:
+        """sum_t g (a^T z) for every sample and each of PROBES normal vectors z, and a^T z for every position;
+        `offset` is
+        taken from every a^T z."""
+        g = self.as_float(gradient)
+        ones = [1] * len(layer.kernel)
+        shift = offset.astype(np.float32).reshape(layer.groups * PROBES, *ones)
+        read = self.op("Sub", [self._read(layer, use), self.constant(shift)])
         if layer.op == "Conv":
-            kernel = self.constant(probes.reshape(layer.groups * PROBES, layer.channels, *layer.kernel))
-            read = self.tape.op("Conv", [x, kernel], _geometry(use.node, layer.groups, layer.kernel))
             a = self.op("Reshape", [read, self.constant(np.array([0, layer.groups, PROBES, -1]))])
             g = self.op("Reshape", [g, self.constant(np.array([0, layer.groups, layer.out, -1]))])
-            product = self.op("MatMul", [g, self.op("Transpose", [a], perm=[0, 1, 3, 2])])
-        else:
-            read = self.op("MatMul", [x, self.constant(np.ascontiguousarray(probes[0].T))])
-            a = self.op("Reshape", [read, self.constant(np.array([0, -1, PROBES]))])
-            g = self.op("Reshape", [g, self.constant(np.array([0, -1, layer.out]))])
-            product = self.op("MatMul", [self.op("Transpose", [g], perm=[0, 2, 1]), a])
-        return product, read
+            return self.op("MatMul", [g, self.op("Transpose", [a], perm=[0, 1, 3, 2])]), read
+        a = self.op("Reshape", [read, self.constant(np.array([0, -1, PROBES]))])
+        g = self.op("Reshape", [g, self.constant(np.array([0, -1, layer.out]))])
+        return self.op("MatMul", [self.op("Transpose", [g], perm=[0, 2, 1]), a]), read
+
+    def _read(self, layer: Layer, use: Use) -> onnx_ir.Value:
+        """What the layer reads times PROBES normal vectors a group, in the place of its output."""
+        random = np.random.default_rng(PROBES)
+        probes = random.standard_normal((layer.groups, PROBES, layer.inputs)).astype(np.float32)
+        x = self.as_float(use.input)
+        if layer.op != "Conv":
+            return self.op("MatMul", [x, self.constant(np.ascontiguousarray(probes[0].T))])
+        kernel = self.constant(probes.reshape(layer.groups * PROBES, layer.channels, *layer.kernel))
+        return self.tape.op("Conv", [x, kernel], _geometry(use.node, layer.groups, layer.kernel))
+
+    def _flat(self, value: onnx_ir.Value, width: int) -> onnx_ir.Value:
+        return self.op("Reshape", [value, self.constant(np.array([-1, width]))])
 
 
 def _geometry(node: onnx_ir.Node, groups: int, kernel: tuple[int, ...]) -> dict:

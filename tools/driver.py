@@ -51,6 +51,7 @@ QUANTIZED = (
     "MatMulNBits",
 )
 ROUNDING = 1e-3
+NOT_SMALLER = 0.995
 JUDGED_BATCH = 64
 GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
 
@@ -220,18 +221,25 @@ class _Job:
             raise BudgetError(
                 f"--speedup {wanted:g}: {timing.ratio:.2f}x was measured in the end; ask for less, or add passes"
             )
-        if timing.verdict == "slower" and not self._aims_elsewhere(choice):
-            ratio = serialized_size(model) / file_size(self.settings.source, self.original)
-            reason = f"the best within the limit has {ratio:.2f} of the size but is slower here ({timing.ratio:.2f}x)"
-            return self._unchanged(
-                f"returned unchanged: {reason}; --size asks for it all the same",
-                (*explored.idle, *explored.remarks),
-                gate,
-            )
+        reason = None if self._aims_elsewhere(choice) else self._in_vain(model, timing)
+        if reason is not None:
+            return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
         after = figures(model, self._shapes(model), serialized_size(model))
         before = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
         report = self._report(before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing)
         return Result(model, report)
+
+    def _in_vain(self, model: onnx_ir.Model, timing: Timing) -> str | None:
+        """Why a changed model is not worth having, if it isn't."""
+        share = serialized_size(model) / file_size(self.settings.source, self.original)
+        if timing.verdict == "slower":
+            return (
+                f"the best within the limit has {share:.2f} of the size but is slower here ({timing.ratio:.2f}x); "
+                "--size asks for it all the same"
+            )
+        if timing.verdict != "faster" and share > NOT_SMALLER:
+            return f"the best within the limit is neither measurably faster nor smaller ({share:.2f} of the size)"
+        return None
 
     def _aims_elsewhere(self, choice: Choice) -> bool:
         """Whether speed is not what was asked for."""

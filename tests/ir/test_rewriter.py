@@ -6,7 +6,8 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.errors import ShapeError
-from kronnx.ir.forms import Form, low_rank, structure_of
+from kronnx.ir.forms import Form, low_rank, structure_of, tucker
+from kronnx.ir.inference import infer_shapes
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter
@@ -258,3 +259,27 @@ def test_layers_of_different_inputs_share_no_projection() -> None:
     with pytest.raises(ShapeError, match="don't read the same vector"):
         rewriter.project(layers, np.eye(6), {}, {})
     assert rewriter.log == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TRUNK,
+        "(float[N,T,6] x) => (float[N,T,5] y) <float[6,5] w> { y = MatMul(x, w) }",
+        "(float[N,4,7,7] x) => (float[N,6,4,4] y) <float[6,4,3,3] w> { y = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w) }",
+        "(float[N,4,H,W] x) => (float[N,6,H,W] y) <float[6,4,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }",
+    ],
+    ids=["matrix", "sequence", "picture", "picture of any size"],
+)
+def test_new_values_have_types_and_shapes_that_inference_agrees_with(text: str) -> None:
+    rewriter = Rewriter(networks.build(text))
+    for name in list(rewriter.analyses.layers.found):
+        layer = layer_of(rewriter, name)
+        kernel = {3: tucker(layer, 3, 4)} if layer.op == "Conv" else {}
+        for structure in (low_rank(layer, 3), *kernel.values()):
+            twin = Rewriter(clone(rewriter.model))
+            weights = tuple(np.ones(shape) for shape in structure.weight_shapes())
+            twin.replace(layer_of(twin, name), Form(structure, weights))
+            said = {v.name: (v.dtype, str(v.shape)) for n in twin.model.graph for v in n.outputs}
+            inferred = infer_shapes(clone(twin.model))
+            assert said == {v.name: (v.dtype, str(v.shape)) for n in inferred.graph for v in n.outputs}

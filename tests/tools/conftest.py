@@ -8,8 +8,8 @@ import onnx_ir
 import pytest
 from networks import parsed, set_weight
 
-CLASSIFIER = """(float[N, 128] x) => (float[N, 10] logits)
-    <float[128, 256] a, float[256] a_bias, float[256, 256] b, float[256] b_bias, float[256, 10] c, float[10] c_bias> {
+CLASSIFIER = """(float[N, 64] x) => (float[N, 10] logits)
+    <float[64, 128] a, float[128] a_bias, float[128, 128] b, float[128] b_bias, float[128, 10] c, float[10] c_bias> {
         h = Gemm(x, a, a_bias)
         r = Relu(h)
         g = Gemm(r, b, b_bias)
@@ -31,16 +31,16 @@ class Planted:
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    """x [N, 128] -> 256 -> 256 -> logits [N, 10]; the first two matrices have rank 12 and a little noise."""
+    """x [N, 64] -> 128 -> 128 -> logits [N, 10]; the first two matrices have rank 8 and a little noise."""
     folder, random = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
     model = parsed(CLASSIFIER)
-    for name, (inputs, outputs) in {"a": (128, 256), "b": (256, 256)}.items():
-        low = random.normal(size=(inputs, 12)) @ random.normal(size=(12, outputs))
-        set_weight(model, name, (low / np.sqrt(6) + 0.02 * random.normal(size=low.shape)) / np.sqrt(inputs))
+    for name, (inputs, outputs) in {"a": (64, 128), "b": (128, 128)}.items():
+        low = random.normal(size=(inputs, 8)) @ random.normal(size=(8, outputs))
+        set_weight(model, name, (low / 2 + 0.02 * random.normal(size=low.shape)) / np.sqrt(inputs))
     onnx_ir.save(model, folder / "model.onnx")
-    x = random.normal(size=(900, 128)).astype(np.float32)
-    np.savez(folder / "data.npz", x=x[:400])
-    np.savez(folder / "evaluation.npz", x=x[400:])
-    np.save(folder / "labels.npy", random.integers(0, 10, 500))
+    x = random.normal(size=(500, 64)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x[:300])
+    np.savez(folder / "evaluation.npz", x=x[300:])
+    np.save(folder / "labels.npy", random.integers(0, 10, 200))
     names = ("data.npz", "evaluation.npz", "labels.npy")
     return Planted(folder / "model.onnx", *(str(folder / n) for n in names), folder / "cache")
