@@ -231,10 +231,11 @@ def _gradient(parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], sam
     energy = sum(float(sums[p.energy]) for p in parts) / (count * draws)
     exact = sum(float(sums[p.trace]) for p in parts) / (samples * draws)
     expanded = float(np.trace(second, axis1=1, axis2=2).sum()) * energy / len(second)
-    if not np.isfinite(exact) or expanded <= 0:
+    if not np.isfinite(exact) or not second.any():
         return None
     kept = shrunken(second, _effective(samples * draws, count * draws))
-    return _Outer(kept * (exact / expanded), exact, energy)
+    scale = exact / expanded if expanded > 0 else 1.0  # inputs that never change have no covariance to compare with
+    return _Outer(kept * scale, exact, energy)
 
 
 def _joined(layer: Layer, inner: _Inner, outer: _Outer | None) -> Moments:

@@ -1,8 +1,9 @@
 """The statistics graphs: a model in, the same model with sums of second moments as its outputs out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir
@@ -16,6 +17,7 @@ from ..ir.remarks import ANALYSIS, Remark
 from .moments import Want
 
 PROBES = 8
+T = TypeVar("T")
 FLOAT, INT64 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.INT64
 
 
@@ -156,7 +158,7 @@ class _Work:
         self.layers: Layers = find_layers(model)
         self.tape = Tape()
         self.added: list[onnx_ir.Value] = []
-        self._shared: dict[tuple, Sums] = {}
+        self._shared: dict[tuple, Any] = {}
         self._constants = 0
 
     def op(self, op_type: str, inputs: Sequence[onnx_ir.Value | None], **attributes) -> onnx_ir.Value:
@@ -226,10 +228,14 @@ class _Work:
         return self.output(self.op("ReduceSumSquare", [self.as_float(value)], keepdims=0))
 
     def input_sums(self, layer: Layer, use: Use) -> Sums:
+        return self._once("patches", layer, use, lambda: self._second(self._patches(layer, use)))
+
+    def _once(self, what: str, layer: Layer, use: Use, emit: Callable[[], T]) -> T:
+        """What `emit` gives, emitted once for all layers that read the same patches."""
         attributes = tuple(sorted((a.name, str(a.value)) for a in use.node.attributes.values()))
-        key = (use.input, layer.kernel, layer.groups, attributes if layer.op == "Conv" else ())
+        key = (what, use.input, layer.kernel, layer.groups, attributes if layer.op == "Conv" else ())
         if key not in self._shared:
-            self._shared[key] = self._second(self._patches(layer, use))
+            self._shared[key] = emit()
         return self._shared[key]
 
     def value_sums(self, layer: Layer, value: onnx_ir.Value) -> Sums:
@@ -237,6 +243,9 @@ class _Work:
 
     def probe_sums(self, layer: Layer, use: Use) -> str:
         """The sum [groups * PROBES] of the probed inputs."""
+        return self._once("probes", layer, use, lambda: self._probe_sums(layer, use))
+
+    def _probe_sums(self, layer: Layer, use: Use) -> str:
         read = self._read(layer, use)
         if layer.op != "Conv":
             return self.output(

@@ -218,6 +218,26 @@ def test_positions_of_a_sequence_add_up_within_a_sample(exact: None) -> None:
     assert_equal(taken(model, [feed]).moments["MatMul_0"], kfac(*sequence_parts(model, feed["x"])))
 
 
+def test_a_bias_takes_the_mean_of_the_inputs_out_of_the_trace(exact: None) -> None:
+    model = networks.build(
+        SEQUENCE.replace("h = MatMul(x, w)", "m = MatMul(x, w) h = Add(m, b)").replace(
+            "float[4,5] w", "float[4,5] w, float[5] b"
+        )
+    )
+    feed = {"x": networks.draw(model, 8, T=6)["x"] + 3}
+    found = taken(model, [feed]).moments["MatMul_0"]
+    x = feed["x"].astype(np.float64)
+    hidden = x @ networks.weight(model, "w") + networks.weight(model, "b")
+    v = networks.weight(model, "v")
+    last = class_vectors(np.maximum(hidden, 0).mean(axis=1) @ v) @ v.T
+    g = last[:, :, None] * (hidden > 0)[:, None] / 6
+    centred = x - x.mean(axis=(0, 1))
+    exact_trace = (np.einsum("ncto,nti->ncoi", g, centred) ** 2).sum() / 8
+    covariance = found.centered_input()
+    assert covariance is not None
+    assert np.trace(found.gradient[0]) * np.trace(covariance[0]) == pytest.approx(exact_trace, rel=0.05)  # 2048 probes
+
+
 def test_feeds_of_other_sizes_and_lengths_add_up(exact: None) -> None:
     model = networks.build(SEQUENCE)
     feeds = [networks.draw(model, n, seed=n, T=t) for n, t in ((5, 3), (2, 7), (3, 1))]
@@ -360,7 +380,8 @@ def test_layers_that_read_one_activation_share_its_sums() -> None:
     graph = forward_graph(model, [Want(f"MatMul_{k}", True) for k in range(3)], ())
     first, second, third = (graph.inputs[f"MatMul_{k}"] for k in range(3))
     assert first == second != third
-    assert len(graph.model.graph.outputs) == 6
+    assert graph.probes["MatMul_0"] == graph.probes["MatMul_1"] != graph.probes["MatMul_2"]
+    assert len(graph.model.graph.outputs) == 2 * 3 + 2
 
 
 def test_convolutions_of_other_strides_share_nothing() -> None:
