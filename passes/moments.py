@@ -9,6 +9,8 @@ import numpy as np
 from ..ir.forms import Chain, composites, unfold
 from ..ir.rewriter import Projected, Removed, Replaced, Rewrite
 
+ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand inputs
+
 
 @dataclass(frozen=True)
 class Want:
@@ -38,10 +40,16 @@ class Moments:
     measured: bool = True
 
     def centered_input(self) -> np.ndarray | None:
-        """The covariance of the inputs: what a change costs when the bias takes up the mean of it."""
+        """The covariance of the inputs: what a change costs when the bias takes up the mean of it.
+
+        Inputs that hardly vary, a single sample for instance, leave only rounding of the difference: ROUNDING of the
+        mean square is added, so that it stays positive definite.
+        """
         if self.input is None or self.mean is None:
             return None
-        return self.input - self.mean[:, :, None] * self.mean[:, None, :]
+        floor = ROUNDING * np.trace(self.input, axis1=1, axis2=2)[:, None, None] / self.input.shape[-1]
+        covariance = self.input - self.mean[:, :, None] * self.mean[:, None, :]
+        return covariance + floor * np.eye(self.input.shape[-1])
 
     def outputs(self, weight: np.ndarray, centered: bool) -> np.ndarray:
         """The second moment [groups, out, out] of W a, or its covariance; `weight` is W [groups, out, in]."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx_ir
 
@@ -71,7 +72,6 @@ class Bench:
     timer: Timer | None
     worth: Callable[[Cost], float]
     measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
-    limit: int | None = None
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
@@ -82,15 +82,16 @@ class Bench:
 
     def attempt(self, price: float) -> Attempt:
         """Runs all stages at `price`, in nats for the whole of the model's cost."""
-        rewriter = Rewriter(clone(self.model), self.limit)
-        moments = self._measured((), self.model, self.wants())
+        rewriter = Rewriter(clone(self.model))
+        moments = self._measured((), self.model, self.wants)
         steps: list[Step] = []
         remarks = list(rewriter.analyses.layers.left)
         fixed = True
         for number, stage in enumerate(self.stages):
             done = (number, *(self._key(s) for s in steps))
             if number and any(isinstance(r, Cleaned) for r in rewriter.log):
-                moments = self._measured(done, rewriter.model, merged(stage.wants(rewriter.analyses)))
+                wanted = partial(_wants, stage, rewriter)
+                moments = self._measured(done, rewriter.model, wanted)
             context = self._context(rewriter, moments)
             proposal = self._propose(done, stage, context)
             fixed = fixed and proposal.fixed
@@ -112,8 +113,9 @@ class Bench:
     def _key(self, step: Step) -> tuple[str, str, str]:
         return step.by, step.option.candidate.site, step.option.candidate.label
 
-    def _measured(self, key: tuple, model: onnx_ir.Model, wants: Sequence[Want]) -> dict[str, Moments]:
+    def _measured(self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]]) -> dict[str, Moments]:
         if key not in self._moments:
+            wants = wanted()
             self._moments[key] = dict(self.measure_moments(model, wants)) if wants else {}
         return dict(self._moments[key])
 
@@ -156,6 +158,10 @@ def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> l
         )
         for site, c in least.items()
     ]
+
+
+def _wants(stage: Pass, rewriter: Rewriter) -> tuple[Want, ...]:
+    return merged(stage.wants(rewriter.analyses))
 
 
 def merged(wants: Iterable[Want]) -> tuple[Want, ...]:

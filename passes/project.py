@@ -35,7 +35,7 @@ class Project(Pass):
     layers: str = "*"
 
     def __post_init__(self) -> None:
-        if self.rank is not None and (self.rank <= 0 or (self.rank > 1 and self.rank != int(self.rank))):
+        if self.rank is not None and not (0 < self.rank <= 1 or (self.rank > 1 and float(self.rank).is_integer())):
             raise UsageError(f"project{{rank={self.rank}}}: a share in (0, 1] or a whole number is needed")
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:

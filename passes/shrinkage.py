@@ -4,6 +4,7 @@ out."""
 import numpy as np
 
 FLOOR = 1e-7
+SMALLEST = 1e-30
 
 
 def shrunken(matrix: np.ndarray, samples: float) -> np.ndarray:
@@ -18,5 +19,19 @@ def shrunken(matrix: np.ndarray, samples: float) -> np.ndarray:
     denominator = (samples + 1 - 2 / width) * spread
     rho = np.divide(numerator, denominator, out=np.ones_like(mean), where=denominator > numerator)
     rho = np.clip(rho, FLOOR, 1.0)[:, None, None]
-    smallest = np.where(mean > 0, mean, 1e-30)[:, None, None]
-    return (1 - rho) * symmetric + rho * smallest * np.eye(width)
+    smallest = np.where(mean > 0, mean, SMALLEST)[:, None, None]
+    return _definite((1 - rho) * symmetric + rho * smallest * np.eye(width))
+
+
+def _definite(matrix: np.ndarray) -> np.ndarray:
+    """`matrix` itself if it is positive definite; else its eigenvalues are raised to FLOOR of the largest.
+
+    Sums in float32 leave a few slightly negative where inputs hardly vary.
+    """
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        least = np.maximum(FLOOR * values[:, -1:], SMALLEST)
+        return (vectors * np.maximum(values, least)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return matrix

@@ -46,7 +46,7 @@ class Svd(Pass):
     layers: str = "*"
 
     def __post_init__(self) -> None:
-        if self.rank is not None and (self.rank <= 0 or (self.rank > 1 and self.rank != int(self.rank))):
+        if self.rank is not None and not (0 < self.rank <= 1 or (self.rank > 1 and float(self.rank).is_integer())):
             raise UsageError(f"svd{{rank={self.rank}}}: a share in (0, 1] or a whole number is needed")
         if self.energy is not None and not 0 < self.energy <= 1:
             raise UsageError(f"svd{{energy={self.energy}}}: a share in (0, 1] is needed")

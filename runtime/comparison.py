@@ -78,14 +78,19 @@ def kl_divergences(reference: Outputs, candidate: Outputs, head: Head) -> np.nda
     smallest normal number (1.2e-38) are taken for it. Logits of -infinity are probabilities of zero. Infinite where
     the candidate has NaN or +infinity, or zero for a class that the reference allows.
     """
-    return np.concatenate([_kl(p, q, head.scale) for p, q in _rows(reference, candidate, head)])
+    return _joined([_kl(p, q, head.scale) for p, q in _rows(reference, candidate, head)], np.float64)
 
 
 def agreements(reference: Outputs, candidate: Outputs, head: Head) -> np.ndarray:
     """Whether both have the same first class, [samples x positions] of bool; NaN agrees with nothing."""
-    return np.concatenate(
-        [(p.argmax(-1) == q.argmax(-1)) & ~np.isnan(q).any(-1) for p, q in _rows(reference, candidate, head)]
+    return _joined(
+        [(p.argmax(-1) == q.argmax(-1)) & ~np.isnan(q).any(-1) for p, q in _rows(reference, candidate, head)], np.bool_
     )
+
+
+def _joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
+    """The parts as one; there is none where all outputs are empty."""
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
 def relative_error(reference: Outputs, candidate: Outputs, head: Head) -> float:
@@ -175,6 +180,8 @@ def _rows(reference: Outputs, candidate: Outputs, head: Head) -> Iterator[tuple[
     """Both outputs as matrices [positions, classes], in pieces of bounded size."""
     for one, other in zip(reference, candidate, strict=True):
         y, z = one[head.output], other[head.output]
+        if y.size == 0:
+            continue
         classes = y.shape[-1] if y.ndim else 1
         rows = max(1, CHUNK // max(classes, 1))
         y, z = y.reshape(-1, classes), z.reshape(-1, classes)

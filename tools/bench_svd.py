@@ -108,7 +108,8 @@ class Line:
         if target is None or self.variant != VARIANTS[self.model][-1]:
             return ""
         best, other = min(self.cuts[EXACT].kl, self.cuts[WARM].kl), self.cuts[INPUT_ONLY].kl
-        if best <= target and best < other:
+        within = all(cut.kept <= self.share for cut in self.cuts.values())
+        if within and best <= target and best < other:
             return ""
         return (
             f"{self.model} at {self.share:g}: KL {best:.2g}; wanted {target:g} and less than input-only ({other:.2g})"

@@ -16,7 +16,7 @@ from ..ir.remarks import MISSED, Remark
 from ..passes.curvature import Feed, Runner
 from ..passes.pipeline import Shapes, concrete_shapes
 from ..passes.proposal import Pass
-from ..runtime.comparison import Outputs, accuracy_change, compare, run_all
+from ..runtime.comparison import Outputs, accuracy, accuracy_change, compare, run_all
 from ..runtime.data import Dataset
 from ..runtime.environment import versions
 from ..runtime.latency import LatencyTable
@@ -197,7 +197,10 @@ class _Job:
     def _judge(self, data: Dataset) -> Judge:
         batches = data.rebatch(JUDGED_BATCH)
         with self.progress.step("outputs of the original"):
-            return Judge(batches, run_all(self.baseline, batches), self.heads, self._wide())
+            reference = run_all(self.baseline, batches)
+        if batches.labels is not None and any(h.kind == "categorical" for h in self.heads):
+            accuracy(reference, batches.labels, self.heads)  # labels that don't fit are refused before the long work
+        return Judge(batches, reference, self.heads, self._wide())
 
     def _prepared(self, judge: Judge) -> onnx_ir.Model:
         """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""

@@ -55,9 +55,7 @@ def gather(
         validation, evaluation = reported.split(0.5, seed)
         return Samples(_limited(given, LARGEST_CALIBRATION), validation, evaluation)
     if given.samples < 2 * (given.fixed or 1):
-        raise DataError(
-            f"{given.source} has {given.samples} sample(s): some guide the run and others check it, so give at least 2"
-        )
+        raise DataError(_too_few(given))
     validation, calibration = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), seed)
     calibration = _limited(calibration, LARGEST_CALIBRATION)
     return Samples(calibration, validation, validation if reported is None else reported)
@@ -69,3 +67,13 @@ def _read(data: str | Dataset, model: onnx_ir.Model) -> Dataset:
 
 def _limited(data: Dataset, most: int) -> Dataset:
     return replace(data.take(most), labels=None) if data.samples > most else data
+
+
+def _too_few(given: Dataset) -> str:
+    """Says what is missing, in samples of the user's own or in made-up ones."""
+    if not given.batches or not given.batches[0]:
+        return "the model has no inputs: its outputs are constants, and there is nothing to measure"
+    wanted = f"some samples guide the run and others check it, so give at least {2 * (given.fixed or 1)}"
+    if given.synthetic:
+        return f"only {given.samples} sample(s) could be made up from the graph: {wanted}, with --data"
+    return f"{given.source} has {given.samples} sample(s): {wanted}"

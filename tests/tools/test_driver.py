@@ -1,7 +1,6 @@
 """The main job on small models and on the example: what is kept, what is changed, what is left alone, what is said."""
 
 import json
-import resource
 import subprocess
 import sys
 from collections import Counter
@@ -200,29 +199,22 @@ def test_without_data_the_report_and_the_terminal_say_so(planted, tmp_path, caps
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory) -> tuple[dict, float]:
-    """The report of README's first command, and the seconds of processor time that it took."""
+def example(tmp_path_factory) -> dict:
+    """The report of README's first command."""
     folder = tmp_path_factory.mktemp("lenet5")
     data = [f"--{k}={EXAMPLES}/lenet5_{v}.npz" for k, v in (("data", "calibration"), ("eval-data", "evaluation"))]
     line = [sys.executable, "-m", "kronnx", f"{EXAMPLES}/lenet5.onnx", *data, f"--labels={EXAMPLES}/lenet5_labels.npy"]
     line += [f"--cache-dir={folder}", f"--report={folder}/report.json", f"--output={folder}/small.onnx", "--quiet"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text("utf-8"))
     assert (folder / "small.onnx").stat().st_size == report["after"]["bytes"]
-    return report, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return report
 
 
 def test_the_example_gets_smaller_and_not_slower_within_the_default_gate(example):
-    report, _ = example
-    ratios = [report["before"][k] / report["after"][k] for k in ("parameters", "macs")]
+    ratios = [example["before"][k] / example["after"][k] for k in ("parameters", "macs")]
     assert max(ratios) >= 2.5  # above 3 on a quiet machine; times that others disturb move the choice
-    assert report["timing"]["verdict"] != "slower"
-    assert report["divergence"]["kl_mean"] <= report["gate"]["limit"] == 0.01
-    assert report["accuracy"]["before"] - report["accuracy"]["after"] < 0.01
-
-
-def test_the_example_takes_at_most_twenty_seconds(example):
-    assert example[1] <= 20  # of processor time, so that a busy machine doesn't count
+    assert example["timing"]["verdict"] != "slower"
+    assert example["divergence"]["kl_mean"] <= example["gate"]["limit"] == 0.01
+    assert example["accuracy"]["before"] - example["accuracy"]["after"] < 0.01
