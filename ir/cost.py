@@ -8,6 +8,7 @@ import onnx_ir
 
 from .forms import Structure
 from .layers import integer
+from .weights import weights
 
 Timer = Callable[[Structure, tuple[int, ...]], float]
 
@@ -56,10 +57,7 @@ def macs(model: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None:
-            continue
+    for _, tensor in weights(model):
         shape = tuple(tensor.shape.numpy())
         is_weight = tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
         if is_weight and prod(shape) > 1:

@@ -135,7 +135,7 @@ class Chain(Structure):
         for k, (factor, weight) in enumerate(zip(self.factors, weights, strict=True)):
             inputs = [x, weight] if k < last or bias is None else [x, weight, bias]
             y = tape.op(self.op, inputs, self._attributes(factor), name=name if last == 0 else f"{name}.{k}")
-            y.dtype, y.shape = x.dtype, factor.stated_shape(x.shape)
+            y.type, y.shape = x.type, factor.stated_shape(x.shape)
             x = y
         return x
 
@@ -185,12 +185,12 @@ class Striped(Structure):
         for k, (kept, weight) in enumerate(zip(self.indices, weights, strict=True)):
             index = tape.initializer(onnx_ir.tensor(np.array(kept, np.int64)), f"{name}.{k}.index")
             part = tape.op("Gather", [x, index], {"axis": -1}, name=f"{name}.{k}.gather")
-            part.dtype, part.shape = x.dtype, _with_width(x.shape, len(kept))
+            part.type, part.shape = x.type, _with_width(x.shape, len(kept))
             y = tape.op("MatMul", [part, weight], name=f"{name}.{k}")
-            y.dtype, y.shape = x.dtype, _with_width(x.shape, self.out // len(self.indices))
+            y.type, y.shape = x.type, _with_width(x.shape, self.out // len(self.indices))
             stripes.append(y)
         y = tape.op("Concat", stripes, {"axis": -1}, name=f"{name}.concat")
-        y.dtype, y.shape = x.dtype, _with_width(x.shape, self.out)
+        y.type, y.shape = x.type, _with_width(x.shape, self.out)
         return y if bias is None else tape.op("Add", [y, bias], name=f"{name}.bias")
 
 

@@ -45,7 +45,8 @@ class Project(Pass):
         candidates: list[Candidate] = []
         remarks: list[Remark] = []
         for site, readers in self._sites(context.analyses).items():
-            if any(context.moments.get(layer.name) is None for layer in readers):
+            known = [context.moments.get(layer.name) for layer in readers]
+            if any(moments is None or moments.input is None for moments in known):
                 remarks.append(self.missed(site, "no-statistics", "the inputs could not be measured"))
                 continue
             found = list(self._candidates(site, readers, context))

@@ -125,7 +125,7 @@ def _excluded(layer: Layer) -> tuple[str, str] | None:
 
 def _unmeasured(layer: Layer, context: Context) -> tuple[str, str] | None:
     moments = context.moments.get(layer.name)
-    if moments is None:
+    if moments is None or (moments.input is None and moments.output is None):
         return "no-statistics", "its inputs could not be measured"
     if not np.isfinite(moments.gradient).all() or not np.trace(moments.gradient, axis1=1, axis2=2).any():
         return "no-curvature", "nothing that it gives reaches an output"

@@ -1,1 +1,1 @@
-"""What a graph does: sessions, data, comparison, timing. Nothing else in Kronnx imports onnxruntime."""
+"""What a graph does: sessions, data, comparison and timing; the only importer of ONNX Runtime."""

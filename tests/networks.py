@@ -1,14 +1,20 @@
 """Small networks for tests: an ONNX text in, a normalized model, feeds that fit it and what ONNX Runtime computes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_ir
+from kronnx.ir.analyses import Analyses
+from kronnx.ir.heads import find_heads
 from kronnx.ir.inference import infer_shapes
-from kronnx.ir.model import normalize
+from kronnx.ir.model import clone, normalize
 from kronnx.ir.naming import name_nodes
-from kronnx.passes.curvature import Runner
+from kronnx.ir.rewriter import Rewriter
+from kronnx.passes.curvature import Curvature, Runner, measure
+from kronnx.passes.pipeline import concrete_shapes
+from kronnx.passes.proposal import Candidate, Context, Pass
 from kronnx.runtime.sessions import Session
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]> net '
@@ -73,3 +79,25 @@ def execute(model: onnx_ir.Model) -> Runner:
 def run(model: onnx_ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The outputs in float64."""
     return {name: array.astype(np.float64) for name, array in execute(model)(feed).items()}
+
+
+def context_of(model: onnx_ir.Model, stage: Pass, samples: int = 200, draws: int = 8, **sizes: int) -> Context:
+    """What `stage` may look at, measured on `samples` samples; the cost is that of one."""
+    analyses, feed = Analyses(model), draw(model, samples, **sizes)
+    wants = list(stage.wants(analyses))
+    moments = measure(model, wants, find_heads(model), [feed], execute, Curvature(draws)).moments if wants else {}
+    return Context(analyses, concrete_shapes(model, draw(model, 1, **sizes), execute), moments)
+
+
+def applied(model: onnx_ir.Model, stage: Pass, context: Context, *chosen: Candidate) -> onnx_ir.Model:
+    """A copy of the model after the candidates."""
+    rewriter = Rewriter(clone(model))
+    for candidate in chosen:
+        stage.apply(candidate, replace(context, analyses=rewriter.analyses), rewriter)
+    return rewriter.model
+
+
+def kl(before: onnx_ir.Model, after: onnx_ir.Model, feed: Mapping[str, np.ndarray], output: str = "y") -> float:
+    """KL(before || after) in nats per sample, of probabilities."""
+    p, q = (np.maximum(run(m, feed)[output], 1e-30) for m in (before, after))
+    return float((p * (np.log(p) - np.log(q))).sum(axis=-1).mean())

@@ -4,18 +4,21 @@ whatever the operator."""
 import importlib.util
 import string
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from kronnx.ir.cleaning import clean
+from kronnx.ir.errors import KronnxError
 from kronnx.ir.model import normalize
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.project import Project
 from kronnx.passes.proposal import Context
 from kronnx.passes.prune import Prune
 from kronnx.passes.svd import Svd
+from kronnx.tools.driver import optimize
 
 PASSES = (Svd(), Svd(rank=1.0), Prune(), Prune(sparsity=0.0), Prune(block="16x512"), Project(), Project(rank=1.0))
 GROUPS = (*string.ascii_lowercase, "pytorch", "simple")
@@ -79,3 +82,12 @@ def test_normalizing_cleaning_and_idle_passes_change_no_result(plain, letter, tm
 @pytest.mark.parametrize("letter", GROUPS)
 def test_with_constants_to_fold_and_fuse_they_change_no_result_either(frozen, letter, tmp_path):
     assert faults(frozen, letter, tmp_path) == []
+
+
+def test_the_main_job_ends_in_a_result_or_in_a_message_whatever_the_model(plain, frozen, tmp_path):
+    cases = [*plain, *frozen][::61]  # some 40 of all kinds
+    for case in cases:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(case.model.proto.SerializeToString())
+        with suppress(KronnxError):
+            optimize(path, "svd,prune,project", cache_dir=tmp_path / "cache")

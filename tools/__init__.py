@@ -1,1 +1,1 @@
-""""""
+"""The commands, the driver that ties the parts together, and the benchmarks."""

@@ -189,7 +189,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--passes", default="svd,prune", help="the pipeline (default: %(default)s)")
     parser.add_argument("--target", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads that are timed (default: %(default)s)")
-    parser.add_argument("--batch", type=_sizes, default=(1, 8), metavar="N,N", help="batches to time (default: 1,8)")
+    parser.add_argument("--batch", type=_sizes, default=(1, 32), metavar="N,N", help="batches to time (default: 1,32)")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import pytest
 from kronnx.ir.cost import Cost, Piece, macs, parameters
 from kronnx.ir.forms import Structure, fragment, low_rank, structure_of
 from kronnx.ir.layers import find_layers
+from kronnx.ir.model import normalize
 from kronnx.passes.pipeline import concrete_shapes
 
 CASES = {
@@ -90,3 +91,11 @@ def test_the_fragment_that_is_timed_costs_what_is_counted(rank: int) -> None:
     feed = {"x": np.zeros(shape, np.float32)}
     assert macs(alone, concrete_shapes(alone, feed, networks.execute)) == Piece(structure, (shape,)).cost().macs
     assert parameters(alone) == structure.parameters
+
+
+def test_parameters_count_the_weights_in_constant_nodes_and_bodies() -> None:
+    model = networks.parsed("""(float[N,2] x, bool c) => (float[N,2] y)
+        { w = Constant<value = float[2,2] {1,2,3,4}>() h = MatMul(x, w)
+          y = If (c) <then_branch = t () => (float[2] a) { k = Constant<value = float[2] {1,2}>() a = Add(h, k) },
+                      else_branch = e () => (float[2] b) { b = Identity(h) }> }""")
+    assert parameters(model) == parameters(normalize(model)) == 4 + 2

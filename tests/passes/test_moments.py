@@ -239,3 +239,11 @@ def test_the_divergence_is_half_the_trace_over_all_groups(rng: np.random.Generat
     assert divergence(d, a, g) == pytest.approx(wanted)
     kron = sum(0.5 * d[k].ravel() @ np.kron(g[k], a[k]) @ d[k].ravel() for k in range(3))
     assert divergence(d, a, g) == pytest.approx(kron)
+
+
+def test_the_covariance_of_inputs_that_hardly_vary_is_positive_definite() -> None:
+    mean = np.random.default_rng(0).normal(size=(1, 64)) * 100
+    second = mean[:, :, None] * mean[:, None, :] + 1e-30 * np.eye(64)
+    centered = Moments(np.eye(3)[None], second, mean).centered_input()
+    assert centered is not None
+    np.linalg.cholesky(centered)

@@ -69,3 +69,12 @@ def test_rounding_asymmetry_is_taken_out() -> None:
 def test_groups_are_shrunk_each_by_itself() -> None:
     both = drawn(20, 5, 0, groups=2)
     np.testing.assert_array_equal(shrunken(both, 20)[1:], shrunken(both[1:], 20))
+
+
+@pytest.mark.parametrize("samples", [1, 2], ids=["one sample", "two equal ones"])
+def test_what_rounding_leaves_of_inputs_that_do_not_vary_becomes_positive_definite(samples: int) -> None:
+    x = np.random.default_rng(0).normal(size=16).astype(np.float32)
+    rest = np.outer(x, x).astype(np.float64) - np.outer(x.astype(np.float64), x)  # float32 sums, so not quite zero
+    assert np.linalg.eigvalsh(rest)[0] < 0
+    np.linalg.cholesky(shrunken(rest[None], samples)[0])
+    np.linalg.cholesky(shrunken(-np.eye(4)[None] * 1e-9, samples)[0])

@@ -154,3 +154,11 @@ def test_run_all_runs_every_batch(relu):
     x = np.arange(-6, 6, dtype=np.float32).reshape(3, 4)
     outputs = run_all(Session(relu), Dataset(({"x": x},)).rebatch(2))
     np.testing.assert_array_equal(np.concatenate([o["y"] for o in outputs]), np.maximum(x, 0))
+
+
+@pytest.mark.parametrize("head", [LOGITS, VALUES], ids=["categorical", "gaussian"])
+def test_empty_outputs_differ_by_nothing(head):
+    none = of(np.empty((3, 0), np.float32), name=head.output)
+    found = compare(none, none, [head])
+    assert (found.kl_mean, found.agreement) == (None, None)
+    assert found.relative_error in (None, 0.0)

@@ -90,6 +90,18 @@ def labels_of_another_number(f: Files) -> Words:
     return [f.model, "--data", f.data(x=good()), "--labels", labels]
 
 
+def labels_of_no_class(f: Files) -> Words:
+    labels = f.folder / "labels.npy"
+    np.save(labels, np.full(64, 9))
+    return [f.model, "--data", f.data(x=good()), "--labels", labels]
+
+
+def no_inputs(f: Files) -> Words:
+    value = f.proto.graph.input.pop()
+    f.proto.graph.initializer.append(numpy_helper.from_array(good(2), value.name))
+    return [f.model]
+
+
 MODELS: dict[str, tuple[Callable[[Files], Words], int, str]] = {
     "no file": (lambda f: [f.folder / "none.onnx"], 3, "none.onnx"),
     "a folder": (lambda f: [f.folder], 3, "folder"),
@@ -99,6 +111,7 @@ MODELS: dict[str, tuple[Callable[[Files], Words], int, str]] = {
     "truncated": (truncated, 3, "mlp.onnx"),
     "external data missing": (external_data_missing, 3, r"mlp\.data"),
     "unknown domain": (unknown_domain, 3, r"Mystery.*com\.example.*strange|strange.*Mystery.*com\.example"),
+    "no inputs": (no_inputs, 3, "no inputs"),
     "NaN in weights": (nan_in_weights, 3, "'w'.* 1 NaN"),
 }
 
@@ -114,6 +127,8 @@ DATA: dict[str, tuple[Callable[[Files], Words], int, str]] = {
         r"eval\.npz.*'x'",
     ),
     "number of labels": (labels_of_another_number, 3, "63.*64|64.*63"),
+    "one sample": (lambda f: [f.model, "--data", f.data(x=good(1))], 3, "1 sample.*at least 2"),
+    "labels of no class": (labels_of_no_class, 3, "9.*classes 0 to 3"),
     "no such function": (lambda f: [f.model, "--data", f"{f.written(b'', 'load.py')}:feeds"], 3, "feeds"),
 }
 
@@ -121,6 +136,8 @@ OPTIONS: dict[str, tuple[Callable[[Files], Words], int, str]] = {
     "unknown pass": (lambda f: [f.model, "-p", "svdd"], 2, "'svdd'; did you mean 'svd'"),
     "unknown option": (lambda f: [f.model, "-p", "svd{rnk=0.5}"], 2, "'rnk'; did you mean 'rank'"),
     "value of an option": (lambda f: [f.model, "-p", "svd{rank=much}"], 2, "rank=much"),
+    "rank that is no number": (lambda f: [f.model, "-p", "svd{rank=nan}"], 2, "rank=nan"),
+    "rank without end": (lambda f: [f.model, "-p", "project{rank=inf}"], 2, "rank=inf"),
     "no pipeline": (lambda f: [f.model, "-p", ""], 2, "empty"),
     "unknown head": (lambda f: [f.model, "--head", "z=gaussian"], 2, "'z'"),
     "output is the input": (lambda f: [f.model, "-o", f.folder / "." / "mlp.onnx"], 2, "never overwritten"),

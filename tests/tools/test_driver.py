@@ -176,6 +176,14 @@ def test_a_quantized_model_is_left_alone_byte_for_byte(tmp_path, rng):
     assert [site.reason for site in result.report.sites] == ["quantized"]
 
 
+def test_a_model_that_gives_decisions_alone_is_left_alone(tmp_path, rng):
+    text = "(float[N, 8] x) => (int64[N] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }"
+    saved(text, tmp_path, x=rng.normal(size=(8, 8)).astype(np.float32))
+    report = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path).report
+    assert report.verdict.startswith("left alone: no output holds floating-point numbers")
+    assert [site.reason for site in report.sites] == ["no-head"]
+
+
 def test_a_model_without_layers_is_returned_unchanged(tmp_path):
     saved("(float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }", tmp_path, x=np.ones((8, 8), np.float32))
     result = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path)
