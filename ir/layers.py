@@ -52,6 +52,17 @@ class Layer:
         return self.inputs // int(np.prod(self.kernel))
 
     @property
+    def absorbs(self) -> bool:
+        """Whether a bias can take up the mean of a change: there is one, or the operator has a place for it."""
+        return self.bias is not None or self.op != "MatMul"
+
+    def bias_or_zero(self) -> np.ndarray:
+        """The bias [groups, out] in float64, zero where there is none."""
+        if self.bias is None or self.bias.const_value is None:
+            return np.zeros((self.groups, self.out))
+        return self.bias.const_value.numpy().astype(np.float64).reshape(self.groups, self.out)
+
+    @property
     def parameters(self) -> int:
         """Elements of W, the bias not counted."""
         return self.groups * self.out * self.inputs

@@ -70,14 +70,15 @@ class Rewriter:
         return self._analyses
 
     def replace(self, layer: Layer, form: Form, bias: np.ndarray | None = None) -> None:
-        """Every node of `layer` runs as `form`; `bias` [groups * out] takes the place of the layer's bias.
+        """Every node of `layer` runs as `form`; `bias` [groups * out] takes the place of the layer's bias, if any.
 
-        Raises ShapeError if the form's matrix is not the layer's shape, or a bias is given to a layer that has none.
+        Raises ShapeError if the form's matrix is not the layer's shape, or a bias is given to a layer that has no place
+        for one.
         """
         expected = (layer.groups, layer.out, layer.inputs)
         if form.dense().shape != expected:
             raise ShapeError(f"layer {layer.name!r} is {list(expected)}; the form is {list(form.dense().shape)}")
-        if bias is not None and layer.bias is None:
+        if bias is not None and not layer.absorbs:
             raise ShapeError(f"layer {layer.name!r} has no bias that could be set")
         if not self._admits():
             return
@@ -176,8 +177,12 @@ class Rewriter:
 
     def _set_bias(self, layer: Layer, bias: np.ndarray) -> None:
         old = layer.bias
-        assert old is not None
-        assert old.const_value is not None
+        if old is None or old.const_value is None:
+            new = self._initializer(bias, f"{layer.name}.bias", layer.dtype)
+            for use in layer.uses:
+                use.node.resize_inputs(3)
+                use.node.replace_input_with(2, new)
+            return
         new = self._initializer(bias.reshape(old.const_value.shape.numpy()), f"{old.name}.shifted", old.dtype)
         for use in layer.uses:
             reader = use.node if len(use.node.inputs) > 2 else next(iter(use.output.uses())).node

@@ -96,7 +96,7 @@ def measure(
     layers = find_layers(model).found
     scales = {h.output: _scale(h, known.sums, known.graph, known.samples) for h in heads}
     names = [w.layer for w in wants]
-    offsets = {name: _offset(layers[name], known) for name in names if layers[name].bias is not None}
+    offsets = {name: _offset(layers[name], known) for name in names if layers[name].absorbs}
     backward = gradient_graph(model, names, heads, settings.temperature, offsets)
     gradients, draws = _run_backward(backward, feeds, known.shapes, scales, heads, execute, settings, advance)
     moments = {}

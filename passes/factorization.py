@@ -163,25 +163,22 @@ class Factorizer:
 
 
 def corrected_bias(layer: Layer, form: Form, moments: Moments) -> np.ndarray | None:
-    """The bias [groups * out] that takes up the mean of the change, b + (W - W') E[a]; None where the layer has no
-    bias."""
-    if layer.bias is None or layer.bias.const_value is None:
-        return None
-    old = layer.bias.const_value.numpy().astype(np.float64).reshape(layer.groups, layer.out)
-    if moments.mean is not None:
+    """The bias [groups * out] that takes up the mean of the change, b + (W - W') E[a]; None where the layer can have
+    none."""
+    if moments.mean is not None or not layer.absorbs:
         return shifted(layer, form.dense(), moments)
     assert moments.output_mean is not None
     parts = zip(form.weights[-1], moments.gradient, moments.output_mean, strict=True)
-    return (old + np.stack([mean - _projected(up, gradient, mean) for up, gradient, mean in parts])).ravel()
+    lost = [mean - _projected(up, gradient, mean) for up, gradient, mean in parts]
+    return (layer.bias_or_zero() + np.stack(lost)).ravel()
 
 
 def shifted(layer: Layer, weight: np.ndarray, moments: Moments) -> np.ndarray | None:
-    """The bias [groups * out] that takes up the mean of a change to `weight` [groups, out, in]; None where there is
-    no bias."""
-    if layer.bias is None or layer.bias.const_value is None or moments.mean is None:
+    """The bias [groups * out] that takes up the mean of a change to `weight` [groups, out, in]; None where the layer
+    can have none."""
+    if not layer.absorbs or moments.mean is None:
         return None
-    old = layer.bias.const_value.numpy().astype(np.float64).reshape(layer.groups, layer.out)
-    return (old + np.einsum("goi,gi->go", layer.matrix() - weight, moments.mean)).ravel()
+    return (layer.bias_or_zero() + np.einsum("goi,gi->go", layer.matrix() - weight, moments.mean)).ravel()
 
 
 def _projected(up: np.ndarray, gradient: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ class Project(Pass):
 def _stacked(readers: tuple[Layer, ...], context: Context) -> Spectrum:
     """The spectrum of the stacked matrices under the block diagonal of their G; they share A."""
     moments = [context.moments[x.name] for x in readers]
-    centered = all(x.bias is not None for x in readers)
+    centered = all(x.absorbs for x in readers)
     inner = moments[0].centered_input() if centered else moments[0].input
     assert inner is not None
     weight = np.concatenate([x.matrix()[0] for x in readers])

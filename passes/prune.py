@@ -227,14 +227,9 @@ def _unmeasured(names: Iterable[str], context: Context) -> Reason | None:
     return None if curved else ("no-curvature", "nothing that the readers give reaches an output")
 
 
-def _absorbs(layer: Layer) -> bool:
-    """Whether a bias can take up the mean of what goes; Gemm and Conv get one if they have none."""
-    return layer.bias is not None or layer.op != "MatMul"
-
-
 def _inner(layer: Layer, moments: Moments) -> np.ndarray:
     """A [in, in]: the covariance where a bias takes up the mean."""
-    inner = moments.centered_input() if _absorbs(layer) else moments.input
+    inner = moments.centered_input() if layer.absorbs else moments.input
     assert inner is not None
     return inner[0]
 
@@ -246,7 +241,7 @@ def _readers(group: Group, context: Context) -> Iterator[Reader]:
 
 
 def _stripes(layer: Layer, moments: Moments, count: int, width: int) -> Stripes:
-    inner = moments.input if layer.bias is None else moments.centered_input()
+    inner = moments.centered_input() if layer.absorbs else moments.input
     assert inner is not None
     return Stripes(layer.matrix()[0], inner[0], moments.gradient[0], count, width)
 
@@ -304,9 +299,7 @@ def _remove(candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
 
 def _bias(layer: Layer, moments: Moments, weight: np.ndarray, kept: np.ndarray) -> np.ndarray | None:
     """b + W E[a] - W' E[a_K] [out], or None where the layer can hold no bias or needs none."""
-    if not _absorbs(layer) or moments.mean is None:
+    if not layer.absorbs or moments.mean is None:
         return None
     shift = layer.matrix()[0] @ moments.mean[0] - weight @ moments.mean[0, kept]
-    if layer.bias is None or layer.bias.const_value is None:
-        return shift if shift.any() else None
-    return layer.bias.const_value.numpy().astype(np.float64).reshape(-1) + shift
+    return None if layer.bias is None and not shift.any() else layer.bias_or_zero()[0] + shift

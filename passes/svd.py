@@ -133,7 +133,7 @@ def _unmeasured(layer: Layer, context: Context) -> tuple[str, str] | None:
 
 
 def _factorizer(layer: Layer, context: Context) -> Factorizer:
-    moments, centered = context.moments[layer.name], layer.bias is not None
+    moments, centered = context.moments[layer.name], layer.absorbs
     key = "factorizer", layer.name
     return context.remembered(key, [layer.name], lambda: Factorizer(layer, moments, centered))
 

@@ -57,10 +57,12 @@ def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
         match = OPTION.match(options, at)
         if match is None:
             raise UsageError(
-                f"{name}{{{options}}}: can't read {options[at:].strip()!r}; write options like rank=0.5 layers=encoder.*"
+                f"{name}{{{options}}}: can't read {options[at:].strip()!r}; options look like rank=0.5 layers=encoder.*"
             )
         if match[1] not in names:
             raise UsageError(f"{name}: no option {match[1]!r}{did_you_mean(match[1], names)}")
+        if match[1] in given:
+            raise UsageError(f"{name}{{{options}}}: the option {match[1]!r} is given twice")
         given[match[1]] = _value(name, match[1], match[2], hints[match[1]])
         at = match.end()
     return kind(**given)

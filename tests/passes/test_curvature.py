@@ -69,14 +69,16 @@ def class_vectors(z: np.ndarray) -> np.ndarray:
     return np.sqrt(p)[:, :, None] * (np.eye(p.shape[-1]) - p[:, None, :])
 
 
-def kfac(a: np.ndarray, g: np.ndarray) -> Moments:
-    """From inputs [N, T, groups, in] and gradients [N, draws, T, groups, out]: expand factors with the exact trace."""
+def kfac(a: np.ndarray, g: np.ndarray, absorbs: bool = False) -> Moments:
+    """From inputs [N, T, groups, in] and gradients [N, draws, T, groups, out]: expand factors with the exact trace, that
+    of the centred inputs where the layer absorbs a mean."""
     samples, positions, groups = a.shape[:3]
     inner = np.einsum("ntgi,ntgj->gij", a, a) / (samples * positions)
     outer = np.einsum("nctgo,nctgp->gop", g, g) / samples
-    full = np.einsum("nctgo,ntgi->ncgoi", g, a)
-    traces = [np.trace(m, axis1=1, axis2=2) for m in (inner, outer)]
-    scale = (full**2).sum() / samples / (traces[1].sum() * traces[0].sum() / groups)
+    read = a - a.mean(axis=(0, 1)) if absorbs else a
+    full = np.einsum("nctgo,ntgi->ncgoi", g, read)
+    energy = (read**2).sum() / (samples * positions)
+    scale = (full**2).sum() / samples / (np.trace(outer, axis1=1, axis2=2).sum() * energy / groups)
     return Moments(outer * scale, inner, a.mean(axis=(0, 1)))
 
 
@@ -189,7 +191,7 @@ def test_a_convolution_has_the_factors_of_its_patches(exact: None, text: str) ->
     v = networks.weight(model, "w")
     z = np.maximum(h, 0).mean(axis=1).reshape(len(h), -1) @ v
     back = (class_vectors(z) @ v.T / h.shape[1]).reshape(len(h), 3, 1, layer.groups, layer.out)
-    assert_equal(taken(model, [feed]).moments["Conv_0"], kfac(a, back * (h > 0)[:, None]))
+    assert_equal(taken(model, [feed]).moments["Conv_0"], kfac(a, back * (h > 0)[:, None], absorbs=True))
 
 
 @pytest.mark.parametrize("padding", ["SAME_UPPER", "SAME_LOWER", "VALID"])
