@@ -127,7 +127,10 @@ def _score(score: Row) -> str:
 
 
 def _change(before: float, after: float, unit: str) -> str:
-    return f"{_scaled(before)}{unit}" if before == after else f"{_scaled(before)}{unit} × {after / before:.2f}"
+    if before == after:
+        return f"{_scaled(before)}{unit}"
+    share = f" × {after / before:.2f}" if before else f" → {_scaled(after)}{unit}"
+    return f"{_scaled(before)}{unit}{share}"
 
 
 def _scaled(number: float) -> str:
