@@ -5,7 +5,7 @@ from functools import cached_property
 
 import onnx_ir
 
-from .groups import Groups, find_groups
+from .channels.groups import Groups, find_groups
 from .layers import Layers, find_layers
 
 

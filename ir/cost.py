@@ -8,7 +8,7 @@ import onnx_ir
 
 from .forms import Structure
 from .layers import integer
-from .weights import weights
+from .model.weights import weights
 
 Timer = Callable[[Structure, tuple[int, ...]], float]
 

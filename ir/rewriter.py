@@ -9,12 +9,12 @@ from onnx_ir.convenience import replace_nodes_and_values
 from onnx_ir.tape import Tape
 
 from .analyses import Analyses
-from .cleaning import clean
+from .channels.groups import Group
+from .channels.removal import remove
 from .errors import ShapeError
 from .forms import Chain, Factor, Form, Structure
-from .groups import Group
 from .layers import Layer
-from .removal import remove
+from .model.cleaning import clean
 
 
 @dataclass(frozen=True)

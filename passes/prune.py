@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir.analyses import Analyses
+from ..ir.channels.groups import Group
 from ..ir.cost import Piece
 from ..ir.errors import GraphError, UsageError
 from ..ir.forms import Chain, Factor, Striped, structure_of
-from ..ir.groups import Group
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter

@@ -8,9 +8,9 @@ import onnx
 import onnx_ir
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.heads import find_heads
-from kronnx.ir.inference import infer_shapes
 from kronnx.ir.model import clone, normalize
-from kronnx.ir.naming import name_nodes
+from kronnx.ir.model.inference import infer_shapes
+from kronnx.ir.model.naming import name_nodes
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import Curvature, Runner, measure
 from kronnx.passes.pipeline import concrete_shapes

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from kronnx.ir.cleaning import clean
 from kronnx.ir.errors import KronnxError
 from kronnx.ir.model import normalize
+from kronnx.ir.model.cleaning import clean
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.project import Project
 from kronnx.passes.proposal import Context

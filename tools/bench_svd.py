@@ -19,11 +19,11 @@ import numpy as np
 import onnx_ir
 
 from ..ir.analyses import Analyses
-from ..ir.cleaning import clean
 from ..ir.cost import Cost
 from ..ir.errors import KronnxError
 from ..ir.heads import Head, find_heads
 from ..ir.model import clone, load, normalize
+from ..ir.model.cleaning import clean
 from ..ir.rewriter import Rewriter
 from ..passes.curvature import Curvature, Runner, measure
 from ..passes.moments import Moments

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx_ir
 import platformdirs
 
-from ..ir.cleaning import clean
 from ..ir.errors import BudgetError, VerifyError
 from ..ir.heads import Head, find_heads
 from ..ir.model import check_weights, load, normalize, signature
+from ..ir.model.cleaning import clean
 from ..ir.remarks import MISSED, Remark
 from ..passes.curvature import Feed, Runner
 from ..passes.pipeline import Shapes, concrete_shapes

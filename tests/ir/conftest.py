@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from kronnx.ir.inference import infer_shapes
-from kronnx.ir.naming import name_nodes
+from kronnx.ir.model.inference import infer_shapes
+from kronnx.ir.model.naming import name_nodes
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> net '
 

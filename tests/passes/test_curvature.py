@@ -70,8 +70,8 @@ def class_vectors(z: np.ndarray) -> np.ndarray:
 
 
 def kfac(a: np.ndarray, g: np.ndarray, absorbs: bool = False) -> Moments:
-    """From inputs [N, T, groups, in] and gradients [N, draws, T, groups, out]: expand factors with the exact trace, that
-    of the centred inputs where the layer absorbs a mean."""
+    """From inputs [N, T, groups, in] and gradients [N, draws, T, groups, out]: expand factors with the exact trace,
+    that of the centred inputs where the layer absorbs a mean."""
     samples, positions, groups = a.shape[:3]
     inner = np.einsum("ntgi,ntgj->gij", a, a) / (samples * positions)
     outer = np.einsum("nctgo,nctgp->gop", g, g) / samples

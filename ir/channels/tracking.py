@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir
 
-from .layers import Layer, is_constant
+from ..layers import Layer, is_constant
 
 Dim = int | str | None
 

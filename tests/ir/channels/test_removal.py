@@ -5,11 +5,11 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from kronnx.ir.channels.groups import Group, find_groups
+from kronnx.ir.channels.removal import remove
 from kronnx.ir.errors import GraphError, ShapeError
-from kronnx.ir.groups import Group, find_groups
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone, signature
-from kronnx.ir.removal import remove
 
 Network = Callable[[str], onnx_ir.Model]
 Feed = Callable[..., dict[str, np.ndarray]]

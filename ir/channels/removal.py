@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir
 
-from .errors import GraphError, ShapeError
+from ..errors import GraphError, ShapeError
+from ..layers import Layer, find_layers, integer
 from .groups import Group
-from .layers import Layer, find_layers, integer
 from .pieces import Extent
 
 SUFFIX = ".kept"

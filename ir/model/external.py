@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import onnx_ir
 
-from .errors import InputError
+from ..errors import InputError
 from .weights import replace_weights
 
 

@@ -4,7 +4,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir
 
-from .errors import UnsupportedOp
+from ..errors import UnsupportedOp
 from .skeleton import skeleton
 from .weights import nodes
 

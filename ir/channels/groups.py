@@ -11,12 +11,12 @@ import onnx_ir
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from . import channel_arithmetic, channel_layout  # noqa: F401  both register rules
-from .channel_rules import apply_rule, consume
-from .channels import Block, Ledger, Site, Track
-from .layers import Layer, Layers
+from ..layers import Layer, Layers
+from ..remarks import MISSED, Remark
+from . import arithmetic, layout  # noqa: F401  both register rules
 from .pieces import Carrier, Consumer, Extent, Producer, Resized, Sliced
-from .remarks import MISSED, Remark
+from .rules import apply_rule, consume
+from .tracking import Block, Ledger, Site, Track
 
 CONV_MULTIPLE = 8
 OLDEST_OPSET = 13  # before it Softmax, Split, Squeeze and others meant or were written something else

@@ -10,8 +10,8 @@ import onnx.parser
 import onnx_ir
 import onnxruntime
 import pytest
-from kronnx.ir.cleaning import clean
 from kronnx.ir.model import load, normalize, normalize_with_notes, save, signature
+from kronnx.ir.model.cleaning import clean
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -290,7 +290,7 @@ def test_the_shape_of_a_pool_in_ceil_mode_is_that_of_the_runtime(op, opset):
 
 PROGRAM = """
 import sys
-from kronnx.ir.cleaning import clean
+from kronnx.ir.model.cleaning import clean
 from kronnx.ir.model import load, normalize, save
 model = normalize(load(sys.argv[1]))
 save(model, sys.argv[2])

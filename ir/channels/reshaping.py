@@ -7,8 +7,8 @@ from functools import partial
 
 import onnx_ir
 
-from .channels import Dim, dims, integers
 from .pieces import Extent
+from .tracking import Dim, dims, integers
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import onnx_ir
 
-from .errors import VerifyError
+from ..errors import VerifyError
 
 Dims = tuple[int | str | None, ...]
 

@@ -6,11 +6,11 @@ from itertools import accumulate
 import numpy as np
 import onnx_ir
 
-from .channel_rules import axes_of, first_input, optional_integers, rule
-from .channels import Dim, Ledger, Site, Track, dims, integers
-from .layers import integer, is_constant
+from ..layers import integer, is_constant
 from .pieces import Extent, Sliced
 from .reshaping import Entry, locate, target_dims, target_entries
+from .rules import axes_of, first_input, optional_integers, rule
+from .tracking import Dim, Ledger, Site, Track, dims, integers
 
 
 @rule("Transpose")

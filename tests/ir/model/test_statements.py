@@ -2,8 +2,8 @@ import numpy as np
 import onnx.parser
 import onnx_ir
 import pytest
-from kronnx.ir.cleaning import clean
 from kronnx.ir.model import load, normalize, save, signature
+from kronnx.ir.model.cleaning import clean
 
 Dims = list[int | str | None]
 

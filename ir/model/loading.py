@@ -7,7 +7,7 @@ import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError
 
-from .errors import InputError
+from ..errors import InputError
 from .external import attach
 from .sparse import densify
 from .weights import graphs, nodes, weights

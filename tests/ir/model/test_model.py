@@ -264,7 +264,7 @@ def test_a_folder_without_permission_is_said(mlp_path, tmp_path):
 
 
 def test_more_than_2_gb_in_one_file_is_refused(big, tmp_path, monkeypatch):
-    monkeypatch.setattr("kronnx.ir.saving.EXTERNAL_ABOVE", 1000)
+    monkeypatch.setattr("kronnx.ir.model.saving.EXTERNAL_ABOVE", 1000)
     with pytest.raises(InputError, match="don't fit into one file"):
         save(load(big), tmp_path / "one.onnx", external_data=False)
     save(load(big), tmp_path / "two.onnx")
@@ -307,7 +307,7 @@ def test_strings_and_empty_tensors_survive(tmp_path):
 
 HUGE = """
 import resource, sys
-from kronnx.ir.cleaning import clean
+from kronnx.ir.model.cleaning import clean
 from kronnx.ir.model import check_weights, load, normalize, save, signature
 resource.setrlimit(resource.RLIMIT_DATA, (900 << 20,) * 2)  # what is allocated; mapped files don't count
 model = load(sys.argv[1])

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 
-from .channels import Ledger, Track, integers
-from .layers import Layer
+from ..layers import Layer
+from .tracking import Ledger, Track, integers
 
 Rule = Callable[[onnx_ir.Node, Ledger], None]
 RULES: dict[tuple[str, str], Rule] = {}

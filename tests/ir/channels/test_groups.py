@@ -3,9 +3,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.groups import Group, Groups, find_groups
+from kronnx.ir.channels.groups import Group, Groups, find_groups
+from kronnx.ir.channels.reshaping import locate
 from kronnx.ir.layers import find_layers
-from kronnx.ir.reshaping import locate
 
 Network = Callable[[str], onnx_ir.Model]
 

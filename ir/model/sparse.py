@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from .errors import InputError
+from ..errors import InputError
 
 DENSE_LIMIT = 1 << 28  # elements: a few bytes of a file must not ask for all of the memory
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir
 
-from .errors import InputError
+from ..errors import InputError
 
 CHUNK = 1 << 24  # elements looked at once: bounds the memory of a check
 NAN_TYPES = frozenset(

@@ -4,10 +4,10 @@ from functools import partial
 
 import onnx_ir
 
-from .channel_rules import axes_of, first_input, rule
-from .channels import Ledger, Site, Track, dims, integers
-from .layers import integer, is_constant
+from ..layers import integer, is_constant
 from .pieces import Sliced
+from .rules import axes_of, first_input, rule
+from .tracking import Ledger, Site, Track, dims, integers
 
 ELEMENTWISE = (
     "Abs Add And BitShift Cast Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "

@@ -4,9 +4,8 @@ import onnx.parser
 import onnx_ir
 import onnxruntime
 import pytest
-from kronnx.ir import cleaning
-from kronnx.ir.cleaning import clean, clean_with_notes
-from kronnx.ir.model import signature
+from kronnx.ir.model import cleaning, signature
+from kronnx.ir.model.cleaning import clean, clean_with_notes
 from onnx import numpy_helper
 
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import onnx_ir
 
-from .errors import InputError
+from ..errors import InputError
 from .weights import clone, graphs, nodes, replace_weights, weights
 
 EXTERNAL_ABOVE = 1_800_000_000  # bytes of weights: a protobuf message ends at 2 GB, and the graph needs room
