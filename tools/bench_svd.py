@@ -223,30 +223,21 @@ def _measured(subject: Subject, context: Context, chosen: Sequence[Option]) -> C
 
 
 def table(found: Sequence[Line]) -> str:
-    """Markdown: for each metric the reference and what was measured, then the accuracy under the better curvature."""
-    header = [
-        "model",
-        "forms",
-        "share of parameters",
-        *METRICS,
-        "accuracy",
-        "reference: input-only / temperature 1 / 4",
-    ]
+    """Markdown: for each metric what was measured, the accuracy under the better curvature, and the reference."""
+    header = ("model", "forms", "share", *METRICS, "accuracy", "reference: input-only / temperature 1 / 4")
     return markdown(header, [_row(line) for line in found])
 
 
 def _row(line: Line) -> list[str]:
     best = min((line.cuts[EXACT], line.cuts[WARM]), key=lambda cut: cut.kl)
     reference = " / ".join(f"{kl:.2g}" for kl in REFERENCE[line.model][line.share])
-    measured = [f"{line.cuts[metric].kl:.2g}" for metric in METRICS]
-    return [
-        line.model,
-        line.variant.name,
-        f"{line.share:g} ({best.kept:.3f})",
-        *measured,
-        f"{best.accuracy:.4f}",
-        reference,
-    ]
+    measured = [_cell(line.cuts[metric], line.share) for metric in METRICS]
+    return [line.model, line.variant.name, f"{line.share:g}", *measured, f"{best.accuracy:.4f}", reference]
+
+
+def _cell(cut: Cut, share: float) -> str:
+    """KL and what is kept; with a star where the least rank of every layer keeps more than `share`."""
+    return f"{cut.kl:.2g} ({cut.kept:.3f}{'*' if cut.kept > share else ''})"
 
 
 def main() -> int:

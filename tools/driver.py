@@ -25,7 +25,7 @@ from ..runtime.timing import Timing, time_pair
 from .accounting import figures, file_size, serialized_size, sites, verdict
 from .budget import Budget, Limit
 from .budget import limit as parsed_limit
-from .exploration import Choice, Exploration, Explored, timer_of
+from .exploration import Choice, Exploration, Explored, Gains, timer_of
 from .gate import Judge, resolved
 from .pipeline import parse, text_of
 from .progress import Progress, Silent
@@ -124,8 +124,10 @@ class _Job:
     progress: Progress
 
     def left_alone(self, reason: str, detail: str) -> Result:
-        """The answer for a model that no pass is tried on."""
+        """The answer for a model that no pass is tried on. Raises BudgetError if something was to be reached."""
         text = f"left alone: {detail}"
+        if self.settings.budget.has_target:
+            raise BudgetError(f"the target can't be reached, the model is {text}")
         remark = Remark("model", "driver", MISSED, reason, text)
         return self._unchanged(text, (remark,), GateRecord())
 
@@ -159,10 +161,21 @@ class _Job:
             limit=limit,
             limited=not self.settings.budget.has_target or self.settings.budget.max_drop is not None,
             drop=lambda attempt: judge.drop(attempt.model, limit),
-            speedup=lambda attempt: self._timing(attempt.model, GLANCE).ratio,
+            gains=self._gains(),
             seed=self.settings.seed,
             progress=self.progress,
         )
+
+    def _gains(self) -> Gains:
+        before = self._figures(self.original, file_size(self.settings.source, self.original))
+        return Gains(
+            size=lambda attempt: serialized_size(attempt.model) / before.bytes,
+            macs=lambda attempt: self._figures(attempt.model, 0).macs / max(before.macs, 1),
+            speedup=lambda attempt: self._timing(attempt.model, GLANCE).ratio,
+        )
+
+    def _figures(self, model: onnx_ir.Model, size: int) -> Figures:
+        return figures(model, self._shapes(model), size)
 
     def _passing(self, explored: Explored, judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
         """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or
@@ -227,8 +240,8 @@ class _Job:
         reason = None if self._aims_elsewhere(choice) else self._in_vain(model, timing)
         if reason is not None:
             return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
-        after = figures(model, self._shapes(model), serialized_size(model))
-        before = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
+        after = self._figures(model, serialized_size(model))
+        before = self._figures(self.original, file_size(self.settings.source, self.original))
         report = self._report(before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing)
         return Result(model, report)
 
@@ -253,7 +266,7 @@ class _Job:
         return time_pair(self.baseline, Session(model, self.settings.target), self._sample(), seconds)
 
     def _unchanged(self, text: str, remarks: Sequence[Remark], gate: GateRecord) -> Result:
-        same = figures(self.original, self._shapes(self.original), file_size(self.settings.source, self.original))
+        same = self._figures(self.original, file_size(self.settings.source, self.original))
         report = self._report(same, same, gate, sites(None, remarks), None, None, None)
         return Result(self.original, replace(report, verdict=text), self.settings.source)
 

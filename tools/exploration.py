@@ -53,6 +53,16 @@ class Explored:
     idle: tuple[Remark, ...]
 
 
+@dataclass(frozen=True)
+class Gains:
+    """Measures of an attempt: the shares of the original's bytes and multiply-adds that are left, and the ratio of the
+    original's latency to its own."""
+
+    size: Callable[[Attempt], float]
+    macs: Callable[[Attempt], float]
+    speedup: Callable[[Attempt], float]
+
+
 @dataclass
 class Exploration:
     """Everything that stays the same while metrics and prices are tried. `limited` is False where a target of the
@@ -71,7 +81,7 @@ class Exploration:
     limit: Limit
     limited: bool
     drop: Callable[[Attempt], float]
-    speedup: Callable[[Attempt], float]
+    gains: Gains
     seed: int
     progress: Progress
     remarks: list[Remark] = field(default_factory=list)
@@ -187,12 +197,12 @@ class Exploration:
         return [(idle, self.drop(idle))] if idle.steps else []
 
     def _reaches(self, attempt: Attempt) -> bool:
-        whole, saving = self._whole(), attempt.saving
-        left = whole - saving
+        """Whether the targets are met, all as measured: what two candidates save can overlap."""
+        size, macs, speedup = self.budget.size, self.budget.macs, self.budget.speedup
         return (
-            (self.budget.size is None or left.parameters <= self.budget.size * whole.parameters)
-            and (self.budget.macs is None or left.macs <= self.budget.macs * whole.macs)
-            and (self.budget.speedup is None or self.speedup(attempt) >= self.budget.speedup * SPEED_MARGIN)
+            (size is None or self.gains.size(attempt) <= size)
+            and (macs is None or self.gains.macs(attempt) <= macs)
+            and (speedup is None or self.gains.speedup(attempt) >= speedup * SPEED_MARGIN)
         )
 
 
