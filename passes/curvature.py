@@ -205,6 +205,8 @@ def _inner(layer: Layer, graph: ForwardGraph, sums: Mapping[str, np.ndarray], sa
     second, first, count = _total(parts, sums)
     mean = first / count
     covariance = second / count - mean[:, :, None] * mean[:, None, :]
+    if not of_inputs and layer.op != "MatMul":
+        mean = mean - layer.bias_or_zero()  # such a node gives W a + b, and the moments are those of W a
     kept = shrunken(covariance, _effective(samples, count)) + mean[:, :, None] * mean[:, None, :]
     return _Inner(kept, mean, of_inputs)
 

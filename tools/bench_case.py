@@ -31,6 +31,7 @@ from .zoo_scores import evaluate
 
 # A second entry of the same model: its other data and score
 ALSO = {"efficientnet_lite0": "efficientnet_lite0_stamps"}
+DEFAULT_PASSES = "svd,prune"
 TIMED_SECONDS = 4.0
 
 
@@ -186,7 +187,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """The options that bench_models hands on."""
     parser.add_argument("--cache", type=Path, default=default_cache(), help="the zoo's folder (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder for results (default: %(default)s)")
-    parser.add_argument("-p", "--passes", default="svd,prune", help="the pipeline (default: %(default)s)")
+    parser.add_argument("-p", "--passes", default=DEFAULT_PASSES, help="the pipeline (default: %(default)s)")
     parser.add_argument("--target", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads that are timed (default: %(default)s)")
     parser.add_argument("--batch", type=_sizes, default=(1, 32), metavar="N,N", help="batches to time (default: 1,32)")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import KronnxError, UsageError
-from .bench_case import Case, add_settings
-from .bench_table import fill, machine, markdown
+from .bench_case import DEFAULT_PASSES, Case, add_settings
+from .bench_table import fill, machine, markdown, parts
 from .report import write_atomically
 from .suggest import did_you_mean
 
@@ -116,9 +116,10 @@ def _cells(row: Row) -> list[str]:
 
 def _limit(row: Row) -> str:
     gate = row["gate"]
+    passes = "" if row["passes"] == DEFAULT_PASSES else f", -p {row['passes']}"
     if gate["metric"] is None:
-        return "none"
-    return f"{gate['metric']} {gate['limit']:g}{'' if row['max_drop'] else ' (default)'}"
+        return f"none{passes}"
+    return f"{gate['metric']} {gate['limit']:g}{'' if row['max_drop'] else ' (default)'}{passes}"
 
 
 def _score(score: Row) -> str:
@@ -142,8 +143,12 @@ def _scaled(number: float) -> str:
 
 def _speed(speed: Row) -> str:
     interval = f"{speed['low']:.2f} to {speed['high']:.2f}"
-    times = f"{speed['before_us'] / 1000:.3g} → {speed['after_us'] / 1000:.3g} ms"
+    times = f"{_milliseconds(speed['before_us'])} → {_milliseconds(speed['after_us'])} ms"
     return f"batch {speed['batch']}: {speed['ratio']:.2f} ({interval}), {times}"
+
+
+def _milliseconds(us: float) -> str:
+    return f"{us / 1000:.3g}" if us < 1e6 else f"{us / 1000:.0f}"
 
 
 def _divergence(row: Row) -> str:
@@ -159,6 +164,8 @@ def main() -> int:
     options = _options()
     try:
         cases = wanted(options.names)
+        if options.write:
+            parts(options.write, "bench_models")  # fails now rather than after an hour
         options.out.mkdir(parents=True, exist_ok=True)
         for case in cases:
             print(f"{case} ...", file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ from ..passes.svd import Svd
 from ..runtime.comparison import Outputs, accuracy, compare, run_all
 from ..runtime.data import Dataset, load_data, load_labels
 from ..runtime.sessions import Session, Target
-from .bench_table import fill, machine, markdown
+from .bench_table import fill, machine, markdown, parts
 from .zoo import default_cache, entry
 from .zoo_entry import Entry
 
@@ -243,6 +243,8 @@ def _cell(cut: Cut, share: float) -> str:
 def main() -> int:
     options = _options()
     try:
+        if options.write:
+            parts(options.write, "bench_svd")  # fails now rather than after minutes
         found = [line for name in REFERENCE for line in lines(subject(entry(name, options.cache)))]
         text = table(found)
         print(text)

@@ -26,13 +26,25 @@ def machine(threads: int, provider: str = "cpu") -> str:
 
 
 def fill(path: Path, section: str, text: str) -> None:
-    """Replaces what stands in `path` between `<!-- section -->` and `<!-- /section -->`.
+    """Replaces what stands in `path` between `<!-- section -->` and `<!-- /section -->`; raises as `parts` does."""
+    before, after = parts(path, section)
+    write_atomically(path, f"{before}\n{text}\n{after}")
 
-    Raises InputError if the two marks aren't there.
+
+def parts(path: Path, section: str) -> tuple[str, str]:
+    """What stands in `path` up to the mark that begins the section and from the one that ends it.
+
+    Raises InputError if the file can't be read or hasn't the two marks.
     """
     begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
-    before, found_begin, rest = path.read_text(encoding="utf-8").partition(begin)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise InputError(
+            f"can't read {path}: {e.strerror}; --write fills in a file with the marks {begin} {end}"
+        ) from e
+    before, found_begin, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
         raise InputError(f"{path} has no section from {begin} to {end}; add both lines where the table should stand")
-    write_atomically(path, f"{before}{begin}\n{text}\n{end}{after}")
+    return before + begin, end + after

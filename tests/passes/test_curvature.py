@@ -357,7 +357,7 @@ def test_a_model_without_any_gradient_is_measured_all_the_same() -> None:
 
 
 def test_the_moments_of_outputs_are_those_of_the_inputs_through_the_weight(exact: None) -> None:
-    for text, name in ((LINEAR, "MatMul_0"), (CONVOLUTIONS["grouped"], "Conv_0")):
+    for text, name in ((LINEAR, "MatMul_0"), (CONVOLUTIONS["grouped"], "Conv_0"), (TANH, "Gemm_0")):
         model = networks.build(text)
         feed, layer = networks.draw(model, 20), find_layers(model).found[name]
         by_inputs = taken(model, [feed]).moments[name]
