@@ -55,7 +55,7 @@ def _step(step: Step) -> SiteRecord:
 def verdict(before: Figures, after: Figures, timing: Timing | None, gate: GateRecord) -> str:
     """The one line that sums up a change: no more than what was measured."""
     ratio = before.bytes / after.bytes
-    size = f"{ratio:.2f}x smaller" if ratio > 1.005 else "not smaller"
+    size = f"{ratio:.2f}x smaller" if ratio > 1.005 else f"{1 / ratio:.2f}x LARGER" if ratio < 0.995 else "not smaller"
     return "; ".join(part for part in (f"{size}, {_speed(timing)}", _kept(gate)) if part)
 
 

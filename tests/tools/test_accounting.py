@@ -94,6 +94,10 @@ def test_the_verdict_says_whether_the_limit_is_kept(passed, word):
     assert said == f"not smaller, 1.15x faster (1.10 to 1.20); outputs {word} the limit (kl 0.0042 of 0.01)"
 
 
+def test_the_verdict_says_that_a_file_grew():
+    assert verdict(AFTER, BEFORE, None, GateRecord()) == "2.00x LARGER, not timed"
+
+
 def test_figures_of_a_model_without_weights_are_zero():
     model = build("(float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }")
     assert figures(model, {"x": (1, 2)}, 0) == Figures(0, 0, 0)
