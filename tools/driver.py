@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import onnx_ir
@@ -153,7 +154,7 @@ class _Job:
             stages=self.settings.stages,
             heads=self.heads,
             calibration=self.samples.calibration,
-            sample=self._sample(),
+            sample=self._sample,
             shapes=shapes,
             execute=self._execute,
             timer=timer_of(table),
@@ -194,14 +195,17 @@ class _Job:
             return explored.choices[0], GateRecord(limit.metric, limit.value, drops[0], passed=False)
         return None, GateRecord(limit.metric, limit.value, 0.0)
 
+    @cached_property
     def _sample(self) -> Feed:
         """The feed that is timed: the middle one of the full batches, since data is often sorted by length."""
         data = self.samples.evaluation.rebatch(self.settings.batch)
-        full = [batch for batch, size in zip(data.batches, data.sizes, strict=True) if size == max(data.sizes)]
+        sizes = data.sizes
+        largest = max(sizes)
+        full = [batch for batch, size in zip(data.batches, sizes, strict=True) if size == largest]
         return full[len(full) // 2]
 
     def _shapes(self, model: onnx_ir.Model) -> Shapes:
-        return concrete_shapes(model, self._sample(), self._execute)
+        return concrete_shapes(model, self._sample, self._execute)
 
     def _execute(self, model: onnx_ir.Model) -> Runner:
         return Session(model, self._wide()).run
@@ -266,7 +270,7 @@ class _Job:
         return choice.attempt.fixed or budget.size is not None or budget.macs is not None
 
     def _timing(self, model: onnx_ir.Model, seconds: float) -> Timing:
-        return time_pair(self.baseline, Session(model, self.settings.target), self._sample(), seconds)
+        return time_pair(self.baseline, Session(model, self.settings.target), self._sample, seconds)
 
     def _unchanged(self, text: str, remarks: Sequence[Remark], gate: GateRecord) -> Result:
         same = self._figures(self.original, file_size(self.settings.source, self.original))
