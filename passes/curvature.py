@@ -191,13 +191,6 @@ class _Inner:
     of_inputs: bool
 
 
-@dataclass(frozen=True)
-class _Outer:
-    second: np.ndarray
-    trace: float
-    energy: float
-
-
 def _inner(layer: Layer, graph: ForwardGraph, sums: Mapping[str, np.ndarray], samples: int) -> _Inner:
     """The shrunken second moment of what the layer reads (or gives): the covariance is shrunk, the mean kept."""
     of_inputs = layer.name in graph.inputs
@@ -221,11 +214,14 @@ def _effective(samples: int, count: float) -> float:
     return samples * min(count / samples, INDEPENDENT_POSITIONS)
 
 
-def _gradient(parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], samples: int, draws: int) -> _Outer | None:
-    """G with the exact trace: sum_t g g^T (expand) scaled so that tr(G) tr(A) is 1/N sum_n || sum_t g a^T ||^2, with
-    the
-    covariance for A and centered a where the layer has a bias: the mean, which adds up over all positions, is the
-    bias's to correct."""
+def _gradient(
+    parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], samples: int, draws: int
+) -> np.ndarray | None:
+    """G with the exact trace: sum_t g g^T (expand) scaled so that tr(G) tr(A) is 1/N sum_n || sum_t g a^T ||^2.
+
+    Where the layer absorbs a mean, A is the covariance and a is centred: the mean, which adds up over all positions, is
+    the bias's to correct. None where no gradient could be had.
+    """
     if not parts:
         return None
     second = np.asarray(sum(sums[p.second] for p in parts)) / (samples * draws)
@@ -237,11 +233,11 @@ def _gradient(parts: Sequence[GradientSums], sums: Mapping[str, np.ndarray], sam
         return None
     kept = shrunken(second, _effective(samples * draws, count * draws))
     scale = exact / expanded if expanded > 0 else 1.0  # inputs that never change have no covariance to compare with
-    return _Outer(kept * scale, exact, energy)
+    return kept * scale
 
 
-def _joined(layer: Layer, inner: _Inner, outer: _Outer | None) -> Moments:
-    gradient = None if outer is None else outer.second
+def _joined(layer: Layer, inner: _Inner, gradient: np.ndarray | None) -> Moments:
+    measured = gradient is not None
     if inner.of_inputs:
         known = Moments(np.empty(0), inner.second, inner.mean)
     else:
@@ -250,4 +246,4 @@ def _joined(layer: Layer, inner: _Inner, outer: _Outer | None) -> Moments:
         square = np.trace(known.outputs(layer.matrix(), centered=False), axis1=1, axis2=2).sum()
         eye = np.broadcast_to(np.eye(layer.out), (layer.groups, layer.out, layer.out))
         gradient = eye / max(float(square), 1e-30)
-    return Moments(gradient, known.input, known.mean, known.output, known.output_mean, outer is not None)
+    return Moments(gradient, known.input, known.mean, known.output, known.output_mean, measured)

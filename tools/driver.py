@@ -64,7 +64,6 @@ class Settings:
     source: Path
     stages: tuple[Pass, ...]
     budget: Budget
-    labels: str | None
     target: Target
     batch: int
     seed: int
@@ -102,7 +101,7 @@ def optimize(
     shown = progress or Silent()
     budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
     cache = Path(cache_dir) if cache_dir is not None else platformdirs.user_cache_path("kronnx")
-    settings = Settings(Path(source), parse(passes), budget, labels, Target(target, threads), batch, seed, cache)
+    settings = Settings(Path(source), parse(passes), budget, Target(target, threads), batch, seed, cache)
     with shown.step("load"):
         original = load(settings.source)
         check_weights(original)
