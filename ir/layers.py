@@ -54,7 +54,7 @@ class Layer:
     @property
     def absorbs(self) -> bool:
         """Whether a bias can take up the mean of a change: there is one, or the operator has a place for it."""
-        return self.bias is not None or self.op != "MatMul"
+        return self.bias is not None or self.op in ("Gemm", "Conv")
 
     def bias_or_zero(self) -> np.ndarray:
         """The bias [groups, out] in float64, zero where there is none."""
@@ -123,6 +123,35 @@ def find_layers(model: onnx_ir.Model) -> Layers:
         except _Unfit as unfit:
             left.extend(Remark(n.name or "", "layers", MISSED, unfit.reason, unfit.detail) for n in nodes)
     return Layers(found, tuple(left))
+
+
+def find_embeddings(model: onnx_ir.Model) -> dict[str, Layer]:
+    """The tables [in, out] from which Gather nodes of `model` take rows, as layers of the operator Gather.
+
+    Such a layer is W [1, out, in] on one-hot vectors; its nodes' inputs are the indices. A table that anything else
+    reads is left out.
+    """
+    readers: dict[onnx_ir.Value, list[onnx_ir.Node]] = {}
+    for node in model.graph:
+        if node.op_type == "Gather" and node.domain in ("", "ai.onnx") and _is_table(node):
+            assert node.inputs[0] is not None
+            readers.setdefault(node.inputs[0], []).append(node)
+    found: dict[str, Layer] = {}
+    for table, nodes in readers.items():
+        if len(table.uses()) == len(nodes) and table.shape is not None and not table.is_graph_output():
+            rows, width = table.shape.numpy()
+            uses = tuple(Use(n, n.inputs[1], n.outputs[0]) for n in nodes if n.inputs[1] is not None)
+            found[str(nodes[0].name)] = Layer(str(nodes[0].name), "Gather", uses, table, (), None, 1, width, rows)
+    return found
+
+
+def _is_table(gather: onnx_ir.Node) -> bool:
+    table, indices = gather.inputs[0], gather.inputs[1]
+    if not is_constant(table) or is_constant(indices) or integer(gather, "axis", 0) != 0:
+        return False
+    assert table is not None
+    floating = table.dtype is not None and table.dtype.is_floating_point()
+    return floating and table.shape is not None and len(table.shape) == 2
 
 
 def integer(node: onnx_ir.Node, name: str, default: int) -> int:

@@ -1,7 +1,7 @@
 """The only writer of a graph: numbered rewrites in, a changed model and a log of them out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir
@@ -20,31 +20,35 @@ from .model.cleaning import clean
 @dataclass(frozen=True)
 class Replaced:
     """A layer became a form; `parts` are the names of the layers that now stand for it, in the order of their
-    application."""
+    application. `bias` [groups * out] took the place of the layer's, if there was a new one."""
 
     layer: str
     channels: int
     kernel: tuple[int, ...]
     form: Form
     parts: tuple[str, ...]
+    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Projected:
     """Layers that read one activation now read its projection `down` [1, rank, in]; `part` is the layer that
-    projects."""
+    projects. `biases` [out] took the place of those that layers had."""
 
     part: str
     down: np.ndarray
     ups: Mapping[str, np.ndarray]
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Removed:
-    """Channels of a group were removed; `keep` are those that stay, ascending."""
+    """Channels of a group were removed; `keep` are those that stay, ascending. `consumers` gives the weights
+    [out, kept in] and the bias, if a new one, of the layers that read them."""
 
     group: Group
     keep: np.ndarray
+    consumers: Mapping[str, tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Rewriter:
         name = layer.name
         count = len(form.weights)
         parts = (name,) if count == 1 else tuple(f"{name}.{k}" for k in range(count))
-        self._record(Replaced(name, layer.channels, layer.kernel, form, parts))
+        self._record(Replaced(name, layer.channels, layer.kernel, form, parts, bias))
 
     def project(
         self,
@@ -126,7 +130,7 @@ class Rewriter:
                 use.node.replace_input_with(0, projected)
                 self._replace_node(use.node, narrow, constants)
             self._drop(layer)
-        self._record(Projected(part, down[None], {n: up[None] for n, up in ups.items()}))
+        self._record(Projected(part, down[None], {n: up[None] for n, up in ups.items()}, biases))
 
     def remove(
         self, group: Group, keep: np.ndarray, consumers: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
@@ -136,7 +140,7 @@ class Rewriter:
         if not self._admits():
             return
         remove(self.model, group, keep, consumers)
-        self._record(Removed(group, keep))
+        self._record(Removed(group, keep, consumers))
 
     def clean(self) -> None:
         """The lossless clean-up of the whole graph; `model` may be another object afterwards."""

@@ -2,16 +2,19 @@
 
 from . import (  # noqa: F401  (each fills the table of rules)
     activation,
+    contraction,
     convolution,
     elementwise,
     indexing,
     linear,
     normalization,
+    norms,
     pooling,
     reduction,
     resampling,
     shaping,
     unary,
+    updates,
 )
 from .blocked import Blocked
 from .registry import VJPS

@@ -4,7 +4,9 @@ import math
 
 import onnx_ir
 
+from ..errors import UnsupportedOp
 from .context import Context
+from .dimensions import dims
 from .registry import Grads, vjp
 
 
@@ -23,10 +25,23 @@ def thresholded_relu(c: Context) -> Grads:
     return [c.mul(c.g, c.ones_where(c.op("Greater", c.x, c.real("alpha", 1.0))))]
 
 
+@vjp("Shrink")
+def shrink(c: Context) -> Grads:
+    return [c.mul(c.g, c.ones_where(c.op("Greater", c.op("Abs", c.x), c.real("lambd", 0.5))))]
+
+
 @vjp("PRelu")
 def prelu(c: Context) -> Grads:
+    if narrow(c):
+        raise UnsupportedOp("a slope for each channel that doesn't broadcast, so no VJP rule")
     slope = c.op("Where", negative(c), c.mul(c.g, c.input(1)), c.g)
     return [slope, c.unbroadcast(c.mul(c.g, c.x, c.ones_where(negative(c))), 1) if c.needs(1) else None]
+
+
+def narrow(c: Context) -> bool:
+    """True of slopes [k] of x [n, k, D...]: opset 6 had them so, and runtimes still take them."""
+    x, slopes = dims(c.x) or (), dims(c.input(1)) or ()
+    return len(x) > 2 and len(slopes) == 1 and isinstance(x[-1], int) and slopes[0] not in (1, x[-1])
 
 
 @vjp("Elu")
@@ -115,9 +130,20 @@ def gelu_tanh_slope(c: Context) -> onnx_ir.Value:
 
 @vjp("Softmax")
 def softmax(c: Context) -> Grads:
-    weighted = c.mul(c.g, c.y)
+    y = shares(c)
+    weighted = c.mul(c.g, y)
     total = c.op("ReduceSum", weighted, [c.integer("axis", -1)], keepdims=1)
-    return [c.op("Sub", weighted, c.mul(c.y, total))]
+    return [c.op("Sub", weighted, c.mul(y, total))]
+
+
+def shares(c: Context) -> onnx_ir.Value:
+    """y, with 0 for the NaN of rows that are masked all over, if a reader replaces those: its gradient of 0 times NaN
+    would spread.
+    """
+    readers = {use.node.op_type for use in c.y.uses()}
+    casts = [use.node for use in c.y.uses() if use.node.op_type == "Cast"]
+    readers.update(use.node.op_type for cast in casts for use in cast.outputs[0].uses())
+    return c.op("Where", c.op("IsNaN", c.y), 0.0, c.y) if readers & {"Where", "IsNaN"} else c.y
 
 
 @vjp("LogSoftmax")

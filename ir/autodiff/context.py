@@ -69,6 +69,10 @@ class Context:
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.as_int()
 
+    def optional_integer(self, name: str) -> int | None:
+        attribute = self.node.attributes.get(name)
+        return None if attribute is None else attribute.as_int()
+
     def integers(self, name: str) -> tuple[int, ...] | None:
         attribute = self.node.attributes.get(name)
         return None if attribute is None else tuple(attribute.as_ints())

@@ -4,11 +4,10 @@ roles of x and y, so its rule is the same with the two exchanged.
 
 import onnx_ir
 
-from ..errors import UnsupportedOp
 from .context import Context
 from .dimensions import dims, static
 from .registry import Grads, vjp
-from .windows import Windows, correlation, known_kernel, spread, windows
+from .windows import Padding, Windows, correlation, halves, known_kernel, padded, spread, windows
 
 
 @vjp("Conv")
@@ -26,7 +25,8 @@ def conv_transpose(c: Context) -> Grads:
     w = transposed_windows(c)
     dx = dw = None
     if c.needs(0):
-        dx = c.op("Conv", c.g, weight, strides=w.strides, dilations=w.dilations, pads=w.pads, group=group)
+        g = c.g if w.pads is not None else padded(c, c.g, w)
+        dx = c.op("Conv", g, weight, strides=w.strides, dilations=w.dilations, pads=w.pads, group=group)
     if c.needs(1):
         dw = correlation(c, c.g, c.x, w, group)
     return [dx, dw, bias(c, w)]
@@ -39,19 +39,24 @@ def bias(c: Context, w: Windows) -> onnx_ir.Value | None:
 def transposed_windows(c: Context) -> Windows:
     """The windows of the convolution whose adjoint the node is."""
     kernel = known_kernel(c, 1)
-    shape = c.integers("output_shape")
-    auto = c.text("auto_pad", "NOTSET")
+    shape, auto = c.integers("output_shape"), c.text("auto_pad", "NOTSET")
     if shape is None and auto in ("NOTSET", "VALID"):
         return windows(c, kernel, c.x, c.y)
-    x = static((dims(c.x) or (None,))[2:])
-    if not x:
-        raise UnsupportedOp("no VJP rule with automatic padding of unknown sizes")
     ones, zeros = (1,) * len(kernel), (0,) * len(kernel)
-    strides, dilations = c.integers("strides") or ones, c.integers("dilations") or ones
-    bare = Windows(kernel, strides, dilations, zeros, zeros)
-    added = c.integers("output_padding") or zeros
-    target = shape or tuple(n * s for n, s in zip(x, strides, strict=True))
-    sizes = zip(x, strides, added, bare.extents, target, strict=True)
-    total = [max(s * (n - 1) + a + e - t, 0) for n, s, a, e, t in sizes]
-    small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-    return Windows(kernel, strides, dilations, *((small, large) if auto == "SAME_UPPER" else (large, small)))
+    bare = Windows(kernel, c.integers("strides") or ones, c.integers("dilations") or ones, zeros, zeros)
+    small, large = halves(c, cut_away(c, bare, c.integers("output_padding") or zeros, shape))
+    begin, end = (small, large) if auto == "SAME_UPPER" else (large, small)
+    return Windows(kernel, bare.strides, bare.dilations, begin, end)
+
+
+def cut_away(c: Context, w: Windows, added: tuple[int, ...], shape: tuple[int, ...] | None) -> Padding:
+    """What is cut off on both sides: max((D - 1) stride + added + extent - target, 0), where the target is `shape` or
+    D stride, D the sizes of x.
+    """
+    if shape is None:
+        return tuple(max(a + e - s, 0) for a, e, s in zip(added, w.extents, w.strides, strict=True))
+    rest = [a + e - s - t for a, e, s, t in zip(added, w.extents, w.strides, shape[-len(added) :], strict=True)]
+    x = static((dims(c.x) or (None,))[2:])
+    if x:
+        return tuple(max(n * s + r, 0) for n, s, r in zip(x, w.strides, rest, strict=True))
+    return c.op("Max", c.op("Add", c.op("Mul", c.shape(c.x, 2), list(w.strides)), rest), [0])

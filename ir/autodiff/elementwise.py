@@ -40,6 +40,16 @@ def div(c: Context) -> Grads:
     ]
 
 
+@vjp("Mod")
+def mod(c: Context) -> Grads:
+    """y = a - b q with a whole number q."""
+    quotient = c.op("Div", c.op("Sub", c.y, c.x), c.input(1))
+    return [
+        c.unbroadcast(c.g, 0) if c.needs(0) else None,
+        c.unbroadcast(c.mul(c.g, quotient), 1) if c.needs(1) else None,
+    ]
+
+
 @vjp("Pow")
 def pow_(c: Context) -> Grads:
     return [

@@ -4,6 +4,7 @@ import onnx_ir
 
 from .context import Context
 from .registry import Grads, vjp
+from .scattering import copied
 
 
 @vjp("Gather")
@@ -40,33 +41,14 @@ def gather_elements(c: Context) -> Grads:
 
 @vjp("GatherND")
 def gather_nd(c: Context) -> Grads:
-    if c.integer("batch_dims", 0):
-        return [c.blocked("no VJP rule with batch_dims")]
+    if batch := c.integer("batch_dims", 0):
+        return [copied(c, c.input(1), batch_dims=batch)]
     return [c.op("ScatterND", c.zeros(c.x), c.input(1), c.g, reduction="add")]
 
 
-@vjp("ScatterND")
-def scatter_nd(c: Context) -> Grads:
-    """What was overwritten gets no gradient; with reduction add nothing was."""
-    reduction = c.text("reduction", "none")
-    if reduction not in ("none", "add"):
-        return [c.blocked(f"no VJP rule with reduction={reduction}")] * 3
-    updates = c.op("GatherND", c.g, c.input(1)) if c.needs(2) else None
-    if reduction == "add" or not c.needs(0):
-        return [c.g, None, updates]
-    return [c.op("ScatterND", c.g, c.input(1), c.zeros(c.input(2))), None, updates]
-
-
-@vjp("ScatterElements")
-def scatter_elements(c: Context) -> Grads:
-    """As for ScatterND."""
-    reduction, axis = c.text("reduction", "none"), c.integer("axis", 0)
-    if reduction not in ("none", "add"):
-        return [c.blocked(f"no VJP rule with reduction={reduction}")] * 3
-    updates = c.op("GatherElements", c.g, c.input(1), axis=axis) if c.needs(2) else None
-    if reduction == "add" or not c.needs(0):
-        return [c.g, None, updates]
-    return [c.op("ScatterElements", c.g, c.input(1), c.zeros(c.input(2)), axis=axis), None, updates]
+@vjp("Compress")
+def compress(c: Context) -> Grads:
+    return [copied(c, c.input(1), axis=c.optional_integer("axis"))]
 
 
 @vjp("TopK")

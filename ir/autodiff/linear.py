@@ -2,7 +2,6 @@
 
 import onnx_ir
 
-from ..errors import UnsupportedOp
 from .context import Context
 from .dimensions import dims
 from .registry import Grads, vjp
@@ -80,31 +79,3 @@ def gemm(c: Context) -> Grads:
 
 def scaled(c: Context, value: onnx_ir.Value, factor: float) -> onnx_ir.Value:
     return value if factor == 1 else c.mul(value, factor)
-
-
-@vjp("Einsum")
-def einsum(c: Context) -> Grads:
-    """Each operand's gradient is the Einsum of the others and g, repeated along letters that only it has."""
-    terms, result = parsed(c.text("equation", ""))
-    return [operand(c, terms, result, i) if c.needs(i) else None for i in range(len(terms))]
-
-
-def parsed(equation: str) -> tuple[list[str], str]:
-    terms, arrow, result = equation.replace(" ", "").partition("->")
-    if "." in equation or any(len(set(t)) < len(t) for t in (*terms.split(","), result)):
-        raise UnsupportedOp(f"no VJP rule with an ellipsis or a repeated letter in {equation!r}")
-    if not arrow:
-        result = "".join(sorted(x for x in set(terms) - {","} if terms.count(x) == 1))
-    return terms.split(","), result
-
-
-def operand(c: Context, terms: list[str], result: str, i: int) -> onnx_ir.Value:
-    others = [t for j, t in enumerate(terms) if j != i]
-    present = "".join(x for x in terms[i] if any(x in t for t in (*others, result)))
-    equation = ",".join([*others, result]) + "->" + present
-    values = [c.input(j) for j in range(len(terms)) if j != i]
-    gradient = c.op("Einsum", *values, c.g, equation=equation)
-    missing = [axis for axis, x in enumerate(terms[i]) if x not in present]
-    if not missing:
-        return gradient
-    return c.op("Expand", c.op("Unsqueeze", gradient, missing), c.shape(c.input(i)))

@@ -129,3 +129,22 @@ def group_normalization(c: Context) -> Grads:
 def grouped(c: Context, value: onnx_ir.Value, groups: int) -> onnx_ir.Value:
     """[n, groups * k, D...] as [n, groups, k * D]."""
     return c.op("Reshape", value, [0, groups, -1])
+
+
+@vjp("LRN")
+def lrn(c: Context) -> Grads:
+    """y = x s^-beta, s = bias + alpha / size times the sum of squares over the `size` channels around each."""
+    size, alpha, beta = c.integer("size", 1), c.real("alpha", 1e-4), c.real("beta", 0.75)
+    before = (size - 1) // 2
+    squares = over_channels(c, c.mul(c.x, c.x), size, before)
+    s = c.op("Add", c.mul(squares, alpha / size), c.real("bias", 1.0))
+    power = c.op("Pow", s, -beta)
+    others = over_channels(c, c.op("Div", c.mul(c.g, c.y), s), size, size - 1 - before)
+    return [c.op("Sub", c.mul(c.g, power), c.mul(c.x, others, 2 * alpha * beta / size))]
+
+
+def over_channels(c: Context, value: onnx_ir.Value, size: int, before: int) -> onnx_ir.Value:
+    """The sum over `size` channels, of which `before` are in front."""
+    planes = c.op("Reshape", value, c.op("Concat", [0, 1], c.shape(c.x, 1, 2), [-1], axis=0))
+    ones = c.op("Expand", 1.0, [1, 1, size, 1])
+    return c.reshaped(c.op("Conv", planes, ones, pads=[before, 0, size - 1 - before, 0]), c.x)

@@ -6,6 +6,7 @@ import onnx_ir
 
 from ..errors import UnsupportedOp
 from .context import Context
+from .norms import norm_share, power_slope
 from .reduction import element_ratio, shared_by_equals
 from .registry import Grads, vjp
 from .scattering import scattered
@@ -34,11 +35,33 @@ def indices(c: Context) -> onnx_ir.Value:
 @vjp("AveragePool")
 def average_pool(c: Context) -> Grads:
     """Every window's share goes to all of its positions: the adjoint of a convolution by ones, plane by plane."""
-    w = windows(c, known_kernel(c, 0), c.y, c.x)
-    ceil = c.integer("ceil_mode", 0) == 1
-    sizes = c.op("Shape", c.g, start=2) if ceil else c.shape(c.y, 2)  # inferred sizes are unreliable with ceil_mode
-    share = c.op("Div", c.op("Reshape", c.g, c.op("Concat", [-1, 1], sizes, axis=0)), window_counts(c, w, sizes, ceil))
-    return [c.reshaped(spread(c, share, ones(c, w), w, c.x, ceil=ceil), c.x)]
+    w, ceil = windows(c, known_kernel(c, 0), c.y, c.x), c.integer("ceil_mode", 0) == 1
+    sizes = window_sizes(c, ceil)
+    return [over_windows(c, c.op("Div", planes(c, c.g, sizes), window_counts(c, w, sizes, ceil)), w, ceil)]
+
+
+@vjp("LpPool")
+def lp_pool(c: Context) -> Grads:
+    """y = (sum |x|^p)^(1/p) over every window."""
+    w, ceil = windows(c, known_kernel(c, 0), c.y, c.x), c.integer("ceil_mode", 0) == 1
+    p = c.integer("p", 2)
+    share = planes(c, norm_share(c, p), window_sizes(c, ceil))
+    return [c.mul(over_windows(c, share, w, ceil), power_slope(c, c.x, p))]
+
+
+def window_sizes(c: Context, ceil: bool) -> onnx_ir.Value:
+    """The sizes T: those inferred are unreliable with ceil_mode."""
+    return c.op("Shape", c.g, start=2) if ceil else c.shape(c.y, 2)
+
+
+def planes(c: Context, value: onnx_ir.Value, sizes: onnx_ir.Value) -> onnx_ir.Value:
+    """[n, k, T...] as [n * k, 1, T...]."""
+    return c.op("Reshape", value, c.op("Concat", [-1, 1], sizes, axis=0))
+
+
+def over_windows(c: Context, share: onnx_ir.Value, w: Windows, ceil: bool) -> onnx_ir.Value:
+    """The sum, at every position of x, of the shares [n * k, 1, T...] of the windows that it is in."""
+    return c.reshaped(spread(c, share, ones(c, w), w, c.x, ceil=ceil), c.x)
 
 
 def ones(c: Context, w: Windows) -> onnx_ir.Value:
@@ -62,6 +85,12 @@ def window_counts(c: Context, w: Windows, sizes: onnx_ir.Value, ceil: bool) -> o
 @vjp("GlobalAveragePool")
 def global_average_pool(c: Context) -> Grads:
     return [c.op("Expand", c.op("Div", c.g, element_ratio(c)), c.shape(c.x))]
+
+
+@vjp("GlobalLpPool")
+def global_lp_pool(c: Context) -> Grads:
+    p = c.integer("p", 2)
+    return [c.mul(norm_share(c, p), power_slope(c, c.x, p))]
 
 
 @vjp("GlobalMaxPool")

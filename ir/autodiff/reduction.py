@@ -43,6 +43,31 @@ def reduce_sum_square(c: Context) -> Grads:
     return [c.mul(c.x, kept(c, c.mul(c.g, 2.0)))]
 
 
+@vjp("ReduceLogSum")
+def reduce_log_sum(c: Context) -> Grads:
+    return [expanded(c, kept(c, c.mul(c.g, c.op("Exp", c.op("Neg", c.y)))))]
+
+
+@vjp("ReduceProd")
+def reduce_prod(c: Context) -> Grads:
+    """g times the product of the other elements, which is 0 where one of those is 0."""
+    noop = c.integer("noop_with_empty_axes", 0) or None
+    zero = c.ones_where(c.op("Equal", c.x, 0.0))
+    safe = c.op("Add", c.x, zero)
+    product = c.op("ReduceProd", safe, c.optional(1), keepdims=1, noop_with_empty_axes=noop)
+    zeros = c.op("ReduceSum", zero, c.optional(1), keepdims=1, noop_with_empty_axes=noop)
+    return [c.mul(kept(c, c.g), product_of_others(c, product, safe, zeros, zero))]
+
+
+def product_of_others(
+    c: Context, product: onnx_ir.Value, own: onnx_ir.Value, zeros: onnx_ir.Value, zero: onnx_ir.Value
+) -> onnx_ir.Value:
+    """A product without one factor: `product` of all factors and the factor `own`, both with 1 for a 0; how many
+    `zeros` there are among all, and whether (1 or 0) the factor is a `zero`.
+    """
+    return c.mul(c.op("Div", product, own), c.ones_where(c.op("Equal", zeros, zero)))
+
+
 @vjp("ReduceLogSumExp")
 def reduce_log_sum_exp(c: Context) -> Grads:
     return [c.mul(c.op("Exp", c.op("Sub", c.x, kept(c, c.y))), kept(c, c.g))]

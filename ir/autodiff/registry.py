@@ -16,8 +16,8 @@ VJPS: dict[str, Rule] = {}
 ZERO_GRADIENT = frozenset(
     {
         "ArgMax", "ArgMin", "Bernoulli", "Ceil", "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater",
-        "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonMaxSuppression", "NonZero", "Not",
-        "RandomNormalLike", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "StringNormalizer",
+        "GreaterOrEqual", "Hardmax", "IsInf", "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonMaxSuppression",
+        "NonZero", "Not", "RandomNormalLike", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "StringNormalizer",
     }
 )  # fmt: skip
 

@@ -45,7 +45,7 @@ def gradients(
 
 
 def standard_opset(model: onnx_ir.Model) -> int:
-    opset = model.graph.opset_imports.get("", 0)
+    opset = model.graph.opset_imports.setdefault("", 18)  # a model of other domains alone names none
     if opset < 18:
         raise GraphError(f"gradients need opset 18 or newer, the model has {opset}; normalize it first")
     return opset
@@ -55,11 +55,15 @@ def dependents(nodes: Iterable[onnx_ir.Node], sources: Iterable[onnx_ir.Value]) 
     """The sources and every value that varies smoothly with one of them."""
     found = set(sources)
     for node in nodes:
-        if node.domain == "" and node.op_type in ZERO_GRADIENT:
+        if is_constant_almost_everywhere(node):
             continue
         if not found.isdisjoint(read(node)):
             found.update(v for v in node.outputs if may_be_floating(v))
     return frozenset(v for v in found if may_be_floating(v))
+
+
+def is_constant_almost_everywhere(node: onnx_ir.Node) -> bool:
+    return node.domain == "" and node.op_type in ZERO_GRADIENT
 
 
 def may_be_floating(value: onnx_ir.Value) -> bool:
@@ -95,7 +99,7 @@ class Reverse:
     blocked: dict[onnx_ir.Value, Blocked] = field(default_factory=dict)
 
     def visit(self, node: onnx_ir.Node) -> None:
-        if self.active.isdisjoint(read(node)):
+        if is_constant_almost_everywhere(node) or self.active.isdisjoint(read(node)):
             return
         reason = next((self.blocked[v] for v in node.outputs if v in self.blocked), None)
         if reason is None and not any(v in self.terms for v in node.outputs):

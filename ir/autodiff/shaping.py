@@ -88,9 +88,16 @@ def trilu(c: Context) -> Grads:
     return [c.op("Trilu", c.g, c.optional(1), upper=c.integer("upper", 1))]
 
 
+@vjp("ReverseSequence")
+def reverse_sequence(c: Context) -> Grads:
+    """Reversing undoes itself."""
+    axes = {"batch_axis": c.integer("batch_axis", 1), "time_axis": c.integer("time_axis", 0)}
+    return [c.op("ReverseSequence", c.g, c.input(1), **axes)]
+
+
 @vjp("SpaceToDepth")
 def space_to_depth(c: Context) -> Grads:
-    return [c.op("DepthToSpace", c.g, blocksize=c.integer("blocksize", 1))]
+    return [c.op("DepthToSpace", c.g, blocksize=c.integer("blocksize", 1), mode=c.text("mode", "DCR"))]
 
 
 @vjp("DepthToSpace")

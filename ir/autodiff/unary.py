@@ -61,6 +61,31 @@ def atan(c: Context) -> Grads:
     return [c.op("Div", c.g, c.op("Add", c.mul(c.x, c.x), 1.0))]
 
 
+@vjp("Asin")
+def asin(c: Context) -> Grads:
+    return [c.op("Div", c.g, c.op("Sqrt", c.op("Sub", 1.0, c.mul(c.x, c.x))))]
+
+
+@vjp("Acos")
+def acos(c: Context) -> Grads:
+    return [c.op("Neg", c.op("Div", c.g, c.op("Sqrt", c.op("Sub", 1.0, c.mul(c.x, c.x)))))]
+
+
+@vjp("Asinh")
+def asinh(c: Context) -> Grads:
+    return [c.op("Div", c.g, c.op("Sqrt", c.op("Add", c.mul(c.x, c.x), 1.0)))]
+
+
+@vjp("Acosh")
+def acosh(c: Context) -> Grads:
+    return [c.op("Div", c.g, c.op("Sqrt", c.op("Sub", c.mul(c.x, c.x), 1.0)))]
+
+
+@vjp("Atanh")
+def atanh(c: Context) -> Grads:
+    return [c.op("Div", c.g, c.op("Sub", 1.0, c.mul(c.x, c.x)))]
+
+
 @vjp("Sinh")
 def sinh(c: Context) -> Grads:
     return [c.mul(c.g, c.op("Cosh", c.x))]

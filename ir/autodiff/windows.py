@@ -170,12 +170,17 @@ def correlation(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windo
     """
     pads = w.pads
     if pads is None:
-        wide = c.op("Pad", wide, c.op("Concat", w.begin, w.end, axis=0), 0.0, w.axes)
+        wide = padded(c, wide, w)
     swap = [1, 0, *w.axes]
     images, taps = by_group(c, wide, group), c.op("Transpose", narrow, perm=swap)
     full = c.op("Conv", images, taps, strides=w.dilations, dilations=w.strides, pads=pads, group=group)
     cut = c.op("Slice", full, [0] * len(w.kernel), list(w.kernel), w.axes) if prod(w.strides) > 1 else full
     return c.op("Transpose", cut, perm=swap)
+
+
+def padded(c: Context, wide: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
+    """`wide` [n, k, D...] with the windows' padding as zeros."""
+    return c.op("Pad", wide, c.op("Concat", w.begin, w.end, axis=0), 0.0, w.axes)
 
 
 def by_group(c: Context, wide: onnx_ir.Value, group: int) -> onnx_ir.Value:

@@ -5,11 +5,15 @@ import onnx.version_converter
 import onnx_ir
 
 from ..errors import UnsupportedOp
+from .hiding import hidden, unhidden
 from .skeleton import skeleton
 from .weights import nodes
 
 MISCONVERTED_BEFORE = {"Scan": 9, "Hardmax": 13}
 """A Scan lost its batch axis then, and a Hardmax no longer flattens; onnx 1.23 converts neither, and says nothing."""
+
+SINCE = {"LayerNormalization": 17, "SimplifiedLayerNormalization": 1 << 30}
+"""ONNX Runtime writes these into models of an older opset as well, where onnx's converter doesn't know them."""
 
 RESIZE_MODES_SINCE = 11
 
@@ -20,8 +24,10 @@ def convert(model: onnx_ir.Model, opset: int) -> onnx_ir.Model:
     Raises UnsupportedOp for what onnx's converter gets wrong and can't be put right here, and what that raises.
     """
     _refuse(model)
-    proto = onnx.version_converter.convert_version(skeleton(model), opset)
-    result = onnx_ir.from_proto(proto)
+    early = [n for n in nodes(model) if not n.domain and model.opset_imports[""] < SINCE.get(n.op_type, 0)]
+    with hidden(model, early):
+        proto = onnx.version_converter.convert_version(skeleton(model), opset)
+    result = unhidden(onnx_ir.from_proto(proto))
     if model.opset_imports[""] < RESIZE_MODES_SINCE:
         _state_resize_modes(result)
     _put_back_weights(result.graph, model.graph)

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import onnx_ir
 
+from .weights import nodes
+
 DOMAIN = "kronnx.hidden"
 
 
@@ -21,3 +23,12 @@ def hidden(model: onnx_ir.Model, some: Iterable[onnx_ir.Node]) -> Iterator[None]
         for node, (domain, mask) in domains.items():
             node.domain = domain
             model.opset_imports.pop(mask, None)
+
+
+def unhidden(model: onnx_ir.Model) -> onnx_ir.Model:
+    """`model`, which a tool made of one with hidden nodes, with those in the standard domain again."""
+    for node in nodes(model):
+        if node.domain.startswith(f"{DOMAIN}."):
+            model.opset_imports.pop(node.domain, None)
+            node.domain = ""
+    return model

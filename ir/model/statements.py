@@ -80,4 +80,4 @@ def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:
 
 def is_placeholder(dim: int | onnx_ir.SymbolicDim) -> bool:
     """True of a symbol that says no more than that the size is not known."""
-    return isinstance(dim, onnx_ir.SymbolicDim) and (dim.value or "?").strip().lower() in PLACEHOLDERS
+    return not isinstance(dim, int) and (dim.value or "?").strip().lower() in PLACEHOLDERS

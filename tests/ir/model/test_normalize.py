@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from kronnx.ir.model import load, normalize, normalize_with_notes, save, signature
 from kronnx.ir.model.cleaning import clean
+from kronnx.runtime.sessions import Session
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -291,6 +292,7 @@ def test_the_shape_of_a_pool_in_ceil_mode_is_that_of_the_runtime(op, opset):
 PROGRAM = """
 import sys
 from kronnx.ir.model.cleaning import clean
+from kronnx.runtime.sessions import Session
 from kronnx.ir.model import load, normalize, save
 model = normalize(load(sys.argv[1]))
 save(model, sys.argv[2])
@@ -324,3 +326,17 @@ def test_clean_and_normalize_take_what_load_gives(mlp_path, tmp_path):
     model = load(mlp_path)
     save(clean(normalize(model)), tmp_path / "o.onnx")
     assert signature(load(tmp_path / "o.onnx")) == signature(model)
+
+
+def test_a_layer_normalization_that_the_runtime_wrote_into_an_older_opset_is_kept():
+    text = """<ir_version: 7, opset_import: ["" : 12]> net (float[3,4] x, float[4] s, float[4] b) => (float[3,4] z)
+        { y = LayerNormalization<axis=-1>(x, s, b) z = Softmax<axis=1>(y) }"""
+    model = onnx_ir.from_proto(onnx.parser.parse_model(text))
+    found, notes = normalize_with_notes(model)
+    assert notes == ()
+    assert found.opset_imports == {"": 18}
+    assert next(iter(found.graph)).op_type == "LayerNormalization"
+    random = np.random.default_rng(0)
+    feed = {n: random.normal(size=s).astype(np.float32) for n, s in (("x", (3, 4)), ("s", 4), ("b", 4))}
+    before, after = (Session(m).run(feed)["z"] for m in (model, found))
+    np.testing.assert_allclose(after, before, rtol=1e-6)
