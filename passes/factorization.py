@@ -73,7 +73,8 @@ class Factorizer:
 
     def __init__(self, layer: Layer, moments: Moments, centered: bool):
         self.layer = layer
-        self.weight = layer.matrix()
+        self.moments = moments
+        self.weight = moments.compressed(layer.matrix())
         self.gradient = moments.gradient
         self.inner = moments.centered_input() if centered else moments.input
         second = moments.outputs(self.weight, centered)
@@ -89,7 +90,7 @@ class Factorizer:
     def low_rank(self, rank: int) -> Form:
         down = np.stack([s.down[:rank] for s in self.spectra])
         up = np.stack([s.up[:, :rank] for s in self.spectra])
-        return Form(low_rank(self.layer, rank), (down, up))
+        return Form(low_rank(self.layer, rank), (down, self.moments.expanded(up)))
 
     @property
     def has_kernel_forms(self) -> bool:

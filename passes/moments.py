@@ -1,6 +1,6 @@
 """Curvature of layers as matrices: second moments of inputs, outputs and gradients, and how rewrites change them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -15,10 +15,15 @@ ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand input
 @dataclass(frozen=True)
 class Want:
     """A layer, by name, and whether the second moment of its inputs is needed; without it, that of its outputs is
-    given."""
+    given.
+
+    `rows` says that the gradients of single outputs are needed; without it those of a layer of very many outputs are
+    given along a basis.
+    """
 
     layer: str
     inputs: bool
+    rows: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class Moments:
     `gradient` G [groups, out, out] is scaled so that 1/2 tr(G D A D^T) predicts nats per sample for a change D of the
     weight. `measured` is False where no gradient could be had and G is the identity over the mean square of the
     outputs.
+
+    Where `basis` Q [out, k] is given, orthonormal columns that span those of W, `gradient` [1, k, k] is that of Q^T
+    g: all that changes within the span of W need (`compressed`), and no product of very many outputs.
     """
 
     gradient: np.ndarray
@@ -38,6 +46,20 @@ class Moments:
     output: np.ndarray | None = None
     output_mean: np.ndarray | None = None
     measured: bool = True
+    basis: np.ndarray | None = None
+
+    def compressed(self, weight: np.ndarray) -> np.ndarray:
+        """Q^T W [groups, k, ...] for W [groups, out, ...], what `gradient` is the metric of."""
+        return weight if self.basis is None else np.tensordot(self.basis.T, weight[0], axes=1)[None]
+
+    def expanded(self, weight: np.ndarray) -> np.ndarray:
+        """Q W [groups, out, ...] for W [groups, k, ...]."""
+        return weight if self.basis is None else np.tensordot(self.basis, weight[0], axes=1)[None]
+
+    def kept(self, keep: Callable[[np.ndarray], np.ndarray]) -> "Moments":
+        """The same with every matrix where `keep` puts it."""
+        matrices = {name: getattr(self, name) for name in ("gradient", "input", "output")}
+        return replace(self, **{name: keep(matrix) for name, matrix in matrices.items() if matrix is not None})
 
     def centered_input(self) -> np.ndarray | None:
         """The covariance of the inputs: what a change costs when the bias takes up the mean of it.
@@ -87,10 +109,12 @@ def _replaced(moments: dict[str, Moments], rewrite: Replaced) -> None:
     structure = rewrite.form.structure
     if whole is None or not isinstance(structure, Chain):
         return
-    gradients = _gradients(structure, rewrite.form.weights, whole.gradient)
+    *inner, last = rewrite.form.weights
+    gradients = _gradients(structure, (*inner, whole.compressed(last)), whole.gradient)
     maps = _input_maps(structure, rewrite)
     for part, gradient, inputs in zip(rewrite.parts, gradients, maps, strict=True):
         moments[part] = _mapped(whole, inputs, gradient)
+    moments[rewrite.parts[-1]] = replace(moments[rewrite.parts[-1]], basis=whole.basis)
 
 
 def _mapped(whole: Moments, inputs: np.ndarray, gradient: np.ndarray) -> Moments:
@@ -145,10 +169,12 @@ def _projected(moments: dict[str, Moments], rewrite: Projected) -> None:
         return
     first = known[0][0]
     assert first is not None
-    gradient = sum(up.transpose(0, 2, 1) @ m.gradient @ up for m, up in known if m is not None)
-    moments[rewrite.part] = replace(first, gradient=np.asarray(gradient))
+    narrow = [(m.gradient, m.compressed(up)) for m, up in known if m is not None]
+    gradient = sum(up.transpose(0, 2, 1) @ g @ up for g, up in narrow)
+    moments[rewrite.part] = replace(first, gradient=np.asarray(gradient), basis=None)
     for name in rewrite.ups:
-        moments[name] = _mapped(moments[name], rewrite.down, moments[name].gradient)
+        whole = moments[name]
+        moments[name] = replace(_mapped(whole, rewrite.down, whole.gradient), basis=whole.basis)
 
 
 def _removed(moments: dict[str, Moments], rewrite: Removed) -> None:
@@ -159,7 +185,9 @@ def _removed(moments: dict[str, Moments], rewrite: Removed) -> None:
         moments.pop(carrier.layer, None)
     for producer in group.producers:
         whole = moments.get(producer.layer)
-        if whole is not None:
+        if whole is not None and whole.basis is not None:
+            del moments[producer.layer]  # the basis doesn't say what single outputs did
+        elif whole is not None:
             rows = np.delete(np.arange(whole.gradient.shape[1]), producer.rows[gone].ravel())
             moments[producer.layer] = _without_outputs(whole, rows)
     for consumer in group.consumers:
@@ -178,6 +206,6 @@ def _without_outputs(whole: Moments, rows: np.ndarray) -> Moments:
 
 def _without_inputs(whole: Moments, gone: np.ndarray) -> Moments:
     if whole.input is None or whole.mean is None:
-        return Moments(whole.gradient, measured=whole.measured)
+        return Moments(whole.gradient, measured=whole.measured, basis=whole.basis)
     inner = np.delete(np.delete(whole.input, gone, axis=1), gone, axis=2)
     return replace(whole, input=inner, mean=np.delete(whole.mean, gone, axis=1))

@@ -165,11 +165,12 @@ def _wants(stage: Pass, rewriter: Rewriter) -> tuple[Want, ...]:
 
 
 def merged(wants: Iterable[Want]) -> tuple[Want, ...]:
-    """One want for each layer, with the inputs if any asks for them."""
-    inputs: dict[str, bool] = {}
+    """One want for each layer, with the inputs and the rows if any asks for them."""
+    found: dict[str, Want] = {}
     for want in wants:
-        inputs[want.layer] = inputs.get(want.layer, False) or want.inputs
-    return tuple(Want(layer, wanted) for layer, wanted in inputs.items())
+        other = found.get(want.layer, want)
+        found[want.layer] = Want(want.layer, want.inputs or other.inputs, want.rows or other.rows)
+    return tuple(found.values())
 
 
 def concrete_shapes(model: onnx_ir.Model, feed: Feed, execute: Execute) -> dict[str, tuple[int, ...]]:

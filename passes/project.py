@@ -39,7 +39,7 @@ class Project(Pass):
             raise UsageError(f"project{{rank={self.rank}}}: a share in (0, 1] or a whole number is needed")
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:
-        return [Want(layer.name, True) for readers in self._sites(analyses).values() for layer in readers]
+        return [Want(layer.name, True, rows=False) for readers in self._sites(analyses).values() for layer in readers]
 
     def propose(self, context: Context) -> Proposal:
         candidates: list[Candidate] = []
@@ -58,13 +58,9 @@ class Project(Pass):
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
         readers = tuple(rewriter.analyses.layers.found[name] for name in sorted(candidate.touches))
         cut, rank = _stacked(readers, context), candidate.choice
-        ups = dict(
-            zip(
-                (x.name for x in readers),
-                np.split(cut.up[:, :rank], np.cumsum([x.out for x in readers])[:-1]),
-                strict=True,
-            )
-        )
+        moments = [context.moments[x.name] for x in readers]
+        stacked = np.split(cut.up[:, :rank], np.cumsum([m.gradient.shape[-1] for m in moments])[:-1])
+        ups = {x.name: m.expanded(up[None])[0] for x, m, up in zip(readers, moments, stacked, strict=True)}
         down = cut.down[:rank]
         biases = {}
         for layer in readers:
@@ -111,6 +107,6 @@ def _stacked(readers: tuple[Layer, ...], context: Context) -> Spectrum:
     centered = all(x.absorbs for x in readers)
     inner = moments[0].centered_input() if centered else moments[0].input
     assert inner is not None
-    weight = np.concatenate([x.matrix()[0] for x in readers])
+    weight = np.concatenate([m.compressed(x.matrix())[0] for x, m in zip(readers, moments, strict=True)])
     gradient = np.asarray(block_diag(*(m.gradient[0] for m in moments)))
     return spectrum(weight, gradient, inner[0], None)

@@ -68,10 +68,11 @@ class Prune(Pass):
             raise UsageError(f"prune{{block={self.block}}}: inputs x outputs are needed, for instance block=16x512")
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:
-        readers = [c.layer for group in self._groups(analyses) for c in group.consumers]
+        readers = dict.fromkeys(c.layer for group in self._groups(analyses) for c in group.consumers)
         striped = [layer.name for layer in self._striped(analyses)]
         known = analyses.layers.found
-        return [Want(name, True) for name in dict.fromkeys((*readers, *striped)) if known[name].inputs <= LARGEST_INPUT]
+        wants = [*(Want(name, True, rows=False) for name in readers), *(Want(name, True) for name in striped)]
+        return [want for want in wants if known[want.layer].inputs <= LARGEST_INPUT]
 
     def propose(self, context: Context) -> Proposal:
         candidates: list[Candidate] = []
@@ -112,7 +113,9 @@ class Prune(Pass):
             return products
         grouped = {p.layer for g in analyses.groups.found.values() for p in (*g.producers, *g.consumers)}
         return [
-            x for x in products if x.name not in grouped and min(x.inputs, x.out) >= LARGE and self._cut(x) is not None
+            x
+            for x in products
+            if x.name not in grouped and LARGE <= x.out <= LARGEST_INPUT and x.inputs >= LARGE and self._cut(x)
         ]
 
     def _cut(self, layer: Layer) -> tuple[int, int] | None:
@@ -178,6 +181,8 @@ class Prune(Pass):
         reason = _unmeasured([layer.name], context)
         if reason is not None:
             return reason
+        if context.moments[layer.name].basis is not None:
+            return "too-large", f"{layer.out} outputs are too many to be judged one by one"
         shares = KEPT_BLOCKS if self.sparsity is None else (1 - self.sparsity,)
         options = context.remembered(
             ("stripes", layer.name, cut, shares),
@@ -237,7 +242,8 @@ def _inner(layer: Layer, moments: Moments) -> np.ndarray:
 def _readers(group: Group, context: Context) -> Iterator[Reader]:
     for consumer in group.consumers:
         layer, moments = context.analyses.layers.found[consumer.layer], context.moments[consumer.layer]
-        yield Reader(layer.matrix()[0], _inner(layer, moments), moments.gradient[0], consumer.columns)
+        weight = moments.compressed(layer.matrix())[0]
+        yield Reader(weight, _inner(layer, moments), moments.gradient[0], consumer.columns)
 
 
 def _stripes(layer: Layer, moments: Moments, count: int, width: int) -> Stripes:

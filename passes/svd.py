@@ -58,7 +58,7 @@ class Svd(Pass):
         return self.rank is not None or self.energy is not None
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:
-        return [Want(x.name, _reads_inputs(x)) for x in self._layers(analyses) if _excluded(x) is None]
+        return [Want(x.name, _reads_inputs(x), rows=False) for x in self._layers(analyses) if _excluded(x) is None]
 
     def propose(self, context: Context) -> Proposal:
         candidates: list[Candidate] = []

@@ -64,7 +64,7 @@ def _explained(message: str, model: Source) -> str:
 
 def _first_node(domain: str, op: str, model: Source) -> str:
     try:
-        graph = (model if isinstance(model, onnx_ir.Model) else onnx_ir.load(model)).graph
+        graph = (onnx_ir.load(model) if isinstance(model, str | os.PathLike) else model).graph
     except Exception:  # only the node's name is lost; the message is already one about a broken model
         return ""
     nodes = (n for n in graph.all_nodes() if (n.domain, n.op_type) == (domain, op))

@@ -36,8 +36,10 @@ class Session:
     """A model loaded into ONNX Runtime.
 
     `outputs` names the values to compute, all of the model's outputs by default. `optimize=False` turns the
-    runtime's own graph optimizations off. Operators that the GPU lacks run on the CPU; a session that gets no
-    GPU at all is an InputError, as is every model that ONNX Runtime doesn't accept.
+    runtime's own graph optimizations off. `arena=False` gives memory back as soon as a value isn't needed any more,
+    which takes a little more time and much less memory than to keep it for the next run. Operators that the GPU lacks
+    run on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't
+    accept.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Session:
         target: Target | None = None,
         outputs: Sequence[str] | None = None,
         optimize: bool = True,
+        arena: bool = True,
     ) -> None:
         self.target = target or Target()
         self._folder = tempfile.TemporaryDirectory(prefix="kronnx-") if _is_large(model) else None
         self._runtime = onnxruntime()
-        self._session = _session(self._runtime, model, self.target, optimize, self._folder)
+        options = _options(self._runtime, self.target, optimize, arena)
+        self._session = _session(self._runtime, model, self.target, options, self._folder)
         self._check_provider()
         self.input_shapes: dict[str, tuple[int | str | None, ...]] = {
             v.name: tuple(v.shape) for v in self._session.get_inputs()
@@ -124,12 +128,11 @@ def _session(
     runtime: types.ModuleType,
     model: Source,
     target: Target,
-    optimize: bool,
+    options: Any,
     folder: tempfile.TemporaryDirectory[str] | None,
 ) -> Any:
     providers = _providers(runtime, target)
     source = _source(model, folder)
-    options = _options(runtime, target, optimize)
     with loading(runtime, model):  # enable_fallback=0: no second try on the CPU with a print
         return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
 
@@ -146,10 +149,11 @@ def _providers(runtime: types.ModuleType, target: Target) -> list[str]:
     return list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
 
 
-def _options(runtime: types.ModuleType, target: Target, optimize: bool) -> Any:
+def _options(runtime: types.ModuleType, target: Target, optimize: bool, arena: bool) -> Any:
     levels = runtime.GraphOptimizationLevel
     options = runtime.SessionOptions()
     options.intra_op_num_threads = target.threads
+    options.enable_cpu_mem_arena = arena
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # what 3 would print is raised as well

@@ -28,13 +28,13 @@ READERS = """(float[N,6] x) => (float[N,3] y, float[N,4] z, float[N,2] q)
 @pytest.fixture(autouse=True)
 def _unshrunken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shrinkage and a rewrite don't commute; equality holds without it."""
-    monkeypatch.setattr("kronnx.passes.curvature.shrunken", lambda matrix, samples: matrix)
-    monkeypatch.setattr("kronnx.passes.statistics.PROBES", 256)
+    monkeypatch.setattr("kronnx.passes.curvature.factors.shrunken", lambda matrix, samples, prior=None: matrix)
 
 
 def taken(model: onnx_ir.Model, feed: Feed, draws: int = 4) -> dict[str, Moments]:
     wants = [Want(name, True) for name in find_layers(model).found]
-    return dict(measure(model, wants, find_heads(model), [feed], networks.execute, Curvature(draws)).moments)
+    settings = Curvature(draws, probes=256)
+    return dict(measure(model, wants, find_heads(model), [feed], networks.execute, settings).moments)
 
 
 def positive(moments: Moments) -> Moments:

@@ -43,7 +43,7 @@ def test_readers_of_one_activation_are_one_site(attention: onnx_ir.Model, contex
     assert {c.site for c in found.candidates} == {SITE}
     assert {c.touches for c in found.candidates} == {frozenset(NAMES)}
     assert (found.remarks, found.fixed) == ((), False)
-    assert list(Project().wants(Analyses(attention))) == [Want(name, True) for name in NAMES]
+    assert list(Project().wants(Analyses(attention))) == [Want(name, True, rows=False) for name in NAMES]
 
 
 def test_the_text_of_a_projected_graph(assert_text: Callable) -> None:

@@ -181,8 +181,8 @@ def test_the_pattern_chooses_the_layers() -> None:
 
 def test_inputs_are_asked_for_where_they_are_the_smaller_side_or_a_kernel_needs_them() -> None:
     wants = {text: list(Svd().wants(Analyses(networks.build(text)))) for text in (MLP, PICTURE)}
-    assert wants[MLP] == [Want("Gemm_0", True), Want("MatMul_0", False), Want("MatMul_1", False)]
-    assert wants[PICTURE] == [Want("Conv_0", True), Want("Conv_2", False), Want("MatMul_0", False)]
+    assert wants[MLP] == [Want("Gemm_0", True, False), Want("MatMul_0", False, False), Want("MatMul_1", False, False)]
+    assert wants[PICTURE] == [Want("Conv_0", True, False), Want("Conv_2", False, False), Want("MatMul_0", False, False)]
 
 
 def test_a_plan_is_the_same_twice_and_changes_nothing() -> None:

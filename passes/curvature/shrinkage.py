@@ -7,9 +7,12 @@ FLOOR = 1e-7
 SMALLEST = 1e-30
 
 
-def shrunken(matrix: np.ndarray, samples: float) -> np.ndarray:
-    """(1 - rho) S + rho tr(S)/d I for each S of `matrix` [groups, d, d], with the oracle approximating rho for
-    `samples` draws (OAS; Chen, Wiesel, Eldar and Hero, 2010, eq. 23), and at least FLOOR."""
+def shrunken(matrix: np.ndarray, samples: float, prior: np.ndarray | None = None) -> np.ndarray:
+    """(1 - rho) S + rho P for each S of `matrix` [groups, d, d], with the oracle approximating rho for `samples` draws
+    (OAS; Chen, Wiesel, Eldar and Hero, 2010, eq. 23), and at least FLOOR.
+
+    P is I, or `prior` [groups, d, d] for what is expected of S up to its scale, with the trace of S.
+    """
     symmetric = (matrix + matrix.transpose(0, 2, 1)) / 2
     width = matrix.shape[-1]
     mean = np.trace(symmetric, axis1=1, axis2=2) / width
@@ -20,7 +23,16 @@ def shrunken(matrix: np.ndarray, samples: float) -> np.ndarray:
     rho = np.divide(numerator, denominator, out=np.ones_like(mean), where=denominator > numerator)
     rho = np.clip(rho, FLOOR, 1.0)[:, None, None]
     smallest = np.where(mean > 0, mean, SMALLEST)[:, None, None]
-    return _definite((1 - rho) * symmetric + rho * smallest * np.eye(width))
+    return _definite((1 - rho) * symmetric + rho * smallest * _unit(width, prior))
+
+
+def _unit(width: int, prior: np.ndarray | None) -> np.ndarray:
+    """The prior with the trace of I, a little of it I itself."""
+    eye = np.eye(width)
+    if prior is None:
+        return eye
+    trace = np.trace(prior, axis1=1, axis2=2)[:, None, None] / width
+    return np.where(trace > 0, (1 - FLOOR) * prior / np.where(trace > 0, trace, 1.0) + FLOOR * eye, eye)
 
 
 def _definite(matrix: np.ndarray) -> np.ndarray:

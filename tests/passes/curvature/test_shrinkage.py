@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kronnx.passes.shrinkage import FLOOR, shrunken
+from kronnx.passes.curvature.shrinkage import FLOOR, shrunken
 
 
 def drawn(samples: int, width: int, seed: int, groups: int = 1) -> np.ndarray:

@@ -1,0 +1,279 @@
+"""Measuring: a model and feeds in, the factors of its layers out.
+
+The metric is the true Fisher information of the model's own outputs, so no labels are needed. Sources: Martens and
+Grosse, 2015 (K-FAC); Grosse and Martens, 2016 (convolutions); Eschenhagen et al., 2023 (shared weights).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir
+
+from ...ir.errors import InputError
+from ...ir.heads import Head
+from ...ir.layers import Layer
+from ...ir.remarks import ANALYSIS, Remark
+from ..moments import Moments, Want
+from .backward import Bench
+from .factors import Factors, Inner, Outer, assembled_inner, assembled_outer, factors_of, moments_of
+from .graph import Graph, Task, statistics_graph
+from .records import Records
+from .seeds import unit
+from .settings import Curvature, Execute, Feed
+from .sharing import choose_sharing
+from .shelf import Shelf, allowance
+from .store import Store
+from .sums import Arrays, accumulate
+from .work import measurable
+
+WIDEST = 4096  # outputs whose gradients are taken one by one; more of them along the columns of the weight
+SAVE_EVERY = 30.0  # seconds between two notes of how far a run has come
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Factors by layer, the layers, and a remark for each one whose gradient could not be had."""
+
+    factors: Mapping[str, Factors]
+    layers: Mapping[str, Layer]
+    remarks: tuple[Remark, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Moments by layer, and a remark for each layer whose gradient could not be had."""
+
+    moments: Mapping[str, Moments]
+    remarks: tuple[Remark, ...]
+
+
+def measure(
+    model: onnx_ir.Model,
+    wants: Sequence[Want],
+    heads: Sequence[Head],
+    feeds: Sequence[Feed],
+    execute: Execute,
+    settings: Curvature,
+    *,
+    advance: Callable[[], None] = lambda: None,
+    memory_limit: int | None = None,
+    store: Store | None = None,
+) -> Measured:
+    """`measure_factors`, and the moments made of the factors: shrunken, scaled to the exact trace, positive definite.
+
+    Layers behind operators without a derivative get the input-only metric: G is the identity over the mean square of
+    the layer's outputs.
+    """
+    found = measure_factors(
+        model, wants, heads, feeds, execute, settings, advance=advance, memory_limit=memory_limit, store=store
+    )
+    shelf = Shelf(allowance(memory_limit) / 2)
+    moments = {name: moments_of(found.layers[name], one).kept(shelf.keep) for name, one in found.factors.items()}
+    return Measured(moments, found.remarks)
+
+
+def measure_factors(
+    model: onnx_ir.Model,
+    wants: Sequence[Want],
+    heads: Sequence[Head],
+    feeds: Sequence[Feed],
+    execute: Execute,
+    settings: Curvature,
+    *,
+    advance: Callable[[], None] = lambda: None,
+    memory_limit: int | None = None,
+    store: Store | None = None,
+) -> Statistics:
+    """The factors that `wants` ask for, over `feeds` (each a batch, samples on the first axis).
+
+    `execute` turns a model into a function that runs it; `advance` is called as often as there are feeds. Layers are
+    measured in groups, so that their factors stay within a half of `memory_limit` bytes (a share of what is free, if
+    not given); what is too large for that is kept in temporary files. What `store` holds of the same model and data
+    is not measured again, and a run that was interrupted goes on where the store was last told of it.
+    """
+    bench = Bench.surveyed(model, heads, feeds, execute, settings)
+    layers = measurable(bench.model)
+    records = Records(store, bench.model, heads, feeds, settings)
+    run = _Run(layers, bench, records, allowance(memory_limit) / 2)
+    run.prepare([want for want in wants if want.layer in layers])
+    run.measure(advance)
+    return run.statistics()
+
+
+@dataclass
+class _Run:
+    layers: Mapping[str, Layer]
+    bench: Bench
+    records: Records
+    allowed: float
+    tasks: dict[str, Task] = field(default_factory=dict)
+    inner: dict[str, Inner] = field(default_factory=dict)
+    outer: dict[str, Outer | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.shelf = Shelf(self.allowed)
+
+    def prepare(self, wants: Sequence[Want]) -> None:
+        """Makes a task of every want, and looks up what is known of it already."""
+        known = {want.layer: self.records.inner(want.layer, want.inputs) for want in wants}
+        open_ = [want.layer for want in wants if known[want.layer] is None]
+        sharing = choose_sharing(open_, self.bench)
+        for want in wants:
+            found = known[want.layer]
+            if found is not None:
+                sharing[want.layer], self.inner[want.layer] = found
+            task = Task(want.layer, want.inputs, sharing[want.layer], _basis(self.layers[want.layer], want))
+            self.tasks[want.layer] = task
+            outer = self.records.outer(task)
+            if outer is not None:
+                self.outer[want.layer] = outer
+
+    def measure(self, advance: Callable[[], None]) -> None:
+        groups = list(self._groups())
+        steps = _Steps(advance, len(self.bench.feeds), len(groups))
+        for group in groups:
+            self._measure_group(group, steps)
+        steps.finish()
+
+    def statistics(self) -> Statistics:
+        factors = {name: self._factors(task) for name, task in self.tasks.items()}
+        remarks = tuple(
+            Remark(name, "curvature", ANALYSIS, "no-gradient", found)
+            for name in self.tasks
+            if isinstance(found := self.outer[name], str)
+        )
+        return Statistics(factors, {name: self.layers[name] for name in self.tasks}, remarks)
+
+    def _factors(self, task: Task) -> Factors:
+        outer = self.outer[task.layer]
+        known = None if isinstance(outer, str) else outer
+        samples, layer = self.bench.samples, self.layers[task.layer]
+        return factors_of(layer, task, self.inner[task.layer], known, samples, self.bench.draws)
+
+    def _groups(self) -> Iterator[list[Task]]:
+        """Tasks of which something is still to be measured, in groups that fit into what is allowed."""
+        group: list[Task] = []
+        size = 0.0
+        for task in self.tasks.values():
+            needed = self._bytes(task)
+            if not needed:
+                continue
+            if group and size + needed > self.allowed:
+                yield group
+                group, size = [], 0.0
+            group.append(task)
+            size += needed
+        if group:
+            yield group
+
+    def _bytes(self, task: Task) -> float:
+        """What the sums of a task take: an output in float32, its sum and the assembled matrix in float64."""
+        layer = self.layers[task.layer]
+        inner = 0 if task.layer in self.inner else (layer.inputs if task.inputs else layer.out)
+        outer = 0 if task.layer in self.outer else (layer.out if task.basis is None else task.basis.shape[1])
+        return 20.0 * layer.groups * (inner**2 + outer**2)
+
+    def _measure_group(self, group: Sequence[Task], steps: "_Steps") -> None:
+        """Measures a group; if the graph with gradients doesn't run, what the layers read is measured without."""
+        open_ = [task for task in group if task.layer not in self.outer]
+        try:
+            self._sum_up(group, open_, steps)
+        except InputError as e:
+            if not open_:
+                raise
+            for task in open_:
+                self._keep_outer(task, f"the graph of the gradients does not run: {e}")
+            self._sum_up(group, [], steps)
+
+    def _sum_up(self, group: Sequence[Task], open_: Sequence[Task], steps: "_Steps") -> None:
+        inputs = [task for task in group if task.layer not in self.inner]
+        first = statistics_graph(self.bench.model, inputs, open_, self.bench.heads, self.bench.settings)
+        graphs = [first]
+        if first.gradients and self.bench.draws > 1:
+            again = [task for task in open_ if task.layer in first.gradients]
+            graphs.append(statistics_graph(self.bench.model, (), again, self.bench.heads, self.bench.settings))
+        sums = self._run(graphs, (*inputs, *open_), steps) if first.inputs or first.gradients else [{}]
+        runs = self.bench.samples * (self.bench.draws if len(graphs) > 1 else 1)
+        unit_ = self._unit(graphs, sums, runs)
+        for remark in first.blocked:
+            self._keep_outer(self.tasks[remark.site], remark.detail)
+        for name in first.gradients:
+            parts = [(graph.gradients[name], found) for graph, found in zip(graphs, sums, strict=True)]
+            self._keep_outer(self.tasks[name], assembled_outer(parts, runs / unit_, first.dtype))
+            for spec, found in parts:
+                _drop(found, spec.names)
+        for task, later in _with_later(inputs):
+            spec = first.inputs[task.layer]
+            self._keep_inner(task, assembled_inner(spec, sums[0], first.dtype))
+            _drop(sums[0], spec.names.difference(*(first.inputs[other.layer].names for other in later)))
+
+    def _unit(self, graphs: Sequence[Graph], sums: Sequence[Arrays], runs: float) -> float:
+        seen = [(graph.seeds, found) for graph, found in zip(graphs, sums, strict=True) if graph.seeds is not None]
+        return unit(self.bench.heads, seen, runs)
+
+    def _keep_inner(self, task: Task, found: Inner) -> None:
+        self.inner[task.layer] = replace(found, second=self.shelf.keep(found.second))
+        self.records.keep_inner(task, found)
+
+    def _keep_outer(self, task: Task, found: Outer | str) -> None:
+        kept = found if isinstance(found, str) else replace(found, second=self.shelf.keep(found.second))
+        self.outer[task.layer] = kept
+        self.records.keep_outer(task, found)
+
+    def _run(self, graphs: Sequence[Graph], tasks: Sequence[Task], steps: "_Steps") -> list[dict[str, np.ndarray]]:
+        """The sums of each graph over all feeds: the first one runs on the first vector of every sample, the second on
+        all others."""
+        runners = [self.bench.execute(graph.model) for graph in graphs]
+        shelf = Shelf(self.allowed)
+        done, sums = self.records.progress(tasks) or (0, [{} for _ in graphs])
+        saved = time.monotonic()
+        for number in range(done, len(self.bench.feeds)):
+            for draw in range(self.bench.draws if len(graphs) > 1 else 1):
+                k = min(draw, 1)
+                feed = self.bench.feed(graphs[k].seeds, number, draw, graphs[k].dtype)
+                accumulate(sums[k], runners[k](feed), shelf)
+            steps.advance()
+            if time.monotonic() - saved > SAVE_EVERY:
+                self.records.keep_progress(tasks, number + 1, sums)
+                saved = time.monotonic()
+        self.records.forget_progress(tasks)
+        return sums
+
+
+def _with_later(tasks: Sequence[Task]) -> Iterator[tuple[Task, Sequence[Task]]]:
+    """Each task with those behind it."""
+    return ((task, tasks[k + 1 :]) for k, task in enumerate(tasks))
+
+
+def _drop(sums: dict[str, np.ndarray], names: Iterable[str]) -> None:
+    for name in names:
+        del sums[name]
+
+
+def _basis(layer: Layer, want: Want) -> np.ndarray | None:
+    """Orthonormal columns [out, in] that span the layer's, for a layer of very many outputs."""
+    if want.rows or layer.op == "Conv" or layer.out <= max(WIDEST, 2 * layer.inputs):
+        return None
+    return np.linalg.qr(layer.matrix()[0])[0]
+
+
+class _Steps:
+    """Calls `advance` `total` times while so many groups run over all feeds."""
+
+    def __init__(self, advance: Callable[[], None], total: int, groups: int):
+        self._advance, self._total, self._groups = advance, total, max(groups, 1)
+        self._taken = self._told = 0
+
+    def advance(self) -> None:
+        self._taken += 1
+        self._tell(self._taken // self._groups)
+
+    def finish(self) -> None:
+        self._tell(self._total)
+
+    def _tell(self, upto: int) -> None:
+        for _ in range(self._told, min(upto, self._total)):
+            self._advance()
+        self._told = max(self._told, min(upto, self._total))
