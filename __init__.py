@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .passes.moments import Moments, Want, divergence
     from .passes.proposal import Candidate, Context, Pass, Proposal
     from .tools.driver import Result, optimize
+    from .tools.sensitivity import Sensitivity, sensitivity
 
     __version__: str
 
@@ -43,6 +44,7 @@ HOMES = {
     "Remark": ".ir.remarks",
     "Result": ".tools.driver",
     "Rewriter": ".ir.rewriter",
+    "Sensitivity": ".tools.sensitivity",
     "Striped": ".ir.forms",
     "Structure": ".ir.forms",
     "UsageError": ".ir.errors",
@@ -53,6 +55,7 @@ HOMES = {
     "low_rank": ".ir.forms",
     "optimize": ".tools.driver",
     "save": ".ir.model",
+    "sensitivity": ".tools.sensitivity",
     "structure_of": ".ir.forms",
 }
 
@@ -73,6 +76,7 @@ __all__ = [
     "Remark",
     "Result",
     "Rewriter",
+    "Sensitivity",
     "Striped",
     "Structure",
     "UsageError",
@@ -84,6 +88,7 @@ __all__ = [
     "low_rank",
     "optimize",
     "save",
+    "sensitivity",
     "structure_of",
 ]
 

@@ -2,23 +2,41 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from ..ir.errors import UsageError
 from .budget import Budget, limit
-from .suggest import did_you_mean
+from .memory import size
+from .suggest import did_you_mean, nearest
 
+SENSITIVITY = "sensitivity"
 TARGETS = ("cpu", "cuda")
 KINDS = ("categorical", "gaussian")
+DATA = "SPEC is a .npz, a folder of .npz, .npy or test_data_set_*, or file.py:function"
 EPILOG = """examples:
   optimize model.onnx                                  within 0.01 nats (or 1 %) of the original's outputs
   optimize model.onnx --data inputs.npz --max-drop 0.02 --report report.json
   optimize model.onnx -p 'svd{rank=0.5 layers=encoder.*},prune' --remarks
+  optimize sensitivity model.onnx --data inputs.npz    what each layer would cost; see optimize sensitivity --help
 
 exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed, 5 accuracy gate failed,
-6 budget not reached"""
+6 budget not reached
+
+`optimize` and `kronnx` are one program."""
+SENSITIVITY_TEXT = """Shows what each layer of a trained ONNX model would cost, the most sensitive first: the predicted
+divergence of the outputs, in nats per sample, if its rank were halved, and if a quarter of the channels that it reads
+were removed and the rest made up for them. Beside them: the trace of the layer's block of the curvature, the
+effective ranks, (tr M)^2 / ||M||_F^2, of its two factors A (inputs) and G (gradients), and how they were measured
+(expand, reduce, or input-only where no gradient could be had). The model is only read."""
+SENSITIVITY_EPILOG = """examples:
+  kronnx sensitivity model.onnx --data inputs.npz
+  kronnx sensitivity model.onnx --data inputs.npz --output layers.json
+
+exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed. A model file that is called
+`sensitivity` is given as ./sensitivity; `optimize sensitivity` is the same command."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,21 +47,30 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of `argv`, or of the process. Raises UsageError, with the nearest flag where one was misspelt."""
-    parser = _parser()
-    options, unknown = parser.parse_known_args(argv)
+    """The options of `argv`, or of the process; `command` is 'optimize' or 'sensitivity', as the first word says.
+    Raises UsageError, with the nearest flag where one was misspelt."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    other = words[:1] == [SENSITIVITY]
+    parser = _sensitivity_parser() if other else _parser()
+    options, unknown = parser.parse_known_args(words[1:] if other else words)
     if unknown:
-        raise UsageError(_unknown(unknown[0], parser))
+        raise UsageError(_unknown(unknown[0], options, parser))
     _check(options)
     options.head = dict(options.head)
     return options
 
 
-def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     if not word.startswith("-"):
+        if nearest(str(options.model), [SENSITIVITY]) and not options.model.exists():
+            return f"unexpected argument {word!r}; did you mean: kronnx {SENSITIVITY} {word}?"
         return f"unexpected argument {word!r}: one model at a time; see {parser.prog} --help"
-    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
-    return f"unknown option {word.partition('=')[0]}{did_you_mean(word.partition('=')[0], flags)}"
+    flag = word.partition("=")[0]
+    other = _parser() if options.command == SENSITIVITY else _sensitivity_parser()
+    if flag in other._option_string_actions:
+        return f"{flag} is an option of {other.prog}, not of {parser.prog}; see {parser.prog} --help"
+    flags = [name for name in parser._option_string_actions if name.startswith("--")]
+    return f"unknown option {flag}{did_you_mean(flag, flags)}"
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -51,7 +78,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.list_passes or options.version:
         return
     if options.model is None:
-        raise UsageError("no model given; say for instance: optimize model.onnx")
+        program = f"kronnx {SENSITIVITY}" if options.command == SENSITIVITY else "optimize"
+        raise UsageError(f"no model given; say for instance: {program} model.onnx")
+    if options.command == SENSITIVITY:
+        return
     if options.labels and not (options.eval_data or options.data):
         raise UsageError("--labels needs the inputs that they label: give --eval-data, or --data")
     Budget(limit(options.max_drop, options.labels is not None), options.speedup, options.size, options.macs)
@@ -66,8 +96,34 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("model", nargs="?", type=Path, help="the model, an .onnx file; it is never written")
+    parser.set_defaults(command="optimize")
     for add in (_what, _data, _budget, _machine, _output):
         add(parser)
+    return parser
+
+
+def _sensitivity_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"kronnx {SENSITIVITY}",
+        description=SENSITIVITY_TEXT,
+        epilog=SENSITIVITY_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", nargs="?", type=Path, help="the model, an .onnx file; it is never written")
+    parser.set_defaults(command=SENSITIVITY, list_passes=False, version=False)
+    group = parser.add_argument_group("data", DATA)
+    _inputs(group)
+    group.add_argument(
+        "--temperature", type=_positive, default=1.0, metavar="X", help="of the softmax of classes; default: 1"
+    )
+    group = parser.add_argument_group("machine")
+    group.add_argument("--threads", type=_whole(1), metavar="N", help="default: one for each core")
+    _place(group)
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", type=Path, metavar="FILE", help="write all that was found as JSON")
+    group.add_argument("--json", action="store_true", help="print the JSON instead of the table")
+    _quiet(group)
     return parser
 
 
@@ -81,12 +137,14 @@ def _what(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "data", "SPEC is a .npz, a folder of .npz, .npy or test_data_set_*, or file.py:function"
-    )
-    group.add_argument("--data", metavar="SPEC", help="inputs that guide the run; made up from the graph if not given")
+    group = parser.add_argument_group("data", DATA)
+    _inputs(group)
     group.add_argument("--eval-data", metavar="SPEC", help="other inputs, for the figures that are reported")
     group.add_argument("--labels", metavar="FILE", help=".npy or .npz of one integer a sample, for accuracy")
+
+
+def _inputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--data", metavar="SPEC", help="inputs that guide the run; made up from the graph if not given")
     group.add_argument(
         "--head",
         action="append",
@@ -111,11 +169,22 @@ def _budget(parser: argparse.ArgumentParser) -> None:
 
 def _machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--target", type=_one_of(TARGETS), default="cpu", metavar="|".join(TARGETS), help="default: cpu")
     group.add_argument("--threads", type=_whole(1), default=1, metavar="N", help="default: 1")
     group.add_argument("--batch", type=_whole(1), default=1, metavar="N", help="samples a run when timing; default: 1")
+    _place(group)
+
+
+def _place(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--target", type=_one_of(TARGETS), default="cpu", metavar="|".join(TARGETS), help="default: cpu")
     group.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
-    group.add_argument("--cache-dir", type=Path, metavar="DIR", help="where measured times are kept between runs")
+    group.add_argument("--cache-dir", type=Path, metavar="DIR", help="where what was measured is kept between runs")
+    group.add_argument("--fresh", action="store_true", help="measure anew what was kept of an earlier run's curvature")
+    group.add_argument(
+        "--memory-limit",
+        type=_size,
+        metavar="SIZE",
+        help="what measuring curvature may take, such as 4G or 800M; default: a share of what is free",
+    )
 
 
 def _output(parser: argparse.ArgumentParser) -> None:
@@ -123,10 +192,14 @@ def _output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--report", type=Path, metavar="FILE", help="write all that was found as JSON")
     group.add_argument("--remarks", action="store_true", help="say for every layer what was done, or why not")
     group.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
+    _quiet(group)
     group.add_argument(
         "--external-data", action="store_true", default=None, help="weights in a file of their own, below 2 GB too"
     )
+
+
+def _quiet(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
 
 
 def _number(text: str) -> float:
@@ -137,6 +210,20 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not finite")
     return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value
+
+
+def _size(text: str) -> int:
+    try:
+        return size(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
 def _whole(least: int) -> Callable[[str], int]:

@@ -152,7 +152,7 @@ def _moments(
     model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Mapping[str, np.ndarray]], temperature: float
 ) -> Mapping[str, Moments]:
     """Curvature with every class in turn, so that nothing is random but the images."""
-    settings = Curvature(draws=CLASSES, temperature=temperature)
+    settings = Curvature(temperature=temperature, exact_classes=CLASSES)
     return measure(model, list(Svd().wants(Analyses(model))), heads, feeds, _execute, settings).moments
 
 

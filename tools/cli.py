@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..ir.errors import InputError, KronnxError
-from .arguments import parse
+from .arguments import SENSITIVITY, parse
 from .destination import check_destination, default_output
 
 if TYPE_CHECKING:
     from .driver import Result
     from .report import Report
+    from .sensitivity import Sensitivity
 
 INTERNAL, BAD_INPUT, GATE = 1, 3, 5
 INTERRUPTED = 128 + signal.SIGINT
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter fails once more when it flushes at exit
         return NOBODY_READS
     except MemoryError:
-        return _failed("out of memory; use a smaller --data set or a machine with more memory", BAD_INPUT)
+        return _failed("out of memory; lower --memory-limit, give fewer --data, or use a larger machine", BAD_INPUT)
     except OSError as e:
         return _failed(str(e), BAD_INPUT) if e.errno in MACHINE_FAULTS else _failed(_bug(e), INTERNAL)
     except Exception as e:
@@ -60,7 +61,7 @@ def _run(options: Namespace) -> int:
         return _say(versions_text())
     if options.list_passes:
         return _list_passes()
-    return _optimize(options)
+    return _sensitivity(options) if options.command == SENSITIVITY else _optimize(options)
 
 
 def _list_passes() -> int:
@@ -104,9 +105,37 @@ def _result(options: Namespace) -> "Result":
     from .progress import progress_on
 
     same = ("passes", "data", "eval_data", "labels", "max_drop", "speedup", "size", "macs")
-    place = ("target", "threads", "batch", "seed", "cache_dir")
+    place = ("target", "threads", "batch", "seed", "cache_dir", "memory_limit", "fresh")
     chosen = {name: getattr(options, name) for name in (*same, *place)}
     return optimize(options.model, heads=options.head, progress=progress_on(sys.stderr, options.quiet), **chosen)
+
+
+def _sensitivity(options: Namespace) -> int:
+    """The other job: what each layer would cost; writes nothing but the file of `--output`."""
+    _check_model(options.model)
+    if options.output:
+        check_destination(options.output, options.model)
+    found = _measured(options)
+    if options.output:
+        found.save(options.output)
+    if options.json:
+        sys.stdout.write(found.to_json())
+    elif not options.quiet:
+        from rich.console import Console
+
+        from .sensitivity_table import table_text
+
+        sys.stdout.write(table_text(found, Console()))
+    return 0
+
+
+def _measured(options: Namespace) -> "Sensitivity":
+    from .progress import progress_on
+    from .sensitivity import sensitivity
+
+    same = ("data", "temperature", "target", "threads", "seed", "cache_dir", "memory_limit", "fresh")
+    chosen = {name: getattr(options, name) for name in same}
+    return sensitivity(options.model, heads=options.head, progress=progress_on(sys.stderr, options.quiet), **chosen)
 
 
 def _show(report: "Report", options: Namespace) -> None:

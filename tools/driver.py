@@ -7,17 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx_ir
-import platformdirs
 
 from ..ir.errors import BudgetError, VerifyError
-from ..ir.heads import Head, find_heads
-from ..ir.model import check_weights, load, normalize, signature
-from ..ir.model.cleaning import clean
+from ..ir.model import signature
 from ..ir.remarks import MISSED, Remark
-from ..passes.curvature import Feed, Runner
-from ..passes.pipeline import Shapes, concrete_shapes
+from ..passes.curvature import Feed, Store
 from ..passes.proposal import Pass
-from ..runtime.comparison import Outputs, accuracy, accuracy_change, compare, run_all
+from ..runtime.comparison import Outputs, accuracy_change, compare, run_all
 from ..runtime.data import Dataset
 from ..runtime.environment import versions
 from ..runtime.latency import LatencyTable
@@ -28,11 +24,12 @@ from .budget import Budget, Limit
 from .budget import limit as parsed_limit
 from .exploration import Choice, Exploration, Explored, Gains, timer_of
 from .gate import Judge, resolved
+from .memory import peak_memory
 from .pipeline import parse, text_of
+from .preparation import Subject, cache_folder, opened, statistics_store
 from .progress import Progress, Silent
 from .report import (
     AccuracyFigures,
-    DataRecord,
     DivergenceFigures,
     Figures,
     GateRecord,
@@ -41,19 +38,8 @@ from .report import (
     TimingRecord,
 )
 from .result import Result
-from .samples import Samples, gather
 
-QUANTIZED = (
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "MatMulInteger",
-    "ConvInteger",
-    "MatMulNBits",
-)
-ROUNDING = 1e-3
 NOT_SMALLER = 0.995
-JUDGED_BATCH = 64
 GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
 
 
@@ -61,13 +47,14 @@ GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
 class Settings:
     """What a run was asked for, checked."""
 
-    source: Path
     stages: tuple[Pass, ...]
     budget: Budget
     target: Target
     batch: int
     seed: int
     cache_dir: Path
+    memory_limit: int | None
+    store: Store | None
 
 
 def optimize(
@@ -87,6 +74,8 @@ def optimize(
     batch: int = 1,
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Runs the pipeline `passes` on the model file `source` and measures the result against it.
@@ -94,34 +83,39 @@ def optimize(
     `data` and `eval_data` are what `--data` takes, or a Dataset; `labels` a file of integers, one a sample.
     `max_drop` is a number or text such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1.
     Without any of these four the mean KL is at most 0.01 nats (categorical heads) or the relative error at most 1 %
-    (gaussian ones), measured on samples that guided nothing. Nothing is written but measured times, into `cache_dir`.
+    (gaussian ones), measured on samples that guided nothing. `memory_limit` is the bytes that the measuring of
+    statistics may take, by default a share of what is free; `fresh` measures anew what `cache_dir` holds from earlier
+    runs. Nothing is written but measured times and statistics, into `cache_dir`.
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """
     shown = progress or Silent()
     budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
-    cache = Path(cache_dir) if cache_dir is not None else platformdirs.user_cache_path("kronnx")
-    settings = Settings(Path(source), parse(passes), budget, Target(target, threads), batch, seed, cache)
-    with shown.step("load"):
-        original = load(settings.source)
-        check_weights(original)
-        baseline = Session(settings.source, settings.target)
-    found = find_heads(original, heads)
+    place = Target(target, threads)
+    cache = cache_folder(cache_dir)
+    store = statistics_store(cache, place, fresh)
+    settings = Settings(parse(passes), budget, place, batch, seed, cache, memory_limit, store)
     by_accuracy = budget.max_drop is not None and budget.max_drop.metric == "acc"
-    samples = gather(original, data, eval_data, labels, seed, baseline.run, by_accuracy)
-    job = _Job(settings, original, baseline, found, samples, shown)
-    reason = _reason_to_leave(original, found)
+    subject = opened(
+        Path(source),
+        place,
+        os.cpu_count() or 1,
+        heads,
+        shown,
+        seed=seed,
+        data=data,
+        eval_data=eval_data,
+        labels=labels,
+        by_accuracy=by_accuracy,
+    )
+    job, reason = _Job(settings, subject), subject.reason_to_leave()
     return job.run() if reason is None else job.left_alone(*reason)
 
 
 @dataclass(frozen=True)
 class _Job:
     settings: Settings
-    original: onnx_ir.Model
-    baseline: Session
-    heads: tuple[Head, ...]
-    samples: Samples
-    progress: Progress
+    subject: Subject
 
     def left_alone(self, reason: str, detail: str) -> Result:
         """The answer for a model that no pass is tried on. Raises BudgetError if something was to be reached."""
@@ -132,30 +126,28 @@ class _Job:
         return self._unchanged(text, (remark,), GateRecord())
 
     def run(self) -> Result:
-        limit = resolved(self.settings.budget.max_drop, self.heads)
-        judge = self._judge(self.samples.validation)
-        model = self._prepared(judge)
-        shapes = self._shapes(model)
+        limit = resolved(self.settings.budget.max_drop, self.subject.heads)
+        samples = self.subject.samples
+        judge = self.subject.judge(samples.validation)
+        model = self.subject.cleaned(judge)
         with LatencyTable(self.settings.target, self.settings.cache_dir) as table:
-            explored = self._exploration(model, shapes, judge, limit, table).run()
-        final = self._judge(self.samples.evaluation) if self.samples.separate else judge
+            explored = self._exploration(model, judge, limit, table).run()
+        final = self.subject.judge(samples.evaluation) if samples.separate else judge
         choice, gate = self._passing(explored, final, limit)
         if choice is None or not choice.attempt.steps:
             reason = f"nothing is worth its price within {_said(limit)}"
             return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
         return self._changed(choice, explored, final, gate)
 
-    def _exploration(
-        self, model: onnx_ir.Model, shapes: Shapes, judge: Judge, limit: Limit, table: LatencyTable
-    ) -> Exploration:
+    def _exploration(self, model: onnx_ir.Model, judge: Judge, limit: Limit, table: LatencyTable) -> Exploration:
         return Exploration(
             model=model,
             stages=self.settings.stages,
-            heads=self.heads,
-            calibration=self.samples.calibration,
+            heads=self.subject.heads,
+            calibration=self.subject.samples.calibration,
             sample=self._sample,
-            shapes=shapes,
-            execute=self._execute,
+            shapes=self.subject.shapes(model, self._sample),
+            execute=self.subject.execute,
             timer=timer_of(table),
             budget=self.settings.budget,
             limit=limit,
@@ -163,11 +155,13 @@ class _Job:
             drop=lambda attempt: judge.drop(attempt.model, limit),
             gains=self._gains(),
             seed=self.settings.seed,
-            progress=self.progress,
+            memory_limit=self.settings.memory_limit,
+            store=self.settings.store,
+            progress=self.subject.progress,
         )
 
     def _gains(self) -> Gains:
-        before = self._figures(self.original, file_size(self.settings.source, self.original))
+        before = self._before
         return Gains(
             size=lambda attempt: serialized_size(attempt.model) / before.bytes,
             macs=lambda attempt: self._figures(attempt.model, 0).macs / max(before.macs, 1),
@@ -175,7 +169,12 @@ class _Job:
         )
 
     def _figures(self, model: onnx_ir.Model, size: int) -> Figures:
-        return figures(model, self._shapes(model), size)
+        return figures(model, self.subject.shapes(model, self._sample), size)
+
+    @cached_property
+    def _before(self) -> Figures:
+        original = self.subject.original
+        return self._figures(original, file_size(self.subject.source, original))
 
     def _passing(self, explored: Explored, judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
         """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or
@@ -196,47 +195,14 @@ class _Job:
 
     @cached_property
     def _sample(self) -> Feed:
-        """The feed that is timed: the middle one of the full batches, since data is often sorted by length."""
-        data = self.samples.evaluation.rebatch(self.settings.batch)
-        sizes = data.sizes
-        largest = max(sizes)
-        full = [batch for batch, size in zip(data.batches, sizes, strict=True) if size == largest]
-        return full[len(full) // 2]
-
-    def _shapes(self, model: onnx_ir.Model) -> Shapes:
-        return concrete_shapes(model, self._sample, self._execute)
-
-    def _execute(self, model: onnx_ir.Model) -> Runner:
-        return Session(model, self._wide()).run
-
-    def _wide(self) -> Target:
-        """All cores: what is not timed need not wait."""
-        return Target(self.settings.target.provider, os.cpu_count() or 1)
-
-    def _judge(self, data: Dataset) -> Judge:
-        batches = data.rebatch(JUDGED_BATCH)
-        with self.progress.step("outputs of the original"):
-            reference = run_all(self.baseline, batches)
-        if batches.labels is not None and any(h.kind == "categorical" for h in self.heads):
-            accuracy(reference, batches.labels, self.heads)  # labels that don't fit are refused before the long work
-        return Judge(batches, reference, self.heads, self._wide())
-
-    def _prepared(self, judge: Judge) -> onnx_ir.Model:
-        """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""
-        with self.progress.step("clean up"):
-            model = clean(normalize(self.original))
-            found = judge.divergence(model)
-        for name, value in (("KL", found.kl_mean), ("relative error", found.relative_error)):
-            if value is not None and not value <= ROUNDING:
-                raise VerifyError(f"the clean-up changed the outputs ({name} {value:.3g}); please report this model")
-        return model
+        return self.subject.sample(self.settings.batch)
 
     def _changed(self, choice: Choice, explored: Explored, judge: Judge, gate: GateRecord) -> Result:
         model = choice.attempt.model
-        if signature(model) != signature(self.original):
+        if signature(model) != signature(self.subject.original):
             raise VerifyError("the signature of the model changed; please report this model")
-        with self.progress.step("compare and time"):
-            outputs = run_all(Session(model, self._wide()), judge.data)
+        with self.subject.progress.step("compare and time"):
+            outputs = run_all(Session(model, self.subject.wide), judge.data)
             timing = self._timing(model, LONG_LOOK)
         wanted = self.settings.budget.speedup
         if wanted is not None and timing.ratio < wanted:
@@ -247,13 +213,14 @@ class _Job:
         if reason is not None:
             return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
         after = self._figures(model, serialized_size(model))
-        before = self._figures(self.original, file_size(self.settings.source, self.original))
-        report = self._report(before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing)
+        report = self._report(
+            self._before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing
+        )
         return Result(model, report)
 
     def _in_vain(self, model: onnx_ir.Model, timing: Timing) -> str | None:
         """Why a changed model is not worth having, if it isn't."""
-        share = serialized_size(model) / file_size(self.settings.source, self.original)
+        share = serialized_size(model) / self._before.bytes
         if timing.verdict == "slower":
             return (
                 f"the best within the limit has {share:.2f} of the size but is slower here ({timing.ratio:.2f}x); "
@@ -269,12 +236,11 @@ class _Job:
         return choice.attempt.fixed or budget.size is not None or budget.macs is not None
 
     def _timing(self, model: onnx_ir.Model, seconds: float) -> Timing:
-        return time_pair(self.baseline, Session(model, self.settings.target), self._sample, seconds)
+        return time_pair(self.subject.baseline, Session(model, self.settings.target), self._sample, seconds)
 
     def _unchanged(self, text: str, remarks: Sequence[Remark], gate: GateRecord) -> Result:
-        same = self._figures(self.original, file_size(self.settings.source, self.original))
-        report = self._report(same, same, gate, sites(None, remarks), None, None, None)
-        return Result(self.original, replace(report, verdict=text), self.settings.source)
+        report = self._report(self._before, self._before, gate, sites(None, remarks), None, None, None)
+        return Result(self.subject.original, replace(report, verdict=text), self.subject.source)
 
     def _report(
         self,
@@ -286,32 +252,33 @@ class _Job:
         outputs: Outputs | None,
         timing: Timing | None,
     ) -> Report:
-        compared = None if judge is None or outputs is None else compare(judge.reference, outputs, self.heads)
+        compared = None if judge is None or outputs is None else compare(judge.reference, outputs, self.subject.heads)
         if timing is not None:
             before = replace(before, latency_us=timing.before_us, latency_spread_us=timing.before_spread_us)
             after = replace(after, latency_us=timing.after_us, latency_spread_us=timing.after_spread_us)
         return Report(
-            input=str(self.settings.source),
+            input=str(self.subject.source),
             output=None,
             pipeline=text_of(self.settings.stages),
             before=before,
             after=after,
             gate=gate,
-            data=self._data_record(),
+            data=self.subject.data_record(),
             verdict=verdict(before, after, timing, gate),
             versions=versions(),
             divergence=None if compared is None else DivergenceFigures(**asdict(compared)),
             accuracy=self._accuracy(judge, outputs),
             timing=None if timing is None else self._timing_record(timing),
             sites=records,
-            heads={h.output: h.kind for h in self.heads},
-            notes=self._notes(),
+            heads={h.output: h.kind for h in self.subject.heads},
+            notes=self.subject.notes(),
+            peak_memory=peak_memory(),
         )
 
     def _accuracy(self, judge: Judge | None, outputs: Outputs | None) -> AccuracyFigures | None:
         if judge is None or outputs is None or judge.data.labels is None:
             return None
-        change = accuracy_change(judge.reference, outputs, judge.data.labels, self.heads)
+        change = accuracy_change(judge.reference, outputs, judge.data.labels, self.subject.heads)
         return AccuracyFigures(**asdict(change))
 
     def _timing_record(self, timing: Timing) -> TimingRecord:
@@ -320,35 +287,6 @@ class _Job:
         return TimingRecord(
             timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.batch
         )
-
-    def _data_record(self) -> DataRecord:
-        samples, evaluation = self.samples, self.samples.evaluation.samples
-        counts = samples.calibration.samples, samples.validation.samples, evaluation
-        return DataRecord(samples.calibration.source, samples.calibration.synthetic, *counts)
-
-    def _notes(self) -> tuple[str, ...]:
-        """What a reader of the table should know about the heads."""
-        return tuple(
-            f"Output {h.output!r} is taken for values, not for classes ({h.reason}); "
-            f"if it holds logits, say --head {h.output}=categorical."
-            for h in self.heads
-            if h.kind == "gaussian" and h.reason != "asked for"
-        )
-
-
-def _reason_to_leave(model: onnx_ir.Model, heads: Sequence[Head]) -> tuple[str, str] | None:
-    if _quantized(model):
-        return "quantized", "the model is quantized already"
-    if not heads:
-        return "no-head", (
-            "no output holds floating-point numbers, so how much the outputs change can't be measured; "
-            "let the model give the scores that its decisions are made from"
-        )
-    return None
-
-
-def _quantized(model: onnx_ir.Model) -> bool:
-    return any(node.op_type in QUANTIZED or node.op_type.startswith("QLinear") for node in model.graph.all_nodes())
 
 
 def _said(limit: Limit) -> str:

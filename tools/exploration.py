@@ -4,7 +4,6 @@ budget."""
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from math import prod
 
 import numpy as np
 import onnx_ir
@@ -14,21 +13,19 @@ from ..ir.cost import Cost, Piece, Timer
 from ..ir.errors import BudgetError
 from ..ir.forms import fragment, structure_of
 from ..ir.heads import Head
-from ..ir.layers import Layer
 from ..ir.remarks import Remark
-from ..passes.curvature import Activations, Curvature, Execute, Feed, measure, measure_activations
+from ..passes.curvature import Curvature, Execute, Store, measure
 from ..passes.moments import Moments, Want
 from ..passes.pipeline import Attempt, Bench, Shapes
 from ..passes.proposal import Pass
 from ..runtime.data import Dataset
 from ..runtime.latency import LatencyTable
 from .budget import Budget, Limit
+from .preparation import calibration_feeds
 from .progress import Progress
 from .search import STEPS, Search
 
 TEMPERATURES = (1.0, 4.0)
-LARGEST_PATCHES = 64_000_000  # elements that the patches of one layer may take, 256 MB
-LARGEST_BATCH = 64
 SPEED_MARGIN = 1.03  # a short measurement has to show a little more than what the long one at the end is held to
 
 
@@ -83,10 +80,11 @@ class Exploration:
     drop: Callable[[Attempt], float]
     gains: Gains
     seed: int
+    memory_limit: int | None
+    store: Store | None
     progress: Progress
     remarks: list[Remark] = field(default_factory=list)
     idle: tuple[Remark, ...] = ()
-    activations: dict[tuple[Want, ...], Activations] = field(default_factory=dict)
 
     def run(self) -> Explored:
         """Searches the price under every metric.
@@ -138,29 +136,21 @@ class Exploration:
         return Bench(self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments)
 
     def _moments(self, model: onnx_ir.Model, wants: Sequence[Want], settings: Curvature) -> Mapping[str, Moments]:
-        feeds = self.calibration.rebatch(self._batch()).batches
-        read = self._activations(model, tuple(wants), feeds)
+        feeds = calibration_feeds(self.calibration, self.model, self.sample, self.shapes, self.memory_limit)
         with self.progress.step(f"curvature, temperature {settings.temperature:g}", len(feeds)) as advance:
-            measured = measure(model, wants, self.heads, feeds, self.execute, settings, read, advance)
+            measured = measure(
+                model,
+                wants,
+                self.heads,
+                feeds,
+                self.execute,
+                settings,
+                advance=advance,
+                memory_limit=self.memory_limit,
+                store=self.store,
+            )
         self.remarks.extend(measured.remarks)
         return measured.moments
-
-    def _activations(self, model: onnx_ir.Model, wants: tuple[Want, ...], feeds: Sequence[Feed]) -> Activations:
-        """Measured anew for every model but the first, which all temperatures share."""
-        if model is self.model and wants in self.activations:
-            return self.activations[wants]
-        with self.progress.step(f"inputs of {len(wants)} layers", len(feeds)) as advance:
-            found = measure_activations(model, wants, self.heads, feeds, self.execute, advance)
-        if model is self.model:
-            self.activations[wants] = found
-        return found
-
-    def _batch(self) -> int:
-        """Samples a batch so that the patches of the widest layer stay below LARGEST_PATCHES."""
-        layers = Analyses(self.model).layers.found.values()
-        samples = max((len(v) for v in self.sample.values() if v.ndim), default=1)
-        widest = max((_patches(layer, self.shapes) for layer in layers), default=1) / samples
-        return int(np.clip(LARGEST_PATCHES // max(widest, 1), 1, LARGEST_BATCH))
 
     def _worth(self) -> Callable[[Cost], float]:
         """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of
@@ -209,14 +199,6 @@ class Exploration:
 def timer_of(table: LatencyTable) -> Timer:
     """Measured microseconds of a structure on one input of a shape."""
     return cache(lambda structure, shape: table.microseconds(fragment(structure, shape), {"x": shape}))
-
-
-def _patches(layer: Layer, shapes: Shapes) -> int:
-    positions = 0
-    for use in layer.uses:
-        shape = structure_of(layer).factors[0].output_shape(shapes[str(use.input.name)])
-        positions += prod(shape) // (layer.groups * layer.out)
-    return positions * layer.groups * layer.inputs
 
 
 def _first_price(limit: Limit) -> float:

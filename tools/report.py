@@ -110,7 +110,7 @@ class DataRecord:
 @dataclass(frozen=True)
 class Report:
     """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up; `output` is None if no model was
-    written."""
+    written; `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say."""
 
     input: str
     output: str | None
@@ -127,11 +127,10 @@ class Report:
     sites: tuple[SiteRecord, ...] = ()
     heads: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    peak_memory: int | None = None
 
     def to_json(self) -> str:
-        """The report as text: sorted keys, two spaces, finite numbers only (null for others), a newline at the end."""
-        plain = {"schema": SCHEMA, **_plain(self)}
-        return json.dumps(plain, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return json_text(self)
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
@@ -144,6 +143,12 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `to_json` to `path` at once or not at all."""
         write_atomically(Path(path), self.to_json())
+
+
+def json_text(record: Any) -> str:
+    """A record as text: sorted keys, two spaces, finite numbers only (null for others), a newline at the end."""
+    plain = {"schema": SCHEMA, **_plain(record)}
+    return json.dumps(plain, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:

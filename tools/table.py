@@ -107,6 +107,8 @@ def footnotes(report: Report) -> list[str]:
     seen = changed | {site.name for site in report.sites if site.verdict == "missed"}
     if seen:
         lines.append(f"Changed {len(changed)} of {len(seen)} sites; --remarks gives the reason for each.")
+    if report.peak_memory is not None:
+        lines.append(f"Peak memory of the run: {quantity(report.peak_memory, 'B')}.")
     return [*lines, *report.notes]
 
 
@@ -124,7 +126,7 @@ def plain_table(report: Report) -> str:
     cells = [("", "before", "after", "")] + [(r.label, r.before, r.after, r.change) for r in rows(report)]
     notes = [f"note: {line}" for line in footnotes(report)]
     gate = [f"gate: {line}" for line in [gate_line(report.gate)] if line]
-    lines = [heading(report), "", *_aligned(cells, "<>><"), "", *notes, *gate, f"verdict: {report.verdict}"]
+    lines = [heading(report), "", *aligned(cells, "<>><"), "", *notes, *gate, f"verdict: {report.verdict}"]
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +135,7 @@ def plain_remarks(sites: Sequence[SiteRecord]) -> str:
     if not sites:
         return "no sites: no pass found a layer to look at\n"
     cells = [(s.verdict, s.name, s.pass_, remark(s)) for s in sites]
-    return "\n".join(_aligned(cells, "<<<<")) + "\n"
+    return "\n".join(aligned(cells, "<<<<")) + "\n"
 
 
 def remark(site: SiteRecord) -> str:
@@ -153,7 +155,8 @@ def _savings(site: SiteRecord) -> list[str]:
     return texts + ([f"−{duration(saving.microseconds)}"] if saving.microseconds and saving.microseconds > 0 else [])
 
 
-def _aligned(cells: Sequence[tuple[str, ...]], sides: str) -> list[str]:
+def aligned(cells: Sequence[tuple[str, ...]], sides: str) -> list[str]:
+    """The lines of a table whose columns are set to the `sides` '<' and '>'."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(sides))]
     padded = ([f"{cell:{side}{w}}" for cell, side, w in zip(line, sides, widths, strict=True)] for line in cells)
     return ["  ".join(line).rstrip() for line in padded]

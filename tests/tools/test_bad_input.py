@@ -155,12 +155,26 @@ def listing(folder: Path) -> dict[Path, bytes]:
 
 
 CASES = {**MODELS, **DATA, **OPTIONS}
+SHARED = {
+    name: case
+    for name, case in CASES.items()
+    if not any(word in name for word in ("pass", "option", "rank", "pipeline", "report", "label", "evaluation"))
+}
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")
 @pytest.mark.parametrize(("spoil", "code", "message"), CASES.values(), ids=CASES)
 def test_bad_input_ends_with_one_message_and_nothing_written(files: Files, capfd, spoil, code, message):
-    words = [*map(str, spoil(files)), "--quiet"]
+    check_refused(files, capfd, [], spoil, code, message)
+
+
+@pytest.mark.parametrize(("spoil", "code", "message"), SHARED.values(), ids=SHARED)
+def test_sensitivity_refuses_the_same_with_the_same_message(files: Files, capfd, spoil, code, message):
+    check_refused(files, capfd, ["sensitivity"], spoil, code, message)
+
+
+def check_refused(files: Files, capfd, command: list[str], spoil, code: int, message: str) -> None:
+    words = [*command, *map(str, spoil(files)), "--quiet"]
     before = listing(files.folder)
     assert main(words) == code
     said = capfd.readouterr()

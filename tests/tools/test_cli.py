@@ -61,10 +61,10 @@ def command(*words: object, **options) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
-def test_help_imports_nothing_heavy():
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "kronnx", "-h"], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("words", [["-h"], ["sensitivity", "-h"]])
+def test_help_imports_nothing_heavy(words):
+    line = [sys.executable, "-X", "importtime", "-m", "kronnx", *words]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "kronnx.tools.cli" in imported
     assert {"numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "scipy"}.isdisjoint(imported)
@@ -142,7 +142,7 @@ def test_beyond_the_gate_the_table_is_shown_and_no_model_written(driver, mlp_pat
         (GateError("too far"), 5, "error: too far\n"),
         (BudgetError("too slow"), 6, "error: too slow\n"),
         (KeyboardInterrupt(), 130, "error: interrupted; nothing was written\n"),
-        (MemoryError(), 3, "error: out of memory; use a smaller --data set or a machine with more memory\n"),
+        (MemoryError(), 3, "error: out of memory; lower --memory-limit, give fewer --data, or use a larger machine\n"),
         (OSError(28, "No space left on device"), 3, "error: [Errno 28] No space left on device\n"),
     ],
 )
@@ -182,6 +182,20 @@ def test_a_bug_is_named_with_the_way_to_its_traceback(driver, mlp_path, capsys, 
         (["m.onnx", "--labels", "l.npy"], "give --eval-data, or --data"),
         (["m.onnx", "--head", "logits"], "must be NAME=KIND"),
         (["m.onnx", "--head", "logits=categoric"], "did you mean 'categorical'?"),
+        (["m.onnx", "--memory-limit", "4"], "'4' is less than a megabyte; write 800M or 4G"),
+        (["m.onnx", "--memory-limit", "much"], "'much' is no size"),
+        (["m.onnx", "--temperature", "2"], "--temperature is an option of kronnx sensitivity, not of optimize"),
+        (["sensitivity"], "no model given; say for instance: kronnx sensitivity model.onnx"),
+        (["senstivity", "m.onnx"], "did you mean: kronnx sensitivity m.onnx?"),
+        (["--quiet", "sensitivity", "m.onnx"], "did you mean: kronnx sensitivity m.onnx?"),
+        (["sensitivity", "m.onnx", "other.onnx"], "unexpected argument 'other.onnx': one model at a time"),
+        (
+            ["sensitivity", "m.onnx", "--max-drop", "1"],
+            "--max-drop is an option of optimize, not of",
+        ),
+        (["sensitivity", "m.onnx", "--temprature", "1"], "did you mean '--temperature'?"),
+        (["sensitivity", "m.onnx", "--temperature", "0"], "'0' must be a number above 0"),
+        (["sensitivity", "m.onnx", "--threads", "no"], "'no' must be a whole number"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(words, message, capsys):
@@ -192,17 +206,28 @@ def test_what_can_not_be_meant_is_refused(words, message, capsys):
     assert message in said
 
 
+def test_the_first_word_tells_the_command_and_a_path_the_file_of_that_name():
+    for words, command in ((["sensitivity", "m.onnx"], "sensitivity"), (["./sensitivity"], "optimize")):
+        assert arguments.parse(words).command == command
+    assert arguments.parse(["./sensitivity"]).model == Path("sensitivity")
+
+
+def test_a_memory_limit_is_bytes():
+    assert arguments.parse(["m.onnx", "--memory-limit", "1.5G"]).memory_limit == 1_500_000_000
+    assert arguments.parse(["sensitivity", "m.onnx"]).memory_limit is None
+
+
 def test_heads_are_read_by_name():
     options = arguments.parse(["m.onnx", "--head", "a=b=gaussian", "--head", "logits=categorical"])
     assert options.head == {"a=b": "gaussian", "logits": "categorical"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have no SIGPIPE")
-@pytest.mark.parametrize("word", ["--help", "--version"])
-def test_a_reader_that_went_away_is_no_error(word):
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["sensitivity", "--help"]])
+def test_a_reader_that_went_away_is_no_error(words):
     reader, writer = os.pipe()
     os.close(reader)
-    line = [sys.executable, "-m", "kronnx", word]
+    line = [sys.executable, "-m", "kronnx", *words]
     done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) in [(141, ""), (0, "")]  # argparse itself ignores that nobody reads its help

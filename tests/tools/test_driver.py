@@ -93,6 +93,19 @@ def test_the_same_run_gives_the_same_bytes(planted, result, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_memory_limit_changes_no_prediction(planted, tmp_path):
+    free, tight = (
+        run(planted, "svd{rank=0.5}", cache_dir=tmp_path, memory_limit=limit, fresh=True).report
+        for limit in (None, 1_000_000)
+    )
+    assert [s.predicted for s in tight.sites] == [s.predicted for s in free.sites]
+    assert not (tmp_path / "statistics").exists()
+
+
+def test_the_report_says_what_memory_the_run_took(result):
+    assert 50_000_000 < result.report.peak_memory < 20_000_000_000
+
+
 @pytest.mark.parametrize("passes", ["svd{rank=1.0}", "prune{sparsity=0}", "svd{rank=1.0},prune{sparsity=0}"])
 def test_full_rank_and_no_sparsity_change_nothing(planted, tmp_path, passes):
     unchanged = run(planted, passes)

@@ -129,6 +129,10 @@ def test_table_fits_a_terminal_of_80_columns():
     assert max(map(len, drawn)) <= 80
 
 
+def test_table_says_what_memory_the_run_took():
+    assert "note: Peak memory of the run: 1.23 GB.\n" in plain_table(replace(REPORT, peak_memory=1_234_000_000))
+
+
 def test_table_says_that_data_was_made_up():
     report = replace(REPORT, data=DataRecord("synthetic", True, 64, 16, 16))
     assert "No real data guided this" in plain_table(report)

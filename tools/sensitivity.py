@@ -1,0 +1,228 @@
+"""What each layer would cost: a model file in; for every layer the predicted divergence of standard changes, the exact
+trace of its curvature and the effective ranks of its factors out."""
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+
+from ..ir.analyses import Analyses
+from ..ir.cost import Piece
+from ..ir.errors import InputError
+from ..ir.forms import structure_of
+from ..ir.layers import Layer, find_layers
+from ..passes.curvature import Curvature, Factors, Store, measure_factors
+from ..passes.curvature.backward import open_to_gradients
+from ..passes.curvature.factors import moments_of
+from ..passes.moments import Want
+from ..passes.pipeline import Shapes
+from ..runtime.data import Dataset
+from ..runtime.environment import limit_threads, versions
+from ..runtime.sessions import Target
+from .memory import peak_memory
+from .preparation import Subject, cache_folder, calibration_feeds, opened, statistics_store
+from .progress import Progress, Silent
+from .report import DataRecord, json_text, write_atomically
+from .standard_changes import LARGEST_INPUT, Change, Reason, channels_removed, rank_halved
+
+INPUT_ONLY = "input-only"
+UNREACHED = "no-curvature", "nothing that it gives reaches an output"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer. `shape` is out x in; `parameters` are without the bias, `macs` the multiply-adds of one sample.
+
+    `trace` is that of the layer's block of the Gauss-Newton matrix, from a few random probes where it reads many
+    inputs. The effective ranks are `effective_rank` of A, the second moment of the inputs, about their mean where a
+    bias can take that up, and of G, that of the gradients.
+
+    `metric` is `expand`, `reduce` or, where no gradient could be had (`reason` and `detail` say why), `input-only`:
+    then what is predicted is half the squared relative error of the layer's own output, no nats of the model's.
+    """
+
+    name: str
+    op: str
+    shape: str
+    parameters: int
+    macs: int | None
+    rank_halved: Change
+    channels_removed: Change
+    trace: float | None
+    input_rank: float | None
+    gradient_rank: float | None
+    metric: str
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Left:
+    """A linear node that is no layer, and why."""
+
+    name: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All layers, the most sensitive first: by the predicted cost of half the rank, then of the channels.
+
+    Layers with the input-only metric come last, since their figures are no nats. `left` are the linear nodes that are
+    no layers; `peak_memory` is in bytes.
+    """
+
+    input: str
+    data: DataRecord
+    temperature: float
+    rows: tuple[Row, ...]
+    left: tuple[Left, ...] = ()
+    heads: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    peak_memory: int | None = None
+
+    def to_json(self) -> str:
+        return json_text(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_json` to `path` at once or not at all."""
+        write_atomically(Path(path), self.to_json())
+
+
+def sensitivity(
+    source: str | os.PathLike[str],
+    *,
+    data: str | Dataset | None = None,
+    heads: Mapping[str, str] | None = None,
+    temperature: float = 1.0,
+    target: str = "cpu",
+    threads: int | None = None,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """What each layer of the model file `source` would cost; nothing is changed.
+
+    Options are those of `optimize`; the samples that guide are the same as there. `temperature` is that of the
+    softmax of categorical outputs, `threads` by default one for each core.
+
+    Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
+    """
+    settings, shown = Curvature(temperature=temperature, seed=seed), progress or Silent()
+    count = threads or os.cpu_count() or 1
+    place = Target(target, count)
+    store = statistics_store(cache_folder(cache_dir), place, fresh)
+    subject = opened(Path(source), place, count, heads, shown, data=data, seed=seed)
+    reason = subject.reason_to_leave()
+    if reason is not None:
+        raise InputError(f"the layers of {subject.source} can't be judged: {reason[1]}")
+    model = subject.cleaned(subject.judge(subject.samples.validation))
+    with nullcontext() if threads is None else limit_threads(threads):
+        rows = _rows(subject, model, settings, memory_limit, store)
+    return Sensitivity(
+        input=str(subject.source),
+        data=subject.data_record(),
+        temperature=temperature,
+        rows=rows,
+        left=tuple(Left(r.site, r.reason, r.detail) for r in Analyses(model).layers.left),
+        heads={h.output: h.kind for h in subject.heads},
+        notes=subject.notes(),
+        versions=versions(),
+        peak_memory=peak_memory(),
+    )
+
+
+def _rows(
+    subject: Subject, model: onnx_ir.Model, settings: Curvature, memory_limit: int | None, store: Store | None
+) -> tuple[Row, ...]:
+    analyses, sample = Analyses(model), subject.sample(1)
+    calibration = subject.samples.calibration
+    feeds = calibration_feeds(calibration, model, sample, subject.shapes(model, sample), memory_limit)
+    taken_apart = open_to_gradients(model, feeds)
+    shapes = subject.shapes(taken_apart, sample)
+    layers = {**find_layers(taken_apart).found, **analyses.layers.found}
+    if not layers:
+        return ()
+    wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers.values()]
+    with subject.progress.step("curvature", len(feeds)) as advance:
+        found = measure_factors(
+            taken_apart,
+            wants,
+            subject.heads,
+            feeds,
+            subject.execute,
+            settings,
+            advance=advance,
+            memory_limit=memory_limit,
+            store=store,
+        )
+    reasons = {remark.site: (remark.reason, remark.detail) for remark in found.remarks}
+    rows = []
+    with subject.progress.step("layers", len(found.factors)) as advance:
+        for name, factors in found.factors.items():
+            rows.append(_row(layers[name], factors, reasons.get(name, UNREACHED), analyses, shapes))
+            advance()
+    return tuple(sorted(rows, key=_order))
+
+
+def _order(row: Row) -> tuple[float, ...]:
+    costs = (change.predicted for change in (row.rank_halved, row.channels_removed))
+    return float(row.metric == INPUT_ONLY), *(1.0 if cost is None else -cost for cost in costs)
+
+
+def _row(layer: Layer, factors: Factors, reason: Reason, analyses: Analyses, shapes: Shapes) -> Row:
+    judged, moments = factors.gradient is not None, moments_of(layer, factors)
+    return Row(
+        name=layer.name,
+        op=layer.op,
+        shape=_shape(layer),
+        parameters=layer.parameters,
+        macs=_macs(layer, shapes),
+        rank_halved=rank_halved(layer, moments),
+        channels_removed=channels_removed(layer, moments, analyses),
+        trace=factors.trace if judged else None,
+        input_rank=None if factors.input is None else effective_rank(_centered(layer, factors)),
+        gradient_rank=None if factors.gradient is None else effective_rank(factors.gradient),
+        metric=factors.sharing if judged else INPUT_ONLY,
+        reason="" if judged else reason[0],
+        detail="" if judged else reason[1],
+    )
+
+
+def _macs(layer: Layer, shapes: Shapes) -> int | None:
+    """Multiply-adds of one sample, or None inside of an operator."""
+    inputs = [shapes.get(str(use.input.name)) for use in layer.uses]
+    known = tuple(shape for shape in inputs if shape is not None)
+    return round(Piece(structure_of(layer), known).cost().macs) if len(known) == len(inputs) else None
+
+
+def _shape(layer: Layer) -> str:
+    one = f"{layer.out} x {layer.inputs}"
+    return one if layer.groups == 1 else f"{layer.groups} of {one}"
+
+
+def effective_rank(matrices: np.ndarray) -> float:
+    """(tr M)^2 / ||M||_F^2 of the block-diagonal M of `matrices` [groups, d, d], positive semi-definite: how many equal
+    eigenvalues would give the same; between 1 and groups * d, and 0 for zeros.
+
+    Source: the effective rank R_0 of Bartlett, Long, Lugosi and Tsigler, 2020; the participation ratio of physics.
+    """
+    square = float(np.sum(matrices**2))
+    return float(np.trace(matrices, axis1=1, axis2=2).sum()) ** 2 / square if square > 0 else 0.0
+
+
+def _centered(layer: Layer, factors: Factors) -> np.ndarray:
+    """A, about the mean where a bias can take that up."""
+    assert factors.input is not None
+    assert factors.mean is not None
+    if not layer.absorbs:
+        return factors.input
+    return factors.input - factors.mean[:, :, None] * factors.mean[:, None, :]
