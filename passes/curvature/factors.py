@@ -111,8 +111,17 @@ def assembled_inner(spec: InputSums, sums: Arrays, dtype: np.dtype) -> Inner:
     second = _total([product.second(sums) for product in spec.products])
     second /= count
     first = _total([product.first(sums) for product in spec.products])
-    probed, square = (_total([sums[name] for name in names]) for names in (spec.probed, spec.squares))
-    return Inner(second.astype(dtype, copy=False), first / count, count, probed / count, square / count)
+    if spec.vectors is not None:
+        probed, square = _of_probes(spec.vectors, first / count, second)
+    else:
+        probed, square = (_total([sums[name] for name in names]) / count for names in (spec.probed, spec.squares))
+    return Inner(second.astype(dtype, copy=False), first / count, count, probed, square)
+
+
+def _of_probes(vectors: np.ndarray, mean: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The means of a^T z and of its square [groups, probes], for A [groups, in, in] or its diagonal [groups, in]."""
+    turned = vectors * second[:, None] if second.ndim == 2 else vectors.astype(second.dtype) @ second
+    return np.einsum("gki,gi->gk", vectors, mean), np.einsum("gki,gki->gk", vectors, turned)
 
 
 def assembled_outer(parts: Sequence[tuple[GradientSums, Arrays]], runs: float, dtype: np.dtype) -> Outer:

@@ -39,12 +39,14 @@ class Task:
 @dataclass(frozen=True)
 class InputSums:
     """The sums of one layer that no gradient enters: `products` of its nodes, how many rows those are, and of the
-    probed reads a^T z (or their means over positions) [groups, probes] the sum and the sum of squares."""
+    probed reads a^T z (or their means over positions) [groups, probes] the sum and the sum of squares; in their place
+    the probes z [groups, probes, in] where the products are A, from which both follow."""
 
     products: tuple[Product | Counts, ...]
     counts: tuple[str, ...]
-    probed: tuple[str, ...]
-    squares: tuple[str, ...]
+    probed: tuple[str, ...] = ()
+    squares: tuple[str, ...] = ()
+    vectors: np.ndarray | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -130,12 +132,16 @@ class _Build:
 
     def input_sums(self, task: Task) -> InputSums:
         layer = self.work.layers[task.layer]
-        if task.sharing == "expand":
-            counts = tuple(self._count(layer, use) for use in layer.uses)
-            return InputSums(self._read_products(layer, task), counts, *self._probed_rows(layer))
-        means = [self._means(layer, use, task) for use in layer.uses]
-        products = (self._row_products(layer, task, means),)
-        return InputSums(products, (self._samples(means[0]),), *self._probed_means(layer, self._probed_reads(layer)))
+        expand, vectors = task.sharing == "expand", rows.probe_vectors(self.work, layer)
+        if expand:
+            products, counts = self._read_products(layer, task), tuple(self._count(layer, use) for use in layer.uses)
+        else:
+            means = [self._means(layer, use, task) for use in layer.uses]
+            products, counts = (self._row_products(layer, task, means),), (self._samples(means[0]),)
+        if task.inputs and all(product.size == layer.inputs for product in products):
+            return InputSums(products, counts, vectors=vectors)
+        probed = self._probed_rows(layer) if expand else self._probed_means(layer, self._probed_reads(layer))
+        return InputSums(products, counts, *probed)
 
     def _read_products(self, layer: Layer, task: Task) -> tuple[Product | Counts, ...]:
         if not task.inputs:

@@ -80,15 +80,16 @@ def applied(work: Work, layer: Layer, use: Use, weight: np.ndarray) -> onnx_ir.V
 
 
 def probed(work: Work, layer: Layer, use: Use) -> onnx_ir.Value:
-    """What the node reads times random vectors z, `probes(work, layer)` of them a group: the mean of z z^T is I.
+    """What the node reads times the probes of the layer: `probes(work, layer)` features a group."""
+    return applied(work, layer, use, probe_vectors(work, layer))
 
-    They are the unit vectors where those are few enough.
-    """
+
+def probe_vectors(work: Work, layer: Layer) -> np.ndarray:
+    """Random vectors z [groups, probes, in] with a mean z z^T of I; the unit vectors, scaled, where those are few
+    enough."""
     if layer.inputs <= work.probes:
-        vectors = np.tile(np.sqrt(layer.inputs) * np.eye(layer.inputs), (layer.groups, 1, 1))
-    else:
-        vectors = np.random.default_rng(work.probes).standard_normal((layer.groups, work.probes, layer.inputs))
-    return applied(work, layer, use, vectors)
+        return np.tile(np.sqrt(layer.inputs) * np.eye(layer.inputs), (layer.groups, 1, 1))
+    return np.random.default_rng(work.probes).standard_normal((layer.groups, work.probes, layer.inputs))
 
 
 def probes(work: Work, layer: Layer) -> int:

@@ -365,7 +365,7 @@ def test_the_moments_of_outputs_are_those_of_the_inputs_through_the_weight(exact
         ]
         assert by_outputs.input is by_outputs.mean is None
         weight = layer.matrix()
-        np.testing.assert_array_equal(by_outputs.gradient, by_inputs.gradient)
+        np.testing.assert_allclose(by_outputs.gradient, by_inputs.gradient, rtol=1e-4)
         np.testing.assert_allclose(
             by_outputs.output_mean, np.einsum("goi,gi->go", weight, by_inputs.mean), rtol=1e-3, atol=1e-5
         )
