@@ -14,10 +14,16 @@ from ..ir.analyses import Analyses
 from ..ir.cost import Piece
 from ..ir.errors import InputError
 from ..ir.forms import structure_of
-from ..ir.layers import Layer, find_layers
-from ..passes.curvature import Curvature, Factors, Store, measure_factors
-from ..passes.curvature.backward import open_to_gradients
-from ..passes.curvature.factors import moments_of
+from ..ir.layers import Layer
+from ..passes.curvature import (
+    Curvature,
+    Factors,
+    Store,
+    measurable,
+    measure_factors,
+    moments_of,
+    open_to_gradients,
+)
 from ..passes.moments import Want
 from ..passes.pipeline import Shapes
 from ..runtime.data import Dataset
@@ -148,10 +154,10 @@ def _rows(
     feeds = calibration_feeds(calibration, model, sample, subject.shapes(model, sample), memory_limit)
     taken_apart = open_to_gradients(model, feeds)
     shapes = subject.shapes(taken_apart, sample)
-    layers = {**find_layers(taken_apart).found, **analyses.layers.found}
+    layers = {**measurable(taken_apart), **analyses.layers.found}
     if not layers:
         return ()
-    wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers.values()]
+    wants = [Want(layer.name, _reads_inputs(layer), rows=False) for layer in layers.values()]
     with subject.progress.step("curvature", len(feeds)) as advance:
         found = measure_factors(
             taken_apart,
@@ -171,6 +177,11 @@ def _rows(
             rows.append(_row(layers[name], factors, reasons.get(name, UNREACHED), analyses, shapes))
             advance()
     return tuple(sorted(rows, key=_order))
+
+
+def _reads_inputs(layer: Layer) -> bool:
+    """Whether A is measured: of a table of embeddings it is a diagonal, whatever its size."""
+    return layer.op == "Gather" or layer.inputs <= LARGEST_INPUT
 
 
 def _order(row: Row) -> tuple[float, ...]:
@@ -198,7 +209,9 @@ def _row(layer: Layer, factors: Factors, reason: Reason, analyses: Analyses, sha
 
 
 def _macs(layer: Layer, shapes: Shapes) -> int | None:
-    """Multiply-adds of one sample, or None inside of an operator."""
+    """Multiply-adds of one sample, none for rows that are looked up, or None inside of an operator."""
+    if layer.op == "Gather":
+        return 0
     inputs = [shapes.get(str(use.input.name)) for use in layer.uses]
     known = tuple(shape for shape in inputs if shape is not None)
     return round(Piece(structure_of(layer), known).cost().macs) if len(known) == len(inputs) else None
@@ -210,13 +223,14 @@ def _shape(layer: Layer) -> str:
 
 
 def effective_rank(matrices: np.ndarray) -> float:
-    """(tr M)^2 / ||M||_F^2 of the block-diagonal M of `matrices` [groups, d, d], positive semi-definite: how many equal
-    eigenvalues would give the same; between 1 and groups * d, and 0 for zeros.
+    """(tr M)^2 / ||M||_F^2 of the block-diagonal M of `matrices` [groups, d, d], or of the diagonal [groups, d], positive
+    semi-definite: how many equal eigenvalues would give the same; between 1 and groups * d, and 0 for zeros.
 
     Source: the effective rank R_0 of Bartlett, Long, Lugosi and Tsigler, 2020; the participation ratio of physics.
     """
     square = float(np.sum(matrices**2))
-    return float(np.trace(matrices, axis1=1, axis2=2).sum()) ** 2 / square if square > 0 else 0.0
+    total = float(matrices.sum() if matrices.ndim == 2 else np.trace(matrices, axis1=1, axis2=2).sum())
+    return total**2 / square if square > 0 else 0.0
 
 
 def _centered(layer: Layer, factors: Factors) -> np.ndarray:

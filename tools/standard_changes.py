@@ -43,6 +43,8 @@ def rank_halved(layer: Layer, moments: Moments) -> Change:
 
 def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> Change:
     """A quarter of the channels of each group that the layer reads, as they are cheapest for this layer alone."""
+    if layer.op == "Gather":
+        return _none("embedding", "it is a table whose rows are looked up: there are no channels to read")
     if layer.name not in analyses.layers.found:
         return _none("inside-operator", "it is part of an operator such as LSTM, whose channels can't go")
     consumers = (c for group in analyses.groups.found.values() for c in group.consumers if c.layer == layer.name)

@@ -191,9 +191,9 @@ def moments_of(layer: Layer, factors: Factors) -> Moments:
 
     Covariances are shrunk, means are kept. Where the layer absorbs a mean, the trace is that about the mean, which adds
     up over all positions and is the bias's to correct. Without a gradient G is the identity over the mean square of the
-    layer's outputs: the input-only metric.
+    layer's outputs: the input-only metric. A table of embeddings is known by the moments of its outputs.
     """
-    known = _shrunken_inner(layer, factors)
+    known = _of_table(layer, factors) if layer.op == "Gather" else _shrunken_inner(layer, factors)
     if factors.gradient is None:
         return replace(known, gradient=_input_only(layer, known), measured=False)
     kept = shrunken(factors.gradient.astype(np.float64), factors.effective * factors.draws)
@@ -213,6 +213,14 @@ def _shrunken_inner(layer: Layer, factors: Factors) -> Moments:
     if factors.input is not None:
         return Moments(np.empty(0), kept, mean)
     return Moments(np.empty(0), output=kept, output_mean=mean)
+
+
+def _of_table(layer: Layer, factors: Factors) -> Moments:
+    assert factors.input is not None
+    weight = layer.matrix()
+    second = (weight * factors.input[:, None]) @ weight.transpose(0, 2, 1)
+    mean = np.einsum("goi,gi->go", weight, factors.input)
+    return Moments(np.empty(0), output=shrunken(second, factors.effective), output_mean=mean)
 
 
 def _input_only(layer: Layer, known: Moments) -> np.ndarray:

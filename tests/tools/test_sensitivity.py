@@ -13,6 +13,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.errors import InputError
+from kronnx.ir.model import save
 from kronnx.passes.moments import Moments
 from kronnx.runtime.data import dataset_of
 from kronnx.tools.cli import main
@@ -310,3 +311,20 @@ def test_fresh_uses_and_leaves_no_statistics(planted, tmp_path):
     fresh = sensitivity(planted.model, data=planted.data, cache_dir=tmp_path / "cache", fresh=True)
     assert not (tmp_path / "cache").exists()
     assert fresh.rows == sensitivity(planted.model, data=planted.data, cache_dir=tmp_path / "cache").rows
+
+
+def test_a_table_of_embeddings_is_judged_by_its_rank_alone(tmp_path: Path) -> None:
+    text = """(int64[N,5] ids) => (float[N,3] y) <float[40,8] table, float[8,3] v, int64[1] axis = {1}>
+        { e = Gather(table, ids) r = Relu(e) p = ReduceMean<keepdims=0>(r, axis) z = MatMul(p, v) y = Softmax(z) }"""
+    model = build(text)
+    rng = np.random.default_rng(0)
+    set_weight(model, "table", rng.normal(size=(40, 4)) @ rng.normal(size=(4, 8)))  # of rank 4
+    path, data = tmp_path / "model.onnx", tmp_path / "data.npz"
+    save(model, path)
+    np.savez(data, ids=rng.integers(0, 40, (200, 5)))
+    rows = {row.name: row for row in sensitivity(path, data=str(data), cache_dir=tmp_path).rows}
+    table = rows["Gather_0"]
+    assert (table.op, table.shape, table.macs, table.channels_removed.reason) == ("Gather", "8 x 40", 0, "embedding")
+    assert table.input_rank == pytest.approx(40, rel=0.1)  # all tokens are about as frequent
+    assert table.rank_halved.predicted is not None
+    assert table.rank_halved.predicted < 1e-2 * table.trace
