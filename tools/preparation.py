@@ -40,7 +40,7 @@ ROUNDING = 1e-3
 JUDGED_BATCH = 64
 LARGEST_PATCHES = 64_000_000  # elements that the patches of one layer may take, 256 MB
 LARGEST_BATCH = 64
-LARGEST_RUN = 4_000_000_000  # bytes
+LARGEST_RUN = 1_500_000_000  # bytes
 BYTES_OF_AN_ELEMENT = (
     12  # of what layers read and give, as measured of an encoder and a ResNet: with gradients, and more
 )

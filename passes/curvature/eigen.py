@@ -1,6 +1,6 @@
 """EKFAC: the diagonal of the curvature in the eigenbasis of the factors (George et al., 2018)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from .backward import Bench, back_propagated
 from .factors import Factors
 from .seeds import count, seed, unit
 from .settings import Curvature, Execute, Feed
+from .shelf import chunks
 from .sums import accumulate
 from .work import Work, measurable
 
@@ -55,7 +56,8 @@ def eigenbases(
     known = {name: found for name, found in factors.items() if _whole(found)}
     layers = measurable(bench.model)
     result: dict[str, Eigenbasis] = {}
-    for chunk in _chunks([layers[name] for name in known], max(map(count, feeds))):
+    samples = max(map(count, feeds))
+    for chunk in chunks((layers[n] for n in known), lambda layer: 4.0 * samples * layer.parameters, LARGEST):
         shifts = {layer.name: centered and layer.absorbs for layer in chunk}
         result |= _measured({x.name: _basis(known[x.name], shifts[x.name]) for x in chunk}, bench)
         advance()
@@ -83,20 +85,6 @@ def _basis(factors: Factors, centered: bool) -> _Basis:
     mean = factors.mean[:, :, None] * factors.mean[:, None, :]
     inner = factors.input - mean if centered else factors.input
     return _Basis(np.linalg.eigh(inner)[1], np.linalg.eigh(factors.gradient)[1], factors.mean if centered else None)
-
-
-def _chunks(layers: Sequence[Layer], samples: int) -> Iterator[list[Layer]]:
-    chunk: list[Layer] = []
-    size = 0
-    for layer in layers:
-        needed = 4 * samples * layer.parameters
-        if chunk and size + needed > LARGEST:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(layer)
-        size += needed
-    if chunk:
-        yield chunk
 
 
 def _measured(bases: Mapping[str, _Basis], bench: Bench) -> dict[str, Eigenbasis]:

@@ -23,7 +23,7 @@ from .records import Records
 from .seeds import unit
 from .settings import Curvature, Execute, Feed
 from .sharing import choose_sharing
-from .shelf import Shelf, allowance
+from .shelf import Shelf, allowance, chunks
 from .store import Store
 from .sums import Arrays, accumulate
 from .work import measurable
@@ -154,19 +154,7 @@ class _Run:
 
     def _groups(self) -> Iterator[list[Task]]:
         """Tasks of which something is still to be measured, in groups that fit into what is allowed."""
-        group: list[Task] = []
-        size = 0.0
-        for task in self.tasks.values():
-            needed = self._bytes(task)
-            if not needed:
-                continue
-            if group and size + needed > self.allowed:
-                yield group
-                group, size = [], 0.0
-            group.append(task)
-            size += needed
-        if group:
-            yield group
+        return chunks((task for task in self.tasks.values() if self._bytes(task)), self._bytes, self.allowed)
 
     def _bytes(self, task: Task) -> float:
         """What the sums of a task take: an output in float32, its sum and the assembled matrix in float64."""

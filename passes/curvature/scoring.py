@@ -4,7 +4,7 @@ K-FAC builds candidates; this scores them, without the assumption that inputs an
 several changes at once (docs/mathematics.md).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from . import rows
 from .backward import Bench, back_propagated
 from .seeds import count, seed, unit
 from .settings import Curvature, Execute, Feed
+from .shelf import chunks
 from .work import Work
 
 LARGEST = 256 << 20  # bytes of the changes that one graph holds
@@ -57,25 +58,11 @@ def score(
     parts = [_Part(k, name, change) for k, one in enumerate(changes) for name, change in one.items()]
     totals = np.zeros((len(changes), bench.draws, bench.samples))
     scale = 1.0
-    for chunk in _chunks(parts):
+    parts.sort(key=lambda part: part.layer)  # those of one layer together
+    for chunk in chunks(parts, lambda part: 4.0 * part.change.weight.size, LARGEST):
         scale = _add(chunk, bench, totals)
         advance()
     return 0.5 * scale * (totals**2).mean(axis=(1, 2))
-
-
-def _chunks(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-    """Parts of the same layers together, as many as LARGEST bytes hold."""
-    chunk: list[_Part] = []
-    size = 0
-    for part in sorted(parts, key=lambda p: p.layer):
-        needed = 4 * part.change.weight.size
-        if chunk and size + needed > LARGEST:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(part)
-        size += needed
-    if chunk:
-        yield chunk
 
 
 def _add(chunk: Sequence[_Part], bench: Bench, totals: np.ndarray) -> float:

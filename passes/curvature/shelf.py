@@ -1,9 +1,13 @@
 """Where large arrays are kept: in memory up to a limit, beyond it in files that vanish with them."""
 
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import psutil
+
+T = TypeVar("T")
 
 SHARE = 0.6  # of the memory that is free, where no limit is given
 
@@ -24,6 +28,21 @@ class Shelf:
             mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
         mapped[...] = array
         return mapped
+
+
+def chunks(items: Iterable[T], needed: Callable[[T], float], limit: float) -> Iterator[list[T]]:
+    """The items in their order, as many together as need at most `limit` bytes, but at least one."""
+    chunk: list[T] = []
+    size = 0.0
+    for item in items:
+        own = needed(item)
+        if chunk and size + own > limit:
+            yield chunk
+            chunk, size = [], 0.0
+        chunk.append(item)
+        size += own
+    if chunk:
+        yield chunk
 
 
 def allowance(memory_limit: int | None) -> float:
