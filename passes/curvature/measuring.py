@@ -20,6 +20,7 @@ from .backward import Bench
 from .factors import Factors, Inner, Outer, assembled_inner, assembled_outer, factors_of, moments_of
 from .graph import Graph, Task, statistics_graph
 from .records import Records
+from .rows import LARGEST
 from .seeds import unit
 from .settings import Curvature, Execute, Feed
 from .sharing import choose_sharing
@@ -29,6 +30,7 @@ from .sums import Arrays, accumulate
 from .work import measurable
 
 WIDEST = 4096  # outputs whose gradients are taken one by one; more of them along the columns of the weight
+BYTES = 4  # of a number
 SAVE_EVERY = 30.0  # seconds between two notes of how far a run has come
 
 
@@ -157,11 +159,14 @@ class _Run:
         return chunks((task for task in self.tasks.values() if self._bytes(task)), self._bytes, self.allowed)
 
     def _bytes(self, task: Task) -> float:
-        """What the sums of a task take: an output in float32, its sum and the assembled matrix in float64."""
+        """What the sums of a task take: what a run gives, the sum of that, and the matrix that is made of it."""
         layer = self.layers[task.layer]
-        inner = 0 if task.layer in self.inner else (layer.inputs if task.inputs else layer.out)
-        outer = 0 if task.layer in self.outer else (layer.out if task.basis is None else task.basis.shape[1])
-        return 20.0 * layer.groups * (inner**2 + outer**2)
+        inner = _elements(layer.inputs if task.inputs else layer.out)
+        if layer.op == "Gather":
+            inner = layer.inputs
+        outer = _elements(layer.out if task.basis is None else task.basis.shape[1])
+        open_ = inner * (task.layer not in self.inner) + outer * (task.layer not in self.outer)
+        return 3.0 * BYTES * layer.groups * open_
 
     def _measure_group(self, group: Sequence[Task], steps: "_Steps") -> None:
         """Measures a group; if the graph with gradients doesn't run, what the layers read is measured without."""
@@ -171,8 +176,7 @@ class _Run:
         except InputError as e:
             if not open_:
                 raise
-            for task in open_:
-                self._keep_outer(task, f"the graph of the gradients does not run: {e}")
+            self.outer |= {task.layer: f"the graph of the gradients does not run: {e}" for task in open_}
             self._sum_up(group, [], steps)
 
     def _sum_up(self, group: Sequence[Task], open_: Sequence[Task], steps: "_Steps") -> None:
@@ -192,10 +196,10 @@ class _Run:
             self._keep_outer(self.tasks[name], assembled_outer(parts, runs / unit_, first.dtype))
             for spec, found in parts:
                 _drop(found, spec.names)
-        for task, later in _with_later(inputs):
-            spec = first.inputs[task.layer]
+        for number, task in enumerate(inputs):
+            spec, later = first.inputs[task.layer], [first.inputs[other.layer] for other in inputs[number + 1 :]]
             self._keep_inner(task, assembled_inner(spec, sums[0], first.dtype))
-            _drop(sums[0], spec.names.difference(*(first.inputs[other.layer].names for other in later)))
+            _drop(sums[0], spec.names.difference(*(other.names for other in later)))
 
     def _unit(self, graphs: Sequence[Graph], sums: Sequence[Arrays], runs: float) -> float:
         seen = [(graph.seeds, found) for graph, found in zip(graphs, sums, strict=True) if graph.seeds is not None]
@@ -230,9 +234,9 @@ class _Run:
         return sums
 
 
-def _with_later(tasks: Sequence[Task]) -> Iterator[tuple[Task, Sequence[Task]]]:
-    """Each task with those behind it."""
-    return ((task, tasks[k + 1 :]) for k, task in enumerate(tasks))
+def _elements(width: int) -> int:
+    """Of the products of so many features."""
+    return width * min(width, LARGEST)
 
 
 def _drop(sums: dict[str, np.ndarray], names: Iterable[str]) -> None:
