@@ -223,8 +223,8 @@ def _shape(layer: Layer) -> str:
 
 
 def effective_rank(matrices: np.ndarray) -> float:
-    """(tr M)^2 / ||M||_F^2 of the block-diagonal M of `matrices` [groups, d, d], or of the diagonal [groups, d], positive
-    semi-definite: how many equal eigenvalues would give the same; between 1 and groups * d, and 0 for zeros.
+    """(tr M)^2 / ||M||_F^2 of the block-diagonal M of `matrices` [groups, d, d], or of the diagonal [groups, d],
+    positive semi-definite: how many equal eigenvalues would give the same; between 1 and groups * d, and 0 for zeros.
 
     Source: the effective rank R_0 of Bartlett, Long, Lugosi and Tsigler, 2020; the participation ratio of physics.
     """
