@@ -12,7 +12,7 @@ from .budget import Budget, limit
 from .memory import size
 from .suggest import did_you_mean, nearest
 
-SENSITIVITY = "sensitivity"
+OPTIMIZE, SENSITIVITY = "optimize", "sensitivity"
 TARGETS = ("cpu", "cuda")
 KINDS = ("categorical", "gaussian")
 DATA = "SPEC is a .npz, a folder of .npz, .npy or test_data_set_*, or file.py:function"
@@ -47,12 +47,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of `argv`, or of the process; `command` is 'optimize' or 'sensitivity', as the first word says.
-    Raises UsageError, with the nearest flag where one was misspelt."""
+    """The options of `argv`, or of the process; `command` is 'optimize', also where no first word says so, or
+    'sensitivity'. Raises UsageError, with the nearest flag where one was misspelt."""
     words = list(sys.argv[1:] if argv is None else argv)
-    other = words[:1] == [SENSITIVITY]
-    parser = _sensitivity_parser() if other else _parser()
-    options, unknown = parser.parse_known_args(words[1:] if other else words)
+    parser = _sensitivity_parser() if words[:1] == [SENSITIVITY] else _parser()
+    named = words[:1] in ([SENSITIVITY], [OPTIMIZE])
+    options, unknown = parser.parse_known_args(words[1:] if named else words)
     if unknown:
         raise UsageError(_unknown(unknown[0], options, parser))
     _check(options)
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("model", nargs="?", type=Path, help="the model, an .onnx file; it is never written")
-    parser.set_defaults(command="optimize")
+    parser.set_defaults(command=OPTIMIZE)
     for add in (_what, _data, _budget, _machine, _output):
         add(parser)
     return parser

@@ -1,6 +1,6 @@
 """Are the predictions true? Single changes of real models, predicted four ways and then measured.
 
-    python -m kronnx.tools.bench_predictions [NAME ...] [--cache DIR] [--json FILE] [--changes N] [--samples N]
+    python -m kronnx.tools.bench_predictions [NAME ...] [--cache DIR] [--write FILE] [--json FILE] [--changes N]
 
 Every change is a candidate of `svd` or `prune`, applied alone; changes are spread over what was predicted, sites and
 forms. Measured is the divergence from the model's own outputs, in nats per sample: the KL of a categorical head, half
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import KronnxError
-from .bench_table import machine, markdown
+from .bench_table import fill, machine, markdown, parts
 from .calibration import Agreement, agreement, cross_fitted
 from .predictions import EXACT, METRICS, SMALL, Effort, Outcome, Outcomes, outcomes
 from .report import write_atomically
@@ -185,31 +185,35 @@ def conditions(found: Outcomes) -> str:
 def main() -> int:
     options = _options()
     try:
+        if options.write:
+            parts(options.write, "bench_predictions")  # fails now rather than after half an hour
         found = [_outcomes(name, options) for name in options.names or EFFORTS]
     except KronnxError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code
     small, large = list(lines(found, SMALL)), list(lines([calibrated(one) for one in found], LARGE))
     wanted = goals(small, large)
-    print(_report(found, small, large))
+    text = _report(found, small, large)
+    print(text)
     print("\n".join(map(str, wanted)))
+    if options.write:
+        fill(options.write, "bench_predictions", text)
     if options.json:
         write_atomically(options.json, _json(found, wanted))
     return 0 if all(goal.reached for goal in wanted) else 1
 
 
 def _report(found: Sequence[Outcomes], small: Sequence[Line], large: Sequence[Line]) -> str:
-    parts = (
+    sections = (
         f"Median of |log(predicted / measured)| / rank correlation, changes up to {SMALL:g} nats",
         table(small, others=True),
         f"The same up to {LARGE:g} nats, calibrated on changes of other sites",
         table(large, others=False),
         f"The {WORST} exact predictions that are furthest off, in nats",
         worst_table(worst(found)),
-        "\n".join((*map(conditions, found), machine(os.cpu_count() or 1))),
-        "",
+        "\n".join(f"- {text}" for text in (*map(conditions, found), machine(os.cpu_count() or 1))),
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(sections)
 
 
 def _json(found: Sequence[Outcomes], wanted: Sequence[Goal]) -> str:
@@ -239,6 +243,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"models of the zoo (default: {' '.join(EFFORTS)})")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="the zoo's folder (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this Markdown file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every change, and the goals, into this file")
     parser.add_argument(
         "--changes", type=int, default=120, metavar="N", help="changes of a model (default: %(default)s)"

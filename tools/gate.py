@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir.errors import UsageError
+from ..ir.errors import DataError, UsageError
 from ..ir.heads import Head
 from ..runtime.comparison import Divergence, Outputs, accuracy, compare, run_all
 from ..runtime.data import Dataset
@@ -34,7 +34,8 @@ class Judge:
             return 100 * max(0.0, before - after)
         found = compare(self.reference, outputs, self.heads)
         value = found.kl_mean if limit.metric == KL else found.relative_error
-        assert value is not None
+        if value is None:
+            raise DataError("the model gives no rows on this data, so nothing can be compared; give it other inputs")
         return value
 
 

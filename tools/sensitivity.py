@@ -36,7 +36,7 @@ from .report import DataRecord, json_text, write_atomically
 from .standard_changes import LARGEST_INPUT, Change, Reason, channels_removed, rank_halved
 
 INPUT_ONLY = "input-only"
-UNREACHED = "no-curvature", "nothing that it gives reaches an output"
+UNREACHED = "no-curvature", "its gradient is zero on this data"
 
 
 @dataclass(frozen=True)

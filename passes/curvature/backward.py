@@ -3,16 +3,18 @@ draws."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import onnx_ir
 
 from ...ir.autodiff import gradients
 from ...ir.decomposition import decompose
+from ...ir.errors import DataError
 from ...ir.heads import Head
 from ...ir.layers import Use
 from ...ir.remarks import ANALYSIS, Remark
-from .seeds import Seeds, Survey, draws, survey, vectors
+from .seeds import Seeds, Survey, count, draws, survey, vectors
 from .settings import Curvature, Execute, Feed, Runner
 from .work import Work
 
@@ -41,8 +43,13 @@ def open_to_gradients(model: onnx_ir.Model, feeds: Sequence[Feed]) -> onnx_ir.Mo
     """`model` with its composite operators (LSTM, Attention, fused ones) taken apart, so that reverse mode reaches
     what is before and inside them; loops through time only where all feeds are of one length."""
     first = feeds[0] if feeds else {}
-    alike = all(feed[name].shape[1:] == first[name].shape[1:] for feed in feeds for name in first)
-    return decompose(model, {name: array.shape for name, array in first.items()} if alike else None)
+    if any(feed[name].shape[1:] != first[name].shape[1:] for feed in feeds for name in first):
+        return decompose(model)
+    others = (feed for feed in feeds if any(len(feed[name]) != len(first[name]) for name in first if first[name].ndim))
+    shapes = [{name: array.shape for name, array in feed.items()} for feed in (first, *islice(others, 1))]
+    found = [decompose(model, one) for one in shapes]
+    runs_along_first_axis = len(found[-1].graph) != len(found[0].graph)
+    return decompose(model) if runs_along_first_axis else found[0]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,11 @@ class Bench:
     def surveyed(
         cls, model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], execute: Execute, settings: Curvature
     ) -> "Bench":
-        """With composite operators taken apart (`open_to_gradients`) and the heads' shapes known."""
+        """With composite operators taken apart (`open_to_gradients`) and the heads' shapes known. Raises DataError if
+        there is no sample."""
+        feeds = [feed for feed in feeds if count(feed)]
+        if not feeds:
+            raise DataError("curvature is measured on data, and there is no sample")
         taken_apart = open_to_gradients(model, feeds)
         return cls(taken_apart, heads, feeds, execute, settings, survey(taken_apart, heads, feeds, execute))
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from ...ir.layers import Layer
-from ..moments import Moments
+from ..moments import ROUNDING, Moments
 from .graph import GradientSums, InputSums, Task
 from .shrinkage import shrunken
 from .sums import Arrays
@@ -31,6 +31,19 @@ class Inner:
     def energy(self, centered: bool) -> np.ndarray:
         """The mean square norm of a row [groups], of its distance from the mean if `centered`."""
         return (self.square - self.probed**2 if centered else self.square).mean(axis=1)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are, and none was too large for the type it was summed in."""
+        squares = self.second if self.second.ndim == 2 else np.einsum("gii->gi", self.second)
+        return all(np.isfinite(part).all() for part in (squares, self.mean, self.square))
+
+    def neutral(self) -> "Inner":
+        """The same as if all numbers had been independent and of variance 1."""
+        eye = np.ones(()) if self.second.ndim == 2 else np.eye(self.second.shape[-1])
+        second = np.broadcast_to(eye, self.second.shape).astype(self.second.dtype)
+        zeros, ones = np.zeros_like(self.probed), np.ones_like(self.square)
+        return replace(self, second=second, mean=np.zeros_like(self.mean), probed=zeros, square=ones)
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,8 @@ class Factors:
 
 
 def assembled_inner(spec: InputSums, sums: Arrays, dtype: np.dtype) -> Inner:
-    """The means of the sums that `spec` names; the large matrix is kept in `dtype`."""
-    count = sum(float(np.sum(sums[name])) for name in spec.counts)
+    """The means of the sums that `spec` names, zeros where no row was seen; the large matrix is kept in `dtype`."""
+    count = max(sum(float(np.sum(sums[name])) for name in spec.counts), 1.0)
     second = _total([product.second(sums) for product in spec.products])
     second /= count
     first = _total([product.first(sums) for product in spec.products])
@@ -147,7 +160,9 @@ def _total(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def factors_of(layer: Layer, task: Task, inner: Inner, outer: Outer | None, samples: int, draws: int) -> Factors:
-    """The factors that the means of one layer make."""
+    """The factors that the means of one layer make, neutral ones where those are not finite."""
+    if not inner.finite:
+        inner, outer = inner.neutral(), None
     trace = 0.0 if outer is None else outer.trace(inner.probed if layer.absorbs else np.zeros_like(inner.probed))
     usable = outer is not None and np.isfinite(trace) and outer.second.any()
     second, mean = inner.second, inner.mean.reshape(layer.groups, -1)
@@ -210,6 +225,8 @@ def _shrunken_inner(layer: Layer, factors: Factors) -> Moments:
     blocks = mean.reshape(len(second), -1)
     prior = layer.matrix() @ layer.matrix().transpose(0, 2, 1) if factors.input is None and len(blocks) == 1 else None
     kept = whole(shrunken(second - _outer(blocks), factors.effective, prior), layer.groups) + _outer(mean)
+    diagonal = np.einsum("gii->gi", kept)
+    diagonal += ROUNDING * diagonal.mean(axis=1, keepdims=True)  # where nothing varies, the mean alone is singular
     if factors.input is not None:
         return Moments(np.empty(0), kept, mean)
     return Moments(np.empty(0), output=kept, output_mean=mean)

@@ -32,6 +32,7 @@ from .work import measurable
 WIDEST = 4096  # outputs whose gradients are taken one by one; more of them along the columns of the weight
 BYTES = 4  # of a number
 SAVE_EVERY = 30.0  # seconds between two notes of how far a run has come
+NOT_FINITE = "the squares of what it reads are not finite"
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ def measure_factors(
     layers = measurable(bench.model)
     records = Records(store, bench.model, heads, feeds, settings)
     run = _Run(layers, bench, records, allowance(memory_limit) / 2)
-    run.prepare([want for want in wants if want.layer in layers])
-    run.measure(advance)
-    return run.statistics()
+    with np.errstate(over="ignore", invalid="ignore"):
+        run.prepare([_whole(want, layers[want.layer]) for want in wants if want.layer in layers])
+        run.measure(advance)
+        return run.statistics()
 
 
 @dataclass
@@ -142,11 +144,18 @@ class _Run:
     def statistics(self) -> Statistics:
         factors = {name: self._factors(task) for name, task in self.tasks.items()}
         remarks = tuple(
-            Remark(name, "curvature", ANALYSIS, "no-gradient", found)
+            Remark(name, "curvature", ANALYSIS, "no-gradient", reason)
             for name in self.tasks
-            if isinstance(found := self.outer[name], str)
+            if (reason := self._reason(name)) is not None
         )
         return Statistics(factors, {name: self.layers[name] for name in self.tasks}, remarks)
+
+    def _reason(self, name: str) -> str | None:
+        """Why a layer has no gradient."""
+        outer = self.outer[name]
+        if isinstance(outer, str):
+            return outer
+        return None if self.inner[name].finite else NOT_FINITE
 
     def _factors(self, task: Task) -> Factors:
         outer = self.outer[task.layer]
@@ -193,7 +202,8 @@ class _Run:
             self._keep_outer(self.tasks[remark.site], remark.detail)
         for name in first.gradients:
             parts = [(graph.gradients[name], found) for graph, found in zip(graphs, sums, strict=True)]
-            self._keep_outer(self.tasks[name], assembled_outer(parts, runs / unit_, first.dtype))
+            over = runs / unit_ if unit_ else np.inf  # what is zero, or not finite, has no scale
+            self._keep_outer(self.tasks[name], assembled_outer(parts, over, first.dtype))
             for spec, found in parts:
                 _drop(found, spec.names)
         for number, task in enumerate(inputs):
@@ -242,6 +252,11 @@ def _elements(width: int) -> int:
 def _drop(sums: dict[str, np.ndarray], names: Iterable[str]) -> None:
     for name in names:
         del sums[name]
+
+
+def _whole(want: Want, layer: Layer) -> Want:
+    """A table of embeddings is known by how often its rows are read, whatever is wanted."""
+    return replace(want, inputs=True) if layer.op == "Gather" else want
 
 
 def _basis(layer: Layer, want: Want) -> np.ndarray | None:

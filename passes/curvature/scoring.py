@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
+from ...ir.errors import InputError
 from ...ir.heads import Head
 from ...ir.layers import Layer, Use
 from . import rows
@@ -51,8 +52,9 @@ def score(
 ) -> np.ndarray:
     """The predicted divergence of each of `changes` [changes] (layer name -> change), in nats per sample.
 
-    Vectors are drawn as for the factors; a change of a layer that no gradient reaches has the value NaN. `advance` is
-    called after every graph, of which there are as many as the changes take to be held, a few layers in each.
+    Vectors are drawn as for the factors; a change of a layer that no gradient reaches, or in a graph of gradients that
+    does not run, has the value NaN. `advance` is called after every graph, of which there are as many as the changes
+    take to be held, a few layers in each.
     """
     bench = Bench.surveyed(model, heads, feeds, execute, settings)
     parts = [_Part(k, name, change) for k, one in enumerate(changes) for name, change in one.items()]
@@ -60,7 +62,10 @@ def score(
     scale = 1.0
     parts.sort(key=lambda part: part.layer)  # those of one layer together
     for chunk in chunks(parts, lambda part: 4.0 * part.change.weight.size, LARGEST):
-        scale = _add(chunk, bench, totals)
+        try:
+            scale = _add(chunk, bench, totals)
+        except InputError:  # the graph of the gradients does not run
+            totals[[part.number for part in chunk]] = np.nan
         advance()
     return 0.5 * scale * (totals**2).mean(axis=(1, 2))
 

@@ -13,6 +13,7 @@ from .settings import Curvature, Execute, Feed
 from .work import INT64, Work, size
 
 Shapes = Mapping[str, tuple[int, ...]]
+COUNTING = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}  # operators that give as much as they find
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,20 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Survey:
-    """The shape of each head's distribution for every feed, and what its vectors are multiplied with."""
+    """The shape of each head's distribution for every feed, what its vectors are multiplied with, and the samples of
+    every feed."""
 
     shapes: tuple[Shapes, ...]
     scales: Mapping[str, float]
-    samples: int
+    counts: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        return sum(self.counts)
+
+    def positions(self, number: int, head: str) -> int:
+        """How many positions each sample of a feed has; their axes may be one with that of the samples."""
+        return max(1, prod(self.shapes[number][head][:-1]) // self.counts[number])
 
 
 def seed(work: Work, heads: Sequence[Head], temperature: float) -> tuple[dict[onnx_ir.Value, onnx_ir.Value], Seeds]:
@@ -86,18 +96,18 @@ def survey(model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], e
     """Finds the shapes and scales of the heads.
 
     The model is run on one feed of each set of shapes, and only where its own shapes don't tell; on all feeds where
-    several heads, one of them gaussian, have to be weighed against each other: each counts relative to its mean squared
-    norm, so that units don't matter.
+    shapes follow from data, and where several heads, one of them gaussian, have to be weighed against each other: each
+    counts relative to its mean squared norm, so that units don't matter.
     """
-    samples = sum(count(feed) for feed in feeds)
+    counts = tuple(count(feed) for feed in feeds)
     gaussian = [h.output for h in heads if h.kind == "gaussian"] if len(heads) > 1 else []
     work = Work(model)
     known = [_stated(work, heads, feed) for feed in feeds]
     if not gaussian and all(known):
-        return Survey(tuple(one for one in known if one), dict.fromkeys((h.output for h in heads), 1.0), samples)
+        return Survey(tuple(one for one in known if one), dict.fromkeys((h.output for h in heads), 1.0), counts)
     shapes, sums = _run(work, heads, gaussian, feeds, execute)
-    scales = {h.output: _inverse_root(sums[h.output] / samples) if h.output in sums else 1.0 for h in heads}
-    return Survey(shapes, scales, samples)
+    scales = {h.output: _inverse_root(sums[h.output] / sum(counts)) if h.output in sums else 1.0 for h in heads}
+    return Survey(shapes, scales, counts)
 
 
 def _stated(work: Work, heads: Sequence[Head], feed: Feed) -> dict[str, tuple[int, ...]] | None:
@@ -120,6 +130,7 @@ def _run(
     work: Work, heads: Sequence[Head], gaussian: Sequence[str], feeds: Sequence[Feed], execute: Execute
 ) -> tuple[tuple[Shapes, ...], dict[str, float]]:
     """The shapes for every feed, and the sum of squares of the heads `gaussian`."""
+    each = bool(gaussian) or any(node.op_type in COUNTING for node in work.model.graph.all_nodes())
     shapes = {h.output: work.output(work.op("Shape", [distribution(work, h)]), INT64) for h in heads}
     squares = {name: _sum_of_squares(work, work.value(name)) for name in gaussian}
     run = execute(work.finish())
@@ -127,7 +138,7 @@ def _run(
     sums, found = dict.fromkeys(gaussian, 0.0), []
     for feed in feeds:
         signature = tuple(sorted((name, array.shape) for name, array in feed.items()))
-        if signature not in known or gaussian:
+        if signature not in known or each:
             outputs = run(feed)
             known[signature] = {head: tuple(map(int, outputs[name])) for head, name in shapes.items()}
             sums = {head: total + float(outputs[squares[head]]) for head, total in sums.items()}
@@ -141,11 +152,11 @@ def _inverse_root(square: float) -> float:
 
 def unit(heads: Sequence[Head], seen: Sequence[tuple[Seeds, Mapping[str, Any]]], runs: float) -> float:
     """What products of gradients are multiplied with in the end: the squared scale of a gaussian head that is alone,
-    from the sums that graphs gave over so many samples and draws."""
+    from the sums that graphs gave over so many samples and draws; NaN where those overflow."""
     if len(heads) != 1 or heads[0].kind != "gaussian":
         return 1.0
     total = sum(float(sums[seeds.squares[heads[0].output]]) for seeds, sums in seen)
-    return _inverse_root(total / runs) ** 2
+    return _inverse_root(total / runs) ** 2 if np.isfinite(total) else np.nan
 
 
 def count(feed: Feed) -> int:
@@ -160,15 +171,15 @@ def draws(settings: Curvature, heads: Sequence[Head], found: Survey) -> int:
     """
     if every_class(settings, heads, found):
         return found.shapes[0][heads[0].output][-1]
-    positions = max(prod(size[1:-1]) for size in found.shapes[0].values())
-    return max(1, -(-settings.draws // max(positions, 1)))
+    positions = max(found.positions(0, head.output) for head in heads)
+    return max(1, -(-settings.draws // positions))
 
 
 def every_class(settings: Curvature, heads: Sequence[Head], found: Survey) -> bool:
     """Whether one categorical vector per sample is all there is, with few enough classes to take each in turn."""
-    size = found.shapes[0][heads[0].output]
-    categorical = len(heads) == 1 and heads[0].kind == "categorical"
-    return categorical and len(size) == 2 and size[1] <= settings.exact_classes
+    if len(heads) != 1 or heads[0].kind != "categorical":
+        return False
+    return found.positions(0, heads[0].output) == 1 and found.shapes[0][heads[0].output][-1] <= settings.exact_classes
 
 
 def vectors(
@@ -182,7 +193,7 @@ def vectors(
     result: dict[str, np.ndarray] = {}
     for head in heads:
         size = found.shapes[number][head.output]
-        positions = prod(size[1:-1]) if head.kind == "categorical" else 1
+        positions = found.positions(number, head.output) if head.kind == "categorical" else 1
         result[seeds.scales[head.output]] = np.array(found.scales[head.output] / np.sqrt(positions))
         turn = every_class(settings, heads, found)
         result[seeds.draws[head.output]] = _class_vector(size, draw) if turn else _signs(random, size)
@@ -191,9 +202,9 @@ def vectors(
 
 def _class_vector(size: tuple[int, ...], k: int) -> np.ndarray:
     vector = np.zeros(size)
-    vector[:, k] = np.sqrt(size[1])
+    vector[..., k] = np.sqrt(size[-1])
     return vector
 
 
 def _signs(random: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
-    return random.integers(0, 2, size).astype(np.float32) * 2 - 1
+    return np.asarray(random.integers(0, 2, size) * 2 - 1, np.float32)

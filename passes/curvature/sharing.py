@@ -4,10 +4,12 @@ to the exact trace of the layer's block.
 Source of the two: Eschenhagen et al., 2023.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ...ir.errors import InputError
 from ...ir.layers import Layer
 from .backward import Bench
 from .factors import assembled_inner, assembled_outer
@@ -33,9 +35,15 @@ def choose_sharing(names: Iterable[str], bench: Bench) -> dict[str, str]:
         return result | dict.fromkeys(shared, bench.settings.sharing)
     if not shared:
         return result
-    graph, specs = trace_graph(bench.model, shared, bench.heads, bench.settings)
+    with contextlib.suppress(InputError):  # where the graph of the gradients does not run, there is nothing to choose
+        result |= _chosen(shared, layers, bench)
+    return result
+
+
+def _chosen(names: Sequence[str], layers: Mapping[str, Layer], bench: Bench) -> dict[str, str]:
+    graph, specs = trace_graph(bench.model, names, bench.heads, bench.settings)
     if not specs or graph.seeds is None:
-        return result
+        return {}
     run, sums = bench.execute(graph.model), {}
     samples = 0
     for number, feed in enumerate(bench.feeds):
@@ -43,9 +51,7 @@ def choose_sharing(names: Iterable[str], bench: Bench) -> dict[str, str]:
         samples += count(feed)
         if samples >= ENOUGH:
             break
-    for name, spec in specs.items():
-        result[name] = _nearer(layers[name], spec, sums, samples)
-    return result
+    return {name: _nearer(layers[name], spec, sums, samples) for name, spec in specs.items()}
 
 
 def _single(layer: Layer, batch: int | str | None) -> bool:

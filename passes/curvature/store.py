@@ -14,6 +14,7 @@ import onnx_ir
 from .settings import Feed
 
 FORMAT = "1"
+NAMES = "names of all arrays"  # an entry that damage hides would not be missed
 LIMIT = 4 << 30  # bytes on disk; beyond it what was not used for longest goes
 
 
@@ -38,9 +39,9 @@ class Store:
             with np.load(path, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}
             os.utime(path)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return arrays if list(arrays.pop(NAMES)) == list(arrays) else None
+        except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile):
             return None
-        return arrays
 
     def write(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts `arrays` under `key`, at once or not at all."""
@@ -49,7 +50,7 @@ class Store:
             handle, name = tempfile.mkstemp(dir=self.folder, suffix=".new")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    np.savez(file, allow_pickle=False, **arrays)
+                    np.savez(file, allow_pickle=False, **arrays, **{NAMES: np.array(list(arrays))})
                 os.replace(name, self._path(key))
             except BaseException:
                 os.unlink(name)

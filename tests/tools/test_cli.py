@@ -207,7 +207,8 @@ def test_what_can_not_be_meant_is_refused(words, message, capsys):
 
 
 def test_the_first_word_tells_the_command_and_a_path_the_file_of_that_name():
-    for words, command in ((["sensitivity", "m.onnx"], "sensitivity"), (["./sensitivity"], "optimize")):
+    given = (["sensitivity", "m.onnx"], ["optimize", "m.onnx"], ["./sensitivity"], ["./optimize"])
+    for words, command in zip(given, ("sensitivity", "optimize", "optimize", "optimize"), strict=True):
         assert arguments.parse(words).command == command
     assert arguments.parse(["./sensitivity"]).model == Path("sensitivity")
 

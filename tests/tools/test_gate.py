@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kronnx.ir.errors import UsageError
+from kronnx.ir.errors import DataError, UsageError
 from kronnx.ir.heads import Head
 from kronnx.runtime.comparison import run_all
 from kronnx.runtime.dataset import Dataset
@@ -81,3 +81,11 @@ def test_a_model_with_both_kinds_of_heads_takes_either_metric():
     both = CLASSES, Head("z", "gaussian", "raw")
     assert resolved(None, both).metric == "kl"
     assert resolved(Limit("rel", 0.1), both) == Limit("rel", 0.1)
+
+
+def test_outputs_without_rows_are_said_to_be_no_basis(rng):
+    model = build("(float[N, 4] x, bool[N] k) => (float[M, 4] logits) { logits = Compress<axis=0>(x, k) }")
+    data = Dataset(({"x": rng.normal(size=(3, 4)).astype(np.float32), "k": np.zeros(3, bool)},))
+    judge = Judge(data, run_all(Session(model, Target("cpu", 1)), data), (CLASSES,), Target("cpu", 1))
+    with pytest.raises(DataError, match="no rows"):
+        judge.drop(model, Limit("kl", 0.01))

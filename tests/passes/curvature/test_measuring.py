@@ -8,7 +8,7 @@ import pytest
 from kronnx.ir.heads import find_heads
 from kronnx.ir.layers import find_layers
 from kronnx.ir.remarks import ANALYSIS
-from kronnx.passes.curvature import Curvature, Feed, Measured, measure
+from kronnx.passes.curvature import Curvature, Feed, Measured, measure, measure_factors
 from kronnx.passes.curvature.graph import InputSums, Task, statistics_graph
 from kronnx.passes.moments import Moments, Want, divergence
 
@@ -282,6 +282,24 @@ def test_the_loss_of_a_sequence_of_classes_is_the_mean_over_positions(exact: Non
     wanted = ((x**2).sum(axis=2) * (1 - (p**2).sum(axis=2))).mean()
     found = taken(model, [feed], draws=180).moments["MatMul_0"]
     assert np.trace(found.gradient[0]) * np.trace(found.input[0]) == pytest.approx(wanted, rel=0.05)  # 30 draws
+
+
+@pytest.mark.parametrize("classes", [3, 0], ids=["every class", "random vectors"])
+def test_a_head_whose_positions_are_one_axis_with_its_samples_is_the_same(classes: int) -> None:
+    plain = "(float[N,2,5] x) => (float[N,2,3] y) <float[5,3] w> { z = MatMul(x, w) y = Softmax(z) }"
+    flat = """(float[N,2,5] x) => (float[N,2,3] y) <float[5,3] w, int64[2] f = {-1, 3}, int64[3] s = {-1, 2, 3}>
+        { z = MatMul(x, w) r = Reshape(z, f) p = Softmax(r) y = Reshape(p, s) }"""
+    settings = Curvature(200, exact_classes=classes, probes=100)
+    feed = networks.draw(networks.build(plain), 30)
+    found = []
+    for text in (plain, flat):
+        model = networks.build(text)
+        heads = find_heads(model)
+        factors = measure_factors(model, [Want("MatMul_0", True)], heads, [feed], networks.execute, settings).factors
+        found.append(factors["MatMul_0"])
+    assert found[1].draws == found[0].draws == 100
+    assert found[1].trace == pytest.approx(found[0].trace, rel=0.1)
+    np.testing.assert_allclose(found[1].gradient, found[0].gradient, atol=0.1 * found[0].gradient.max())
 
 
 def test_the_error_falls_with_the_root_of_the_draws(unshrunken: None) -> None:

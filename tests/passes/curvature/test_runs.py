@@ -8,7 +8,7 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.errors import InputError
+from kronnx.ir.errors import DataError, InputError
 from kronnx.ir.heads import find_heads
 from kronnx.ir.layers import find_embeddings, find_layers
 from kronnx.ir.rewriter import Rewriter
@@ -19,9 +19,11 @@ from kronnx.passes.curvature import (
     Factors,
     Feed,
     LayerChange,
+    Measured,
     Runner,
     Statistics,
     Store,
+    measurable,
     measure,
     measure_factors,
     measuring,
@@ -147,6 +149,20 @@ def test_a_damaged_file_counts_as_missing(feeds: list[Feed], tmp_path: Path) -> 
     for path in tmp_path.glob("*.npz"):
         path.write_bytes(path.read_bytes()[:40])
     assert_same(taken(feeds, store=Store(tmp_path)).factors, wanted)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x08, 0xFF])
+def test_a_file_with_any_byte_changed_is_missing_or_the_same(tmp_path: Path, mask: int) -> None:
+    store, arrays = Store(tmp_path), {"sharing": np.array("expand"), "second": np.eye(3)}
+    path = tmp_path / f"{store.key(1)}.npz"
+    store.write(store.key(1), arrays)
+    content = path.read_bytes()
+    for k, byte in enumerate(content):
+        path.write_bytes(content[:k] + bytes([byte ^ mask]) + content[k + 1 :])
+        found = store.read(store.key(1))
+        if found is not None:
+            assert list(found) == list(arrays)
+            np.testing.assert_array_equal(found["second"], arrays["second"])
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(feeds: list[Feed], tmp_path: Path) -> None:
@@ -312,6 +328,111 @@ def test_feeds_of_several_lengths_block_only_what_is_before_the_recurrence() -> 
     assert [r.site for r in found.remarks] == ["MatMul_0"]
 
 
+SERIES = """(float[T,2,4] x) => (float[2,3] y) <float[1,20,4] i, float[1,20,5] r, float[5,3] v, int64[1] a = {0}>
+    { s, e = LSTM<hidden_size=5>(x, i, r) l = Squeeze(e, a) z = MatMul(l, v) y = Softmax(z) }"""
+
+
+def test_sequences_of_several_lengths_along_the_first_axis_are_measured_as_they_are() -> None:
+    model = networks.build(SERIES)
+    feeds = [networks.draw(model, T=t) for t in (6, 3)]
+    found = measure_factors(model, [Want("MatMul_0", True)], find_heads(model), feeds, networks.execute, Curvature())
+    assert found.remarks == ()
+    assert found.factors["MatMul_0"].gradient is not None
+
+
+PLAIN = "(float[N,4] x) => (float[N,3] y) <float[4,5] w, float[5,3] v> { h = MatMul(x, w) y = MatMul(h, v) }"
+SELECTED = """(float[N,4] x) => (float[M,3] y) <float[4,5] w, float[5,3] v, float zero = {0.0}, int64[1] a = {1}>
+    { s = ReduceSum<keepdims=0>(x, a) b = Greater(s, zero) h = MatMul(x, w) c = Compress<axis=0>(h, b)
+      z = MatMul(c, v) y = Softmax(z) }"""
+SUMMED = """(float[N,4] x) => (float y) <float[4,5] w, float[5,3] v>
+    { h = MatMul(x, w) t = Tanh(h) z = MatMul(t, v) y = ReduceSum<keepdims=0>(z) }"""
+SIZES = """(float[N,4] x, float[M,4] q) => (float[N,3] y) <float[4,5] w, float[5,3] v, int64[1] a = {0}>
+    { h = MatMul(x, w) g = MatMul(q, w) m = ReduceMean(g, a) s = Add(h, m) z = MatMul(s, v) y = Softmax(z) }"""
+
+
+def sane(text: str, feed: Feed, inputs: bool, sharing: str) -> Measured:
+    """The moments of all that is measurable, each of which is positive definite."""
+    model = networks.build(text)
+    wants = [Want(name, inputs) for name in measurable(model)]
+    found = measure(model, wants, find_heads(model), [feed], networks.execute, Curvature(sharing=sharing))
+    assert list(found.moments) == [want.layer for want in wants]
+    for moments in found.moments.values():
+        for matrix in (moments.gradient, moments.input, moments.output):
+            if matrix is not None:
+                np.linalg.cholesky(matrix)
+    return found
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sharing", ["expand", "reduce", "auto"])
+@pytest.mark.parametrize("inputs", [True, False])
+@pytest.mark.parametrize(
+    ("text", "scale"),
+    [(PLAIN, 0.0), (PLAIN, 1e-30), (PLAIN, 1e20), (PLAIN, np.nan), (SELECTED, -1.0)],
+    ids=["zeros", "tiny", "overflow", "nan", "no rows"],
+)
+def test_no_data_stop_a_run(text: str, scale: float, inputs: bool, sharing: str) -> None:
+    feed = {"x": (scale * np.random.default_rng(3).uniform(0.5, 1, (6, 4))).astype(np.float32)}
+    moments = sane(text, feed, inputs, sharing).moments
+    assert not moments["MatMul_1"].measured
+
+
+@pytest.mark.parametrize("value", [1.7, 1e3, 0.1])
+@pytest.mark.parametrize("inputs", [True, False])
+def test_inputs_that_never_change_have_positive_definite_moments(value: float, inputs: bool) -> None:
+    for rows in (1, 6):
+        sane(WIDE, {"x": np.full((rows, 4), value, np.float32)}, inputs, "expand")
+        sane(PLAIN, {"x": np.full((rows, 4), value, np.float32)}, inputs, "expand")
+
+
+def test_numbers_too_large_for_a_metric_are_said_to_be() -> None:
+    model = networks.build(PLAIN)
+    feed = {"x": np.full((3, 4), 1e20, np.float32)}
+    found = sane(PLAIN, feed, True, "expand")
+    assert {r.site for r in found.remarks} == set(find_layers(model).found)
+    assert all("not finite" in r.detail for r in found.remarks)
+    changes = [{name: LayerChange(layer.matrix())} for name, layer in find_layers(model).found.items()]
+    assert np.isnan(score(model, changes, find_heads(model), [feed], networks.execute, Curvature())).all()
+
+
+def test_outputs_whose_size_follows_from_the_data_have_gradients() -> None:
+    model = networks.build(SELECTED)
+    feeds = [networks.draw(model, 6, seed=n) for n in range(4)]
+    assert len({len(networks.run(model, feed)["y"]) for feed in feeds}) > 1
+    wants = [Want(name, True) for name in find_layers(model).found]
+    found = measure_factors(model, wants, find_heads(model), feeds, networks.execute, Curvature())
+    assert found.remarks == ()
+    assert all(factors.gradient is not None for factors in found.factors.values())
+
+
+def test_an_output_that_is_one_number_has_gradients() -> None:
+    model = networks.build(SUMMED)
+    found = sane(SUMMED, networks.draw(model, 5), True, "auto")
+    assert found.remarks == ()
+    assert all(moments.measured for moments in found.moments.values())
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+def test_a_table_is_known_by_its_frequencies_whatever_is_wanted(inputs: bool) -> None:
+    ids = np.random.default_rng(0).integers(0, 11, (6, 5))
+    assert all(m.input is None for m in [sane(TOKENS, {"ids": ids}, inputs, "expand").moments["Gather_0"]])
+
+
+def test_where_samples_do_not_fit_together_the_sharing_is_expand() -> None:
+    feed = {"x": networks.draw(networks.build(PLAIN), 4)["x"], "q": networks.draw(networks.build(PLAIN), 7)["x"]}
+    found = sane(SIZES, feed, True, "auto")
+    assert {r.reason for r in found.remarks} == {"no-gradient"}
+
+
+@pytest.mark.parametrize("feeds", [[], [{"x": np.zeros((0, 4), np.float32)}]], ids=["no feed", "no sample"])
+def test_no_samples_are_refused(feeds: Sequence[Feed]) -> None:
+    model = networks.build(PLAIN)
+    with pytest.raises(DataError, match="no sample"):
+        measure(model, [Want("MatMul_0", True)], find_heads(model), feeds, networks.execute, Curvature())
+    with pytest.raises(DataError, match="no sample"):
+        score(model, [{}], find_heads(model), feeds, networks.execute, Curvature())
+
+
 @pytest.mark.parametrize("stage", [Svd(rank=0.5), Prune(sparsity=0.5), Project(rank=0.3)], ids=lambda s: s.name)
 def test_a_rewrite_is_the_change_that_is_scored(stage: Pass) -> None:
     model = networks.build(TWO)
@@ -337,3 +458,16 @@ def test_a_change_of_a_layer_without_gradient_has_no_score() -> None:
     change = {"MatMul_0": LayerChange(np.ones((1, 5, 4)))}
     found = score(model, [change], find_heads(model), [networks.draw(model, 3)], networks.execute, Curvature())
     assert np.isnan(found).all()
+
+
+def test_a_change_has_no_score_where_the_graph_of_gradients_fails(feeds: list[Feed]) -> None:
+    model = networks.build(NET)
+
+    def execute(model: onnx_ir.Model) -> Runner:
+        if len(model.graph.inputs) > 1:
+            raise InputError("no such luck")
+        return networks.execute(model)
+
+    changes = [{"Gemm_0": LayerChange(np.ones((1, 6, 4)))}, {}]
+    found = score(model, changes, find_heads(model), feeds, execute, Curvature(sharing="auto"))
+    np.testing.assert_array_equal(found, [np.nan, 0])
