@@ -218,7 +218,7 @@ def _product_model() -> onnx_ir.Model:
     a, b = (onnx_ir.val(name, onnx_ir.DataType.FLOAT, [SIDE, SIDE]) for name in "ab")
     tape = Tape()
     y = tape.op("MatMul", [a, b])
-    y.dtype, y.shape = a.dtype, a.shape
+    y.dtype, y.shape = onnx_ir.DataType.FLOAT, a.shape
     graph = onnx_ir.Graph([a, b], [y], nodes=tape.nodes, opset_imports={"": 20}, name="product")
     return onnx_ir.Model(graph, ir_version=10)
 

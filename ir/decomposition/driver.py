@@ -86,5 +86,6 @@ def finished(site: Site, outputs: Outputs) -> dict[onnx_ir.Value, onnx_ir.Value]
 def drop_unread(graph: onnx_ir.Graph, values: list[onnx_ir.Value]) -> None:
     """Removes initializers that nothing reads any more."""
     for value in values:
-        if value.name in graph.initializers and not is_read(value) and not value.is_graph_input():
-            graph.initializers.pop(value.name)
+        name = str(value.name)
+        if name in graph.initializers and not is_read(value) and not value.is_graph_input():
+            graph.initializers.pop(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -28,7 +29,8 @@ def is_function(node: onnx_ir.Node) -> bool:
 @cache
 def bodies() -> frozenset[str]:
     """The names of the standard operators that some version of has a body."""
-    schemas = (s for s in onnx.defs.get_all_schemas_with_history() if s.domain == "")
+    # Any: onnx's stubs lack these attributes
+    schemas: list[Any] = [s for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""]
     return frozenset(s.name for s in schemas if s.has_function or s.has_context_dependent_function) - LOOPS
 
 
@@ -70,7 +72,7 @@ def inlined(site: Site) -> onnx.ModelProto:
 
 def body(site: Site, node: onnx.NodeProto) -> onnx.FunctionProto:
     """The schema's definition of the node, as a function of a domain of its own and of the model's opset."""
-    schema = onnx.defs.get_schema(node.op_type, site.opset, "")
+    schema: Any = onnx.defs.get_schema(node.op_type, site.opset, "")
     if schema.has_context_dependent_function:
         version = newest(schema.context_dependent_function_opset_versions, site.opset)
         content = schema.get_context_dependent_function_with_opset_version(

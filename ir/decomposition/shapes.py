@@ -26,8 +26,8 @@ def concrete(model: onnx_ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) 
     """What follows from the graph inputs having these shapes. Large weights are left out; the model is not changed."""
     bare = onnx_ir.from_proto(skeleton(model))
     for value in bare.graph.inputs:
-        if value.name in input_shapes:
-            value.shape = onnx_ir.Shape(input_shapes[value.name])
+        if (shape := input_shapes.get(str(value.name))) is not None:
+            value.shape = onnx_ir.Shape(shape)
     for _ in range(ROUNDS):
         before = len(bare.graph)
         bare = lift_constants(fold(infer_shapes(bare)))

@@ -114,8 +114,9 @@ def _stated(work: Work, heads: Sequence[Head], feed: Feed) -> dict[str, tuple[in
     """The shapes of the heads on `feed`, as far as shape inference and the shapes of the inputs tell them all."""
     sizes: dict[object, int] = {}
     for value in work.sources:
-        if value.name in feed and value.shape is not None:
-            sizes |= dict(zip(map(size, value.shape), feed[value.name].shape, strict=False))
+        given = feed.get(str(value.name))
+        if given is not None and value.shape is not None:
+            sizes |= dict(zip(map(size, value.shape), given.shape, strict=False))
     found: dict[str, tuple[int, ...]] = {}
     for head in heads:
         shape = distribution(work, head).shape
