@@ -157,7 +157,7 @@ def _rows(
     layers = {**measurable(taken_apart), **analyses.layers.found}
     if not layers:
         return ()
-    wants = [Want(layer.name, _reads_inputs(layer), rows=False) for layer in layers.values()]
+    wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers.values()]
     with subject.progress.step("curvature", len(feeds)) as advance:
         found = measure_factors(
             taken_apart,
@@ -177,11 +177,6 @@ def _rows(
             rows.append(_row(layers[name], factors, reasons.get(name, UNREACHED), analyses, shapes))
             advance()
     return tuple(sorted(rows, key=_order))
-
-
-def _reads_inputs(layer: Layer) -> bool:
-    """Whether A is measured: of a table of embeddings it is a diagonal, whatever its size."""
-    return layer.op == "Gather" or layer.inputs <= LARGEST_INPUT
 
 
 def _order(row: Row) -> tuple[float, ...]:

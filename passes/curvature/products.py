@@ -1,7 +1,8 @@
 """Sums of products a a^T as outputs of a statistics graph, for features, channels and the patches of convolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -97,15 +98,21 @@ def _strided(work: Work, x: onnx_ir.Value, strides: Sequence[int]) -> onnx_ir.Va
 
 
 def _patches(work: Work, x: onnx_ir.Value, axes: Sequence[Axis], channels: int) -> onnx_ir.Value:
-    """[samples, channels * taps, positions...]: a convolution by the identity."""
-    kernel = [axis.taps for axis in axes]
-    identity = np.tile(np.eye(prod(kernel)), (channels, 1)).reshape(-1, 1, *kernel)
     geometry = {
         "strides": [axis.stride for axis in axes],
         "dilations": [axis.dilation for axis in axes],
         "pads": [*(axis.before for axis in axes), *(axis.after for axis in axes)],
     }
-    return work.op("Conv", [x, work.constant(identity)], group=channels, kernel_shape=kernel, **geometry)
+    return im2col(work, x, channels, [axis.taps for axis in axes], geometry)
+
+
+def im2col(
+    work: Work, x: onnx_ir.Value, channels: int, kernel: Sequence[int], geometry: Mapping[str, Any]
+) -> onnx_ir.Value:
+    """The patches [samples, channels * taps, positions...] that a convolution with the attributes `geometry` reads."""
+    identity = np.tile(np.eye(prod(kernel)), (channels, 1)).reshape(-1, 1, *kernel)
+    attributes = {**geometry, "group": channels, "kernel_shape": list(kernel)}
+    return work.op("Conv", [x, work.constant(identity)], **attributes)
 
 
 def _box(work: Work, x: onnx_ir.Value, axes: Sequence[Axis], channels: int, mean: bool) -> onnx_ir.Value:

@@ -5,14 +5,13 @@ Values with the features last are [..., width], those around convolutions [n, gr
 """
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 import onnx_ir
 
 from ...ir.layers import Layer, Use
 from .counts import Counts, counts
-from .products import Product, feature_moments, flat_moments, patch_means, patch_moments
+from .products import Product, feature_moments, flat_moments, im2col, patch_means, patch_moments
 from .work import Work, size
 
 LARGEST = 8192  # features whose products are taken with each other
@@ -188,11 +187,9 @@ def has_samples(work: Work, value: onnx_ir.Value) -> bool:
 
 
 def _patches(work: Work, layer: Layer, use: Use) -> onnx_ir.Value:
-    """[n, groups * in, positions...]; im2col is a convolution by the identity."""
-    taps, channels = prod(layer.kernel), layer.groups * layer.channels
-    identity = np.tile(np.eye(taps), (channels, 1)).reshape(channels * taps, 1, *layer.kernel)
-    inputs = [work.cast(use.input), work.constant(identity)]
-    return work.op("Conv", inputs, **geometry(use.node, channels, layer.kernel))
+    """[n, groups * in, positions...]."""
+    channels = layer.groups * layer.channels
+    return im2col(work, work.cast(use.input), channels, layer.kernel, geometry(use.node, channels, layer.kernel))
 
 
 def _windows(layer: Layer, use: Use) -> tuple[Sequence[int], Sequence[int], Sequence[int]] | None:

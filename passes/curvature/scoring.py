@@ -1,7 +1,7 @@
 """The exact Gauss-Newton value of concrete changes: 1/2 E[(sum_k sum_t g^T D_k a)^2], cross-layer terms included.
 
 K-FAC builds candidates; this scores them, without the assumption that inputs and gradients are independent, and for
-several changes at once (docs/mathematics.md).
+several changes at once (docs/curvature.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,15 +63,16 @@ def score(
     parts.sort(key=lambda part: part.layer)  # those of one layer together
     for chunk in chunks(parts, lambda part: 4.0 * part.change.weight.size, LARGEST):
         try:
-            scale = _add(chunk, bench, totals)
+            scale = _add(chunk, bench, totals) or scale
         except InputError:  # the graph of the gradients does not run
             totals[[part.number for part in chunk]] = np.nan
         advance()
     return 0.5 * scale * (totals**2).mean(axis=(1, 2))
 
 
-def _add(chunk: Sequence[_Part], bench: Bench, totals: np.ndarray) -> float:
-    """Adds to `totals` [changes, draws, samples] what the parts of the chunk do; returns the scale of squares."""
+def _add(chunk: Sequence[_Part], bench: Bench, totals: np.ndarray) -> float | None:
+    """Adds to `totals` [changes, draws, samples] what the parts of the chunk do; returns the scale of squares, or None
+    where no gradient reaches any of them."""
     work = Work(bench.model)
     seeded, seeds = seed(work, bench.heads, bench.settings.temperature)
     given, _ = back_propagated(work, dict.fromkeys(part.layer for part in chunk), seeded)
@@ -83,7 +84,7 @@ def _add(chunk: Sequence[_Part], bench: Bench, totals: np.ndarray) -> float:
         else:
             totals[part.number] = np.nan
     if not outputs:
-        return 1.0
+        return None
     run, dtype = bench.execute(work.finish()), np.dtype(work.dtype.numpy())
     starts = np.cumsum([0, *(count(feed) for feed in bench.feeds)])
     squares = dict.fromkeys(seeds.squares.values(), 0.0)

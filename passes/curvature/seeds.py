@@ -48,7 +48,7 @@ def seed(work: Work, heads: Sequence[Head], temperature: float) -> tuple[dict[on
     """Adds the seeds of all heads: the value each is the gradient of, and the value that holds it.
 
     A categorical head gets S e with S S^T = diag(p) - p p^T, p = softmax(logits / temperature); a gaussian one gets e
-    (math: docs/mathematics.md).
+    (docs/curvature.md).
     """
     values: dict[onnx_ir.Value, onnx_ir.Value] = {}
     draws: dict[str, str] = {}

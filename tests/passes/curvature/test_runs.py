@@ -453,6 +453,20 @@ def test_a_rewrite_is_the_change_that_is_scored(stage: Pass) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_a_layer_without_gradient_leaves_the_scores_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = networks.build("""(float[N,2,4] x) => (float[N,3] y) <float[4,2] w, float[1,3] v, int64[1] axis = {1}>
+        { [z] h = MatMul(x, w) d = Det(h) u = Unsqueeze(d, axis) [a] y = MatMul(u, v) }""")
+    feed, rng = networks.draw(model, 20), np.random.default_rng(0)
+    known = {"a": LayerChange(rng.normal(size=(1, 3, 1)))}
+    unknown = {"z": LayerChange(rng.normal(size=(1, 2, 4)))}
+    heads = find_heads(model)
+    (wanted,) = score(model, [known], heads, [feed], networks.execute, Curvature())
+    monkeypatch.setattr("kronnx.passes.curvature.scoring.LARGEST", 1)  # a graph for each
+    found = score(model, [known, unknown], heads, [feed], networks.execute, Curvature())
+    assert found[0] == pytest.approx(wanted, rel=1e-5)
+    assert np.isnan(found[1])
+
+
 def test_a_change_of_a_layer_without_gradient_has_no_score() -> None:
     model = networks.build("(float[N,4] x) => (float[N,5] y) <float[4,5] w> { h = MatMul(x, w) y = Round(h) }")
     change = {"MatMul_0": LayerChange(np.ones((1, 5, 4)))}
