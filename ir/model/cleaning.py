@@ -11,6 +11,7 @@ from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules import common as rules
 
 from .attempt import Step, attempt
+from .contraction import contract
 from .duplicates import merge_duplicates
 from .folding import fold_all, lift_constants
 from .hiding import hidden
@@ -45,8 +46,9 @@ def clean(model: onnx_ir.Model) -> onnx_ir.Model:
 def clean_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """A new model that does the same with less, and a note for each step that failed or broke it and was left out.
 
-    Outputs change by rounding at most, where BatchNormalization is fused into Conv, ConvTranspose or Gemm and where
-    constants are computed ahead of time: some 1e-6 of the largest output in float32, 1e-3 in float16.
+    Outputs change by rounding at most, where BatchNormalization is fused into Conv, ConvTranspose or Gemm, where an
+    Einsum becomes a MatMul and where constants are computed ahead of time: some 1e-6 of the largest output in float32,
+    1e-3 in float16.
     """
     notes: list[str] = []
     result = model
@@ -112,6 +114,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("removing identities", _remove_identities),
     ("merging equal weights", merge_duplicates),
     ("fixing the shapes of Reshape", _fix_reshapes),
+    ("writing Einsum as MatMul", contract),
     ("folding constants", fold_all),
     ("merging layout operators", _rewrite(*LAYOUT_RULES)),
     ("merging pads into convolutions", _rewrite(*PAD_RULES)),
