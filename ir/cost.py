@@ -52,7 +52,7 @@ def macs(model: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
     One MatMul [m, k] x [k, n] is m * k * n. Nodes inside subgraphs or with unknown shapes count as zero.
     """
-    return sum(_node_macs(node, shapes) for node in model.graph)
+    return sum(node_macs(node, shapes) for node in model.graph)
 
 
 def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
@@ -65,7 +65,8 @@ def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
     return found
 
 
-def _node_macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def node_macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-adds of one node, as `macs` counts them."""
     if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulInteger", "ConvInteger", "QLinearConv"):
         return 0
     weight_at = 3 if node.op_type == "QLinearConv" else 1

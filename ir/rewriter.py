@@ -1,6 +1,6 @@
 """The only writer of a graph: numbered rewrites in, a changed model and a log of them out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from .channels.groups import Group
 from .channels.removal import remove
 from .errors import ShapeError
 from .forms import Chain, Factor, Form, Structure
-from .layers import Layer
+from .layers import OPERATORS, Layer
 from .model.cleaning import clean
 
 
@@ -89,13 +89,9 @@ class Rewriter:
         if bias is not None:
             self._set_bias(layer, bias)
         weights = self._constants(layer, form.structure.stored(form.weights))
-        for use in layer.uses:
-            self._replace_node(use.node, form.structure, weights)
+        parts = [self._replace_node(use.node, form.structure, weights) for use in layer.uses]
         self._drop(layer)
-        name = layer.name
-        count = len(form.weights)
-        parts = (name,) if count == 1 else tuple(f"{name}.{k}" for k in range(count))
-        self._record(Replaced(name, layer.channels, layer.kernel, form, parts, bias))
+        self._record(Replaced(layer.name, layer.channels, layer.kernel, form, parts[0], bias))
 
     def project(
         self,
@@ -120,6 +116,7 @@ class Rewriter:
         tape = Tape()
         weight = self._initializer(structure.stored((down[None],))[0], f"{part}.weight", layers[0].dtype)
         projected = structure.emit(tape, first.input, (weight,), None, part)
+        (part,) = self._named(tape.nodes)
         self.model.graph.insert_before(first.node, list(tape.nodes))
         for layer in layers:
             if layer.name in biases:
@@ -155,7 +152,10 @@ class Rewriter:
         self.log.append(rewrite)
         self._analyses = Analyses(self.model)
 
-    def _replace_node(self, node: onnx_ir.Node, structure: Structure, weights: tuple[onnx_ir.Value, ...]) -> None:
+    def _replace_node(
+        self, node: onnx_ir.Node, structure: Structure, weights: tuple[onnx_ir.Value, ...]
+    ) -> tuple[str, ...]:
+        """Runs `node` as `structure`; returns the names of the linear nodes that do, in their order."""
         tape = Tape()
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         x, old = node.inputs[0], node.outputs[0]
@@ -164,7 +164,17 @@ class Rewriter:
         y.shape, y.type = old.shape, old.type
         for value in tape.initializers:
             self.model.graph.register_initializer(value)
+        parts = self._named(tape.nodes, node)
         replace_nodes_and_values(self.model.graph, node, [node], tape.nodes, [old], [y])
+        return parts
+
+    def _named(self, nodes: Sequence[onnx_ir.Node], old: onnx_ir.Node | None = None) -> tuple[str, ...]:
+        """Gives new nodes names that no node but `old`, which goes, has; returns those of the linear ones."""
+        taken = {node.name for node in self.model.graph.all_nodes() if node is not old}
+        for node in nodes:
+            while node.name in taken:
+                node.name = f"{node.name}_"
+        return tuple(str(node.name) for node in nodes if node.op_type in OPERATORS)
 
     def _constants(self, layer: Layer, arrays: tuple[np.ndarray, ...]) -> tuple[onnx_ir.Value, ...]:
         name, dtype = layer.weight.name, layer.dtype

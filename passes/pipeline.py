@@ -9,6 +9,7 @@ import onnx_ir
 from ..ir.analyses import Analyses
 from ..ir.cost import Cost, Timer
 from ..ir.layers import OPERATORS
+from ..ir.lineage import Descent, lineage
 from ..ir.model import clone
 from ..ir.remarks import MISSED, Remark
 from ..ir.rewriter import Cleaned, Rewriter
@@ -31,13 +32,15 @@ class Step:
 @dataclass(frozen=True)
 class Attempt:
     """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save;
-    `fixed` says that the options of all stages fix how much is taken, so that no price changes anything."""
+    `fixed` says that the options of all stages fix how much is taken, so that no price changes anything; `lineage`
+    what became of each layer of the original."""
 
     model: onnx_ir.Model
     price: float
     steps: tuple[Step, ...]
     remarks: tuple[Remark, ...]
     fixed: bool
+    lineage: Mapping[str, Descent] = field(default_factory=dict)
 
     @property
     def predicted(self) -> float:
@@ -83,6 +86,7 @@ class Bench:
     def attempt(self, price: float) -> Attempt:
         """Runs all stages at `price`, in nats for the whole of the model's cost."""
         rewriter = Rewriter(clone(self.model))
+        layers = tuple(rewriter.analyses.layers.found)
         moments = self._measured((), self.model, self.wants)
         steps: list[Step] = []
         remarks = list(rewriter.analyses.layers.left)
@@ -101,7 +105,8 @@ class Bench:
                 moments = self._apply(stage, option, rewriter, context, moments)
                 context = replace(context, analyses=rewriter.analyses, moments=moments)
                 steps.append(Step(stage.name, option))
-        return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed)
+        descents = lineage(layers, rewriter.log)
+        return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, descents)
 
     def _apply(
         self, stage: Pass, option: Option, rewriter: Rewriter, context: Context, moments: dict[str, Moments]

@@ -42,12 +42,14 @@ class Choice:
 class Explored:
     """The attempts that meet the budget, the best first; none where nothing is worth doing within the limit.
 
-    `idle` is what the passes say of every site where the budget buys nothing.
+    `idle` is what the passes say of every site where the budget buys nothing. `traces` are those of the layers' blocks
+    of the curvature at temperature 1, for the layers that it was measured of.
     """
 
     choices: tuple[Choice, ...]
     remarks: tuple[Remark, ...]
     idle: tuple[Remark, ...]
+    traces: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Exploration:
     progress: Progress
     remarks: list[Remark] = field(default_factory=list)
     idle: tuple[Remark, ...] = ()
+    traces: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Explored:
         """Searches the price under every metric.
@@ -100,7 +103,7 @@ class Exploration:
             found.sort(key=lambda c: c.drop)
         else:
             found.sort(key=lambda c: (-c.attempt.worth, c.drop))
-        return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)), self.idle)
+        return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)), self.idle, self.traces)
 
     def _check_reached(self, found: list[Choice]) -> None:
         if not found:
@@ -150,6 +153,8 @@ class Exploration:
                 store=self.store,
             )
         self.remarks.extend(measured.remarks)
+        if model is self.model and settings.temperature == TEMPERATURES[0]:
+            self.traces.update(measured.traces)
         return measured.moments
 
     def _worth(self) -> Callable[[Cost], float]:

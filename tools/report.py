@@ -74,6 +74,53 @@ class SiteRecord:
 
 
 @dataclass(frozen=True)
+class PieceRecord:
+    """One operator that runs a layer or a part of it, by its name in the model.
+
+    `shape` is that of the weight, [out, channels of a group, ...kernel] or a matrix, in the layout of the layer that
+    the piece stands for: where that holds [in, out], so do its pieces. `matrix` is the vectorised form
+    [groups, out, in], in = channels of a group times taps of the kernel: the matrix that is applied to each patch.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    matrix: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """A linear layer of the cleaned original and what became of it; `shape` and `matrix` as in a piece.
+
+    `after` are the pieces that run it now, in their order: the layer itself where it is unchanged, none where it is
+    gone. A shared projection is a piece of each of its layers. `form` says what was done, in the words of the remarks,
+    or `dense`.
+
+    Parameters are weights and biases, counted as in `Figures`: a constant that several layers read counts for the
+    first of them alone, one of a single element for none. `macs` are multiply-adds of one run at the report's batch,
+    a piece that several layers share again for the first. `sensitivity` is the trace of the layer's block of the
+    Gauss-Newton matrix, about the mean of the inputs where a bias can take that up; None where it was not measured.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    matrix: tuple[int, int, int]
+    parameters: int
+    macs: int
+    after: tuple[PieceRecord, ...]
+    after_parameters: int
+    after_macs: int
+    form: str = "dense"
+    sensitivity: float | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether other operators than the layer itself, or a smaller one, run it now."""
+        return [(piece.shape, piece.matrix) for piece in self.after] != [(self.shape, self.matrix)]
+
+
+@dataclass(frozen=True)
 class GateRecord:
     """The limit that the result had to keep (`metric` kl, rel or acc; None: no limit was set) and what was measured."""
 
@@ -110,7 +157,8 @@ class DataRecord:
 @dataclass(frozen=True)
 class Report:
     """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up; `output` is None if no model was
-    written; `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say."""
+    written; `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say;
+    `layers` are those of the cleaned original in the order of the graph, none of a model that was left alone."""
 
     input: str
     output: str | None
@@ -128,6 +176,7 @@ class Report:
     heads: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     peak_memory: int | None = None
+    layers: tuple[LayerRecord, ...] = ()
 
     def to_json(self) -> str:
         return json_text(self)

@@ -46,10 +46,12 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Measured:
-    """Moments by layer, and a remark for each layer whose gradient could not be had."""
+    """Moments by layer, a remark for each layer whose gradient could not be had, and the exact trace of the others'
+    blocks."""
 
     moments: Mapping[str, Moments]
     remarks: tuple[Remark, ...]
+    traces: Mapping[str, float]
 
 
 def measure(
@@ -74,7 +76,8 @@ def measure(
     )
     shelf = Shelf(allowance(memory_limit) / 2)
     moments = {name: moments_of(found.layers[name], one).kept(shelf.keep) for name, one in found.factors.items()}
-    return Measured(moments, found.remarks)
+    traces = {name: one.trace for name, one in found.factors.items() if one.gradient is not None}
+    return Measured(moments, found.remarks, traces)
 
 
 def measure_factors(
