@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .frontends.examples import Examples
+    from .frontends.frontend import Frontend, Lowered, Probe, Step
     from .ir.analyses import Analyses
     from .ir.cost import Piece
     from .ir.errors import GraphError, KronnxError, UsageError
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from .passes.factorization import corrected_bias
     from .passes.moments import Moments, Want, divergence
     from .passes.proposal import Candidate, Context, Pass, Proposal
+    from .tools.convert import convert
     from .tools.driver import Result, optimize
     from .tools.sensitivity import Sensitivity, sensitivity
+    from .tools.sources import Source
 
     __version__: str
 
@@ -32,23 +36,30 @@ HOMES = {
     "Candidate": ".passes.proposal",
     "Chain": ".ir.forms",
     "Context": ".passes.proposal",
+    "Examples": ".frontends.examples",
     "Factor": ".ir.forms",
     "Form": ".ir.forms",
+    "Frontend": ".frontends.frontend",
     "GraphError": ".ir.errors",
     "KronnxError": ".ir.errors",
     "Layer": ".ir.layers",
+    "Lowered": ".frontends.frontend",
     "Moments": ".passes.moments",
     "Pass": ".passes.proposal",
     "Piece": ".ir.cost",
+    "Probe": ".frontends.frontend",
     "Proposal": ".passes.proposal",
     "Remark": ".ir.remarks",
     "Result": ".tools.driver",
     "Rewriter": ".ir.rewriter",
     "Sensitivity": ".tools.sensitivity",
+    "Source": ".tools.sources",
+    "Step": ".frontends.frontend",
     "Striped": ".ir.forms",
     "Structure": ".ir.forms",
     "UsageError": ".ir.errors",
     "Want": ".passes.moments",
+    "convert": ".tools.convert",
     "corrected_bias": ".passes.factorization",
     "divergence": ".passes.moments",
     "load": ".ir.model",
@@ -64,24 +75,31 @@ __all__ = [
     "Candidate",
     "Chain",
     "Context",
+    "Examples",
     "Factor",
     "Form",
+    "Frontend",
     "GraphError",
     "KronnxError",
     "Layer",
+    "Lowered",
     "Moments",
     "Pass",
     "Piece",
+    "Probe",
     "Proposal",
     "Remark",
     "Result",
     "Rewriter",
     "Sensitivity",
+    "Source",
+    "Step",
     "Striped",
     "Structure",
     "UsageError",
     "Want",
     "__version__",
+    "convert",
     "corrected_bias",
     "divergence",
     "load",

@@ -1,40 +1,53 @@
-"""What a file that is no ONNX model is instead, by its content, and how to make an ONNX model of it."""
+"""What a file or folder that is no ONNX model is instead, by its content, and what to do with one that nobody reads."""
 
 import os
 import zipfile
 from pathlib import Path
 
 HEAD = 64  # bytes looked at
-KERAS = "convert it with tf2onnx (python -m tf2onnx.convert) or load it in Keras and give the model to kronnx"
-TORCH = "build the model, load these weights and call torch.onnx.export(model, inputs, 'model.onnx', dynamo=True)"
-TFLITE = "convert the Keras model or SavedModel that it was made of"
+PICKLE = (
+    "which is not opened: to read it is to run whatever program it holds. Build the model, load these weights, and "
+    "either save it with torch.export.save(torch.export.export(model, inputs), 'model.pt2') and give that, or give a "
+    "function that returns it, as file.py:function"
+)
 ADVICE = {
-    "keras": f"a Keras model (.keras): {KERAS}",
-    "hdf5": f"an HDF5 file, as Keras writes (.h5): {KERAS}",
-    "savedmodel": f"a TensorFlow SavedModel: {KERAS}",
-    "torch": f"a PyTorch checkpoint (.pt, .pth): {TORCH}",
-    "exported": "a PyTorch exported program (.pt2): load it with torch.export.load and call torch.onnx.export on it",
-    "torchscript": "a TorchScript archive: export the Python model it was traced from with torch.onnx.export",
-    "tflite": f"a TensorFlow Lite model: {TFLITE}",
-    "safetensors": f"a safetensors file, which holds weights but no graph: {TORCH}",
+    "keras": "a Keras model (.keras)",
+    "hdf5": "an HDF5 file, as Keras writes (.h5)",
+    "savedmodel": "a TensorFlow SavedModel",
+    "exported": "a PyTorch exported program (.pt2)",
+    "tflite": "a TensorFlow Lite model",
+    "torch": f"a PyTorch checkpoint (.pt, .pth), a Python pickle, {PICKLE}",
+    "pickle": f"a Python pickle, as older PyTorch writes, {PICKLE}",
+    "torchscript": (
+        "a TorchScript archive, which holds a program and pickled objects: give the Python model that it was made of, "
+        "as file.py:function, or as a .pt2 of torch.export.save"
+    ),
+    "safetensors": (
+        "a safetensors file, which holds weights but no graph: give a function that builds the model and loads them, "
+        "as file.py:function"
+    ),
     "gguf": "a GGUF file, which holds weights but no graph: export the original model to ONNX",
-    "pickle": f"a Python pickle, as older PyTorch writes: {TORCH}",
     "ort": "an ONNX Runtime file (.ort): use the .onnx file that it was made of",
     "lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
     "html": "a web page: the download went wrong; fetch the file itself",
-    "zip": "a zip archive: unpack it and give the .onnx file in it",
-    "gzip": "a gzip archive: unpack it and give the .onnx file in it",
+    "zip": "a zip archive: unpack it and give the model in it",
+    "gzip": "a gzip archive: unpack it and give the model in it",
     "text": "a text file",
     "empty": "an empty file: the export or the download went wrong",
 }
 
 
-def recognize(path: str | os.PathLike[str]) -> str | None:
-    """Part of a sentence for an error message ("a Keras model (.keras): convert it with ..."), or None if not known.
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """A key of ADVICE, or None for what is not known, such as an ONNX model.
 
-    ONNX models give None. Reads a few bytes, or the names in a zip archive. Raises OSError if that can't be read.
+    Reads a few bytes, or the names in a zip archive. Raises OSError if that can't be read.
     """
-    kind = _folder_kind(Path(path)) if Path(path).is_dir() else _file_kind(Path(path))
+    return _folder_kind(Path(path)) if Path(path).is_dir() else _file_kind(Path(path))
+
+
+def recognize(path: str | os.PathLike[str]) -> str | None:
+    """Part of a sentence for an error message ("a GGUF file, which ..."), or None; as `kind_of`."""
+    kind = kind_of(path)
     return None if kind is None else ADVICE[kind]
 
 

@@ -15,7 +15,16 @@ from .dataset import Dataset, Feed
 from .inputs import Inputs, checked_feed, inputs_of
 from .loaders import called, importable
 
-__all__ = ["MAX_SAMPLES", "Dataset", "Feed", "dataset_of", "load_data", "load_labels"]
+__all__ = [
+    "MAX_SAMPLES",
+    "Dataset",
+    "Feed",
+    "dataset_of",
+    "dataset_of_arrays",
+    "load_data",
+    "load_labels",
+    "read_arrays",
+]
 
 MAX_SAMPLES = 4096  # taken from a function, which may never end
 
@@ -44,21 +53,38 @@ def dataset_of(feeds: Iterable[Mapping[str, object]], model: onnx_ir.Model, sour
     return _collected(feeds, inputs_of(model), source, MAX_SAMPLES)
 
 
-def load_labels(path: str, dataset: Dataset) -> Dataset:
-    """The dataset with labels: one integer a sample, in order, from an .npy or an .npz with one array.
+def dataset_of_arrays(arrays: np.ndarray | Mapping[str, np.ndarray], model: onnx_ir.Model) -> Dataset:
+    """A checked dataset of arrays in memory, samples first: by the names of the inputs, or that of the only one."""
+    wanted = inputs_of(model)
+    if not isinstance(arrays, Mapping):
+        if len(wanted.inputs) != 1:
+            raise DataError(
+                f"one array was given, the model has {len(wanted.inputs)} inputs: give a dict {wanted.names}"
+            )
+        arrays = {wanted.names[0]: arrays}
+    return _collected([arrays], wanted, "memory")
+
+
+def load_labels(source: str | np.ndarray, dataset: Dataset) -> Dataset:
+    """The dataset with labels: one integer a sample, in order; an array, an .npy, or an .npz with one array.
 
     For samples that the dataset dropped to fill a fixed batch, labels are dropped too.
     """
-    arrays = list(_arrays(Path(path)).items())
-    if len(arrays) != 1:
-        raise DataError(f"{path} holds {[name for name, _ in arrays]}; wanted one array of labels")
-    labels = arrays[0][1]
+    path = source if isinstance(source, str) else "the array of labels"
+    labels = _only_array(Path(source)) if isinstance(source, str) else np.asarray(source)
     flat = labels.reshape(-1) if labels.size == len(labels) else labels
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
         raise DataError(f"{path}: the labels are {labels.dtype}{list(labels.shape)}; wanted one integer a sample")
     if dataset.kept is not None and len(flat) == len(dataset.kept):
         flat = flat[dataset.kept]
     return replace(dataset, labels=flat.astype(np.int64))
+
+
+def _only_array(path: Path) -> np.ndarray:
+    arrays = list(read_arrays(path).items())
+    if len(arrays) != 1:
+        raise DataError(f"{path} holds {[name for name, _ in arrays]}; wanted one array of labels")
+    return arrays[0][1]
 
 
 def _collected(feeds: Iterable[Mapping[str, object]], wanted: Inputs, source: str, most: int | None = None) -> Dataset:
@@ -88,12 +114,12 @@ def _folder(path: Path, wanted: Inputs) -> Iterator[Mapping[str, object]]:
     if not files:
         raise DataError(f"{path} holds no .npz, .npy or test_data_set_* to read samples from")
     if {f.stem for f in files} >= set(wanted.names) and not any(f.suffix == ".npz" for f in files):
-        return iter([{f.stem: _arrays(f)[f.stem] for f in files}])
+        return iter([{f.stem: read_arrays(f)[f.stem] for f in files}])
     return (_file(f, wanted) for f in files)
 
 
 def _file(path: Path, wanted: Inputs) -> Mapping[str, object]:
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     if path.suffix != ".npy":
         return arrays
     if len(wanted.inputs) != 1:
@@ -105,8 +131,11 @@ def _file(path: Path, wanted: Inputs) -> Mapping[str, object]:
     return {only.name: array[np.newaxis] if single else array}
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Array name -> array of an .npz; an .npy's array has its file's name."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Array name -> array of an .npz; an .npy's array has its file's name. Pickled data is never read.
+
+    Raises DataError for a file that can't be read.
+    """
     if path.suffix not in (".npz", ".npy"):
         hint = f"; name a function in it: {path}:load_data" if path.suffix == ".py" else ""
         raise DataError(f"{path} is neither .npz nor .npy{hint}")

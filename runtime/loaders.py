@@ -1,4 +1,5 @@
-"""Samples from a user's own Python function, named `file.py:function` or `module:function`."""
+"""A user's own Python function, named `file.py:function` or `module:function`: what it returns, or the samples that it
+gives."""
 
 import sys
 import traceback
@@ -8,7 +9,7 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import DataError
+from ..ir.errors import DataError, KronnxError
 
 
 @contextmanager
@@ -28,10 +29,22 @@ def called(spec: str) -> Iterator[Mapping[str, Any]]:
 
     The function runs as the feeds are asked for. What it raises becomes a DataError with the line that raised.
     """
-    try:
+    with _explained(spec):
         result = _function(spec)()
         yield from [result] if isinstance(result, Mapping) else _feeds(result, spec)
-    except DataError:
+
+
+def result_of(spec: str) -> object:
+    """What the function named by `spec` returns, called without arguments; DataError as for `called`."""
+    with _explained(spec):
+        return _function(spec)()
+
+
+@contextmanager
+def _explained(spec: str) -> Iterator[None]:
+    try:
+        yield
+    except KronnxError:
         raise
     except Exception as e:  # the user's code may raise anything
         line = traceback.extract_tb(e.__traceback__)[-1]
@@ -60,7 +73,7 @@ def _function(spec: str) -> Callable[[], object]:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"no such file: {path}")
-    name = f"kronnx_data_{path.stem}"
+    name = f"kronnx_user_{path.stem}"
     found = util.spec_from_file_location(name, path)
     assert found is not None
     assert found.loader is not None

@@ -12,15 +12,19 @@ from .budget import Budget, limit
 from .memory import size
 from .suggest import did_you_mean, nearest
 
-OPTIMIZE, SENSITIVITY = "optimize", "sensitivity"
+OPTIMIZE, SENSITIVITY, CONVERT = "optimize", "sensitivity", "convert"
 TARGETS = ("cpu", "cuda")
 KINDS = ("categorical", "gaussian")
+MODEL = "the model: .onnx, .keras, .h5, .pt2, .tflite, a SavedModel, or file.py:function that returns one; only read"
 DATA = "SPEC is a .npz, a folder of .npz, .npy or test_data_set_*, or file.py:function"
 EPILOG = """examples:
   optimize model.onnx                                  within 0.01 nats (or 1 %) of the original's outputs
   optimize model.onnx --data inputs.npz --max-drop 0.02 --report report.json
   optimize model.onnx -p 'svd{rank=0.5 layers=encoder.*},prune' --remarks
+  optimize model.keras --data inputs.npz               Keras and PyTorch models are lowered to ONNX first
+  optimize net.py:make --input 'image=[batch,3,32,32]'
   optimize sensitivity model.onnx --data inputs.npz    what each layer would cost; see optimize sensitivity --help
+  optimize convert model.keras -o model.onnx           lowers only; see optimize convert --help
 
 exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed, 5 accuracy gate failed,
 6 budget not reached
@@ -39,6 +43,16 @@ exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification faile
 `sensitivity` is given as ./sensitivity; `optimize sensitivity` is the same command."""
 
 
+CONVERT_TEXT = """Lowers a model of Keras, TensorFlow or PyTorch to ONNX, names its nodes for its layers, compares it
+with the original on example inputs, and writes it."""
+CONVERT_EPILOG = """examples:
+  kronnx convert model.keras -o model.onnx
+  kronnx convert net.py:make --input 'ids=int64[batch,time]' --input 'mask=float32[batch,time]' -o net.onnx
+
+exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 the lowered model is not the original. `optimize convert`
+is the same command."""
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UsageErrors."""
 
@@ -47,11 +61,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of `argv`, or of the process; `command` is 'optimize', also where no first word says so, or
-    'sensitivity'. Raises UsageError, with the nearest flag where one was misspelt."""
+    """The options of `argv`, or of the process; `command` is 'optimize', also where no first word says so,
+    'sensitivity' or 'convert'. Raises UsageError, with the nearest flag where one was misspelt."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _sensitivity_parser() if words[:1] == [SENSITIVITY] else _parser()
-    named = words[:1] in ([SENSITIVITY], [OPTIMIZE])
+    named = bool(words) and words[0] in PARSERS
+    parser = PARSERS[words[0] if named else OPTIMIZE]()
     options, unknown = parser.parse_known_args(words[1:] if named else words)
     if unknown:
         raise UsageError(_unknown(unknown[0], options, parser))
@@ -62,13 +76,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     if not word.startswith("-"):
-        if nearest(str(options.model), [SENSITIVITY]) and not options.model.exists():
-            return f"unexpected argument {word!r}; did you mean: kronnx {SENSITIVITY} {word}?"
+        command = nearest(str(options.model), [SENSITIVITY, CONVERT])
+        if command and not options.model.exists():
+            return f"unexpected argument {word!r}; did you mean: kronnx {command} {word}?"
         return f"unexpected argument {word!r}: one model at a time; see {parser.prog} --help"
     flag = word.partition("=")[0]
-    other = _parser() if options.command == SENSITIVITY else _sensitivity_parser()
-    if flag in other._option_string_actions:
-        return f"{flag} is an option of {other.prog}, not of {parser.prog}; see {parser.prog} --help"
+    for make in PARSERS.values():
+        other = make()
+        if flag in other._option_string_actions:
+            return f"{flag} is an option of {other.prog}, not of {parser.prog}; see {parser.prog} --help"
     flags = [name for name in parser._option_string_actions if name.startswith("--")]
     return f"unknown option {flag}{did_you_mean(flag, flags)}"
 
@@ -78,9 +94,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.list_passes or options.version:
         return
     if options.model is None:
-        program = f"kronnx {SENSITIVITY}" if options.command == SENSITIVITY else "optimize"
+        program = "optimize" if options.command == OPTIMIZE else f"kronnx {options.command}"
         raise UsageError(f"no model given; say for instance: {program} model.onnx")
-    if options.command == SENSITIVITY:
+    if options.command != OPTIMIZE:
         return
     if options.labels and not (options.eval_data or options.data):
         raise UsageError("--labels needs the inputs that they label: give --eval-data, or --data")
@@ -90,14 +106,14 @@ def _check(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="optimize",
-        description="Makes a trained ONNX model smaller and faster, and measures how little its outputs changed.",
+        description="Makes a trained model smaller and faster in ONNX, and measures how little its outputs changed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", nargs="?", type=Path, help="the model, an .onnx file; it is never written")
+    parser.add_argument("model", nargs="?", type=Path, help=MODEL)
     parser.set_defaults(command=OPTIMIZE)
-    for add in (_what, _data, _budget, _machine, _output):
+    for add in (_what, _lowering, _data, _budget, _machine, _output):
         add(parser)
     return parser
 
@@ -110,8 +126,9 @@ def _sensitivity_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", nargs="?", type=Path, help="the model, an .onnx file; it is never written")
+    parser.add_argument("model", nargs="?", type=Path, help=MODEL)
     parser.set_defaults(command=SENSITIVITY, list_passes=False, version=False)
+    _lowering(parser)
     group = parser.add_argument_group("data", DATA)
     _inputs(group)
     group.add_argument(
@@ -125,6 +142,37 @@ def _sensitivity_parser() -> argparse.ArgumentParser:
     group.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     _quiet(group)
     return parser
+
+
+def _convert_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"kronnx {CONVERT}",
+        description=CONVERT_TEXT,
+        epilog=CONVERT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", nargs="?", type=Path, help=MODEL)
+    parser.set_defaults(command=CONVERT, list_passes=False, version=False, head=())
+    _lowering(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: model.onnx beside the model, if new")
+    _quiet(group)
+    _external_data(group)
+    return parser
+
+
+def _lowering(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("models of a framework", "where the model doesn't say its inputs itself")
+    group.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        type=_declared,
+        metavar="NAME=TYPE[SIZES]",
+        help="an input, such as x=float32[batch,3,32,32], with names for what varies",
+    )
+    group.add_argument("--example-inputs", metavar="SPEC", help="inputs to trace with: .npz, .npy or file.py:function")
 
 
 def _what(parser: argparse.ArgumentParser) -> None:
@@ -191,8 +239,13 @@ def _output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--report", type=Path, metavar="FILE", help="write all that was found as JSON")
     group.add_argument("--remarks", action="store_true", help="say for every layer what was done, or why not")
+    group.add_argument("--layers", action="store_true", help="show every layer's shape and cost, before and after")
     group.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
     _quiet(group)
+    _external_data(group)
+
+
+def _external_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--external-data", action="store_true", default=None, help="weights in a file of their own, below 2 GB too"
     )
@@ -200,6 +253,15 @@ def _output(parser: argparse.ArgumentParser) -> None:
 
 def _quiet(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
+
+
+def _declared(text: str) -> str:
+    from ..frontends.examples import declared
+
+    try:
+        return str(declared(text))
+    except UsageError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
 def _number(text: str) -> float:
@@ -249,3 +311,6 @@ def _head(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=KIND, such as logits=categorical")
     return name, _one_of(KINDS)(kind)
+
+
+PARSERS = {OPTIMIZE: _parser, SENSITIVITY: _sensitivity_parser, CONVERT: _convert_parser}

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..ir.errors import InputError, KronnxError
-from .arguments import SENSITIVITY, parse
-from .destination import check_destination, default_output
+from ..ir.errors import KronnxError, UsageError
+from .arguments import CONVERT, SENSITIVITY, parse
+from .destination import LOWERED, OPTIMIZED, check_destination, default_output
 
 if TYPE_CHECKING:
     from .driver import Result
@@ -61,7 +61,7 @@ def _run(options: Namespace) -> int:
         return _say(versions_text())
     if options.list_passes:
         return _list_passes()
-    return _sensitivity(options) if options.command == SENSITIVITY else _optimize(options)
+    return {SENSITIVITY: _sensitivity, CONVERT: _convert}.get(options.command, _optimize)(options)
 
 
 def _list_passes() -> int:
@@ -74,7 +74,7 @@ def _list_passes() -> int:
 def _optimize(options: Namespace) -> int:
     """The main job: looks at what can go wrong first, works, writes the model and the report, and shows the table."""
     _check_model(options.model)
-    output = options.output or default_output(options.model)
+    output = options.output or default_output(options.model, OPTIMIZED)
     for path in ([] if options.dry_run else [output]) + ([options.report] if options.report else []):
         check_destination(path, options.model)
     result = _result(options)
@@ -89,25 +89,43 @@ def _optimize(options: Namespace) -> int:
 
 
 def _check_model(path: Path) -> None:
-    """Raises InputError for a file of another format, which it names, and for one that can't be read."""
-    from ..frontends.formats import recognize
+    from .sources import check_readable
 
-    try:
-        found = recognize(path)
-    except OSError as e:
-        raise InputError(f"can't read the model {path}: {e.strerror}; check the path") from e
-    if found:
-        raise InputError(f"{path} is not an ONNX model but {found}")
+    check_readable(path)
 
 
 def _result(options: Namespace) -> "Result":
     from .driver import optimize
     from .progress import progress_on
 
-    same = ("passes", "data", "eval_data", "labels", "max_drop", "speedup", "size", "macs")
+    same = ("passes", "example_inputs", "data", "eval_data", "labels", "max_drop", "speedup", "size", "macs")
     place = ("target", "threads", "batch", "seed", "cache_dir", "memory_limit", "fresh")
     chosen = {name: getattr(options, name) for name in (*same, *place)}
-    return optimize(options.model, heads=options.head, progress=progress_on(sys.stderr, options.quiet), **chosen)
+    shown = progress_on(sys.stderr, options.quiet)
+    return optimize(options.model, inputs=options.input, heads=options.head, progress=shown, **chosen)
+
+
+def _convert(options: Namespace) -> int:
+    """Lowers a model and writes it; without `--output` only where nothing is in the place."""
+    from ..frontends.formats import recognize
+    from .convert import convert
+    from .progress import progress_on
+
+    _check_model(options.model)
+    output = options.output or default_output(options.model, LOWERED)
+    if options.output is None and output.exists():
+        raise UsageError(f"{output} is there already; name the file to write with -o")
+    check_destination(output, options.model)
+    if options.model.exists() and recognize(options.model) is None:
+        raise UsageError(f"{options.model} is an ONNX model; there is nothing to convert")
+    progress = progress_on(sys.stderr, options.quiet)
+    found = convert(options.model, options.example_inputs, options.input, progress=progress)
+    found.save(output, options.external_data)
+    if not options.quiet:
+        from .listing import model_text
+
+        _say("\n".join((f"{options.model} → {output}", *model_text(found.model), *(f"note: {n}" for n in found.notes))))
+    return 0
 
 
 def _sensitivity(options: Namespace) -> int:
@@ -133,9 +151,10 @@ def _measured(options: Namespace) -> "Sensitivity":
     from .progress import progress_on
     from .sensitivity import sensitivity
 
-    same = ("data", "temperature", "target", "threads", "seed", "cache_dir", "memory_limit", "fresh")
+    same = ("example_inputs", "data", "temperature", "target", "threads", "seed", "cache_dir", "memory_limit", "fresh")
     chosen = {name: getattr(options, name) for name in same}
-    return sensitivity(options.model, heads=options.head, progress=progress_on(sys.stderr, options.quiet), **chosen)
+    shown = progress_on(sys.stderr, options.quiet)
+    return sensitivity(options.model, inputs=options.input, heads=options.head, progress=shown, **chosen)
 
 
 def _show(report: "Report", options: Namespace) -> None:
@@ -144,11 +163,13 @@ def _show(report: "Report", options: Namespace) -> None:
     elif not options.quiet:
         from rich.console import Console
 
+        from .layer_table import layers_text
         from .table import remarks_text, table_text
 
         console = Console()
         remarks = remarks_text(report.sites, console) + "\n" if options.remarks else ""
-        sys.stdout.write(remarks + table_text(report, console))
+        layers = layers_text(report.layers, console) + "\n" if options.layers else ""
+        sys.stdout.write(remarks + layers + table_text(report, console))
         sys.stdout.write("dry run: no model was written\n" if options.dry_run else "")
 
 

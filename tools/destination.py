@@ -5,10 +5,16 @@ from pathlib import Path
 
 from ..ir.errors import InputError, UsageError
 
+OPTIMIZED, LOWERED = ".opt.onnx", ".onnx"
 
-def default_output(source: Path) -> Path:
-    """`model.opt.onnx` beside `model.onnx`."""
-    return source.with_suffix(".opt.onnx")
+
+def default_output(source: Path, ending: str) -> Path:
+    """`model.opt.onnx` beside `model.onnx` or `model.keras`, `model.opt.onnx` beside the folder `model`, and
+    `make.opt.onnx` in the working folder for `file.py:make`; `ending` is what comes behind the name."""
+    place, colon, function = source.name.rpartition(":")
+    if colon and place and not source.exists():
+        return Path(f"{function}{ending}")
+    return source.with_name(source.name + ending) if source.is_dir() else source.with_suffix(ending)
 
 
 def check_destination(path: Path, source: Path) -> None:

@@ -1,4 +1,4 @@
-"""The main job: a model file in; a smaller and faster model, measured against it, and a report out."""
+"""The main job: a model in; a smaller and faster model, measured against it, and a report out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,19 @@ from ..ir.errors import BudgetError, VerifyError
 from ..ir.model import signature
 from ..ir.remarks import MISSED, Remark
 from ..passes.curvature import Feed, Store
+from ..passes.pipeline import Shapes
 from ..passes.proposal import Pass
 from ..runtime.comparison import Outputs, accuracy_change, compare, run_all
-from ..runtime.data import Dataset
 from ..runtime.environment import versions
 from ..runtime.latency import LatencyTable
 from ..runtime.sessions import Session, Target
 from ..runtime.timing import Timing, time_pair
-from .accounting import figures, file_size, serialized_size, sites, verdict
+from .accounting import figures, serialized_size, sites, verdict
 from .budget import Budget, Limit
 from .budget import limit as parsed_limit
 from .exploration import Choice, Exploration, Explored, Gains, timer_of
 from .gate import Judge, resolved
+from .layer_records import Inventory
 from .memory import peak_memory
 from .pipeline import parse, text_of
 from .preparation import Subject, cache_folder, opened, statistics_store
@@ -33,11 +34,14 @@ from .report import (
     DivergenceFigures,
     Figures,
     GateRecord,
+    LayerRecord,
     Report,
     SiteRecord,
     TimingRecord,
 )
 from .result import Result
+from .samples import Data, Labels
+from .sources import examples_of
 
 NOT_SMALLER = 0.995
 GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
@@ -58,12 +62,14 @@ class Settings:
 
 
 def optimize(
-    source: str | os.PathLike[str],
+    source: object,
     passes: str = "svd,prune",
     *,
-    data: str | Dataset | None = None,
-    eval_data: str | Dataset | None = None,
-    labels: str | None = None,
+    example_inputs: object = None,
+    inputs: Sequence[str] | str | None = None,
+    data: Data | None = None,
+    eval_data: Data | None = None,
+    labels: Labels | None = None,
     max_drop: str | float | None = None,
     speedup: float | None = None,
     size: float | None = None,
@@ -78,9 +84,15 @@ def optimize(
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Runs the pipeline `passes` on the model file `source` and measures the result against it.
+    """Runs the pipeline `passes` on the model `source` and measures the result against it.
 
-    `data` and `eval_data` are what `--data` takes, or a Dataset; `labels` a file of integers, one a sample.
+    `source` is the path of an ONNX file or of a framework's (`.keras`, `.h5`, `.pt2`, `.tflite`, a SavedModel folder),
+    `module:function` or `file.py:function` that returns a model, or a model itself: of Keras, PyTorch or ONNX. Where it
+    doesn't say its inputs, `example_inputs` are an array, a tuple, or a dict of them, and `inputs` declares them, as
+    `x=float32[batch,3,32,32]`.
+
+    `data` and `eval_data` are what `--data` takes, a Dataset, or arrays, samples first: one, or a dict by the names of
+    the inputs; `labels` an array or a file of integers, one a sample.
     `max_drop` is a number or text such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1.
     Without any of these four the mean KL is at most 0.01 nats (categorical heads) or the relative error at most 1 %
     (gaussian ones), measured on samples that guided nothing. `memory_limit` is the bytes that the measuring of
@@ -97,7 +109,8 @@ def optimize(
     settings = Settings(parse(passes), budget, place, batch, seed, cache, memory_limit, store)
     by_accuracy = budget.max_drop is not None and budget.max_drop.metric == "acc"
     subject = opened(
-        Path(source),
+        source,
+        examples_of(example_inputs, inputs, seed),
         place,
         os.cpu_count() or 1,
         heads,
@@ -130,23 +143,29 @@ class _Job:
         samples = self.subject.samples
         judge = self.subject.judge(samples.validation)
         model = self.subject.cleaned(judge)
+        shapes = self.subject.shapes(model, self._sample)
         with LatencyTable(self.settings.target, self.settings.cache_dir) as table:
-            explored = self._exploration(model, judge, limit, table).run()
+            explored = self._exploration(model, shapes, judge, limit, table).run()
+        layers = Inventory(model, shapes, explored.traces)
         final = self.subject.judge(samples.evaluation) if samples.separate else judge
         choice, gate = self._passing(explored, final, limit)
         if choice is None or not choice.attempt.steps:
             reason = f"nothing is worth its price within {_said(limit)}"
-            return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
-        return self._changed(choice, explored, final, gate)
+            return self._unchanged(
+                f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate, layers.records()
+            )
+        return self._changed(choice, explored, layers, final, gate)
 
-    def _exploration(self, model: onnx_ir.Model, judge: Judge, limit: Limit, table: LatencyTable) -> Exploration:
+    def _exploration(
+        self, model: onnx_ir.Model, shapes: Shapes, judge: Judge, limit: Limit, table: LatencyTable
+    ) -> Exploration:
         return Exploration(
             model=model,
             stages=self.settings.stages,
             heads=self.subject.heads,
             calibration=self.subject.samples.calibration,
             sample=self._sample,
-            shapes=self.subject.shapes(model, self._sample),
+            shapes=shapes,
             execute=self.subject.execute,
             timer=timer_of(table),
             budget=self.settings.budget,
@@ -173,8 +192,7 @@ class _Job:
 
     @cached_property
     def _before(self) -> Figures:
-        original = self.subject.original
-        return self._figures(original, file_size(self.subject.source, original))
+        return self._figures(self.subject.original, self.subject.source.size)
 
     def _passing(self, explored: Explored, judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
         """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or
@@ -197,7 +215,7 @@ class _Job:
     def _sample(self) -> Feed:
         return self.subject.sample(self.settings.batch)
 
-    def _changed(self, choice: Choice, explored: Explored, judge: Judge, gate: GateRecord) -> Result:
+    def _changed(self, choice: Choice, explored: Explored, layers: Inventory, judge: Judge, gate: GateRecord) -> Result:
         model = choice.attempt.model
         if signature(model) != signature(self.subject.original):
             raise VerifyError("the signature of the model changed; please report this model")
@@ -211,12 +229,15 @@ class _Job:
             )
         reason = None if self._aims_elsewhere(choice) else self._in_vain(model, timing)
         if reason is not None:
-            return self._unchanged(f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate)
-        after = self._figures(model, serialized_size(model))
+            remarks = (*explored.idle, *explored.remarks)
+            return self._unchanged(f"returned unchanged: {reason}", remarks, gate, layers.records())
+        shapes = self.subject.shapes(model, self._sample)
+        after = figures(model, shapes, serialized_size(model))
         report = self._report(
             self._before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing
         )
-        return Result(model, report)
+        became = layers.records_after(model, shapes, choice.attempt.lineage)
+        return Result(model, replace(report, layers=became))
 
     def _in_vain(self, model: onnx_ir.Model, timing: Timing) -> str | None:
         """Why a changed model is not worth having, if it isn't."""
@@ -238,9 +259,11 @@ class _Job:
     def _timing(self, model: onnx_ir.Model, seconds: float) -> Timing:
         return time_pair(self.subject.baseline, Session(model, self.settings.target), self._sample, seconds)
 
-    def _unchanged(self, text: str, remarks: Sequence[Remark], gate: GateRecord) -> Result:
+    def _unchanged(
+        self, text: str, remarks: Sequence[Remark], gate: GateRecord, layers: tuple[LayerRecord, ...] = ()
+    ) -> Result:
         report = self._report(self._before, self._before, gate, sites(None, remarks), None, None, None)
-        return Result(self.subject.original, replace(report, verdict=text), self.subject.source)
+        return Result(self.subject.original, replace(report, verdict=text, layers=layers), self.subject.source.file)
 
     def _report(
         self,
@@ -257,7 +280,7 @@ class _Job:
             before = replace(before, latency_us=timing.before_us, latency_spread_us=timing.before_spread_us)
             after = replace(after, latency_us=timing.after_us, latency_spread_us=timing.after_spread_us)
         return Report(
-            input=str(self.subject.source),
+            input=self.subject.source.name,
             output=None,
             pipeline=text_of(self.settings.stages),
             before=before,

@@ -133,6 +133,7 @@ def patches(x: Tensor, module: nn.Conv2d) -> Tensor:
 
     It is torch's `unfold` with the samples behind the taps, in the one copy that the product needs.
     """
+    assert not isinstance(module.padding, str)
     (pad_h, pad_w), (step_h, step_w), (tap_h, tap_w) = module.padding, module.stride, module.dilation
     x = nn.functional.pad(x, (pad_w, pad_w, pad_h, pad_h))
     n, c, *sides = x.shape

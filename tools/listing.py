@@ -1,8 +1,10 @@
-"""What `--list-passes` and `--version` print."""
+"""What `--list-passes`, `--version` and `convert` print."""
 
 import dataclasses
 import inspect
 from collections.abc import Mapping
+
+import onnx_ir
 
 from ..ir.errors import InputError
 
@@ -48,3 +50,16 @@ def _providers() -> str:
         return ", ".join(working_providers()) or "none works here"
     except InputError as e:
         return f"none: {e}"
+
+
+def model_text(model: onnx_ir.Model) -> list[str]:
+    """The inputs and outputs of a model, a line each, and the number of its nodes."""
+    inputs = [f"input   {_port(value)}" for value in model.graph.inputs]
+    outputs = [f"output  {_port(value)}" for value in model.graph.outputs]
+    return [*inputs, *outputs, f"{len(model.graph)} nodes, opset {model.opset_imports['']}"]
+
+
+def _port(value: onnx_ir.Value) -> str:
+    dtype = "?" if value.dtype is None else value.dtype.name.lower()
+    dims = () if value.shape is None else value.shape
+    return f"{value.name} {dtype}[{', '.join(str(d) if isinstance(d, int) else d.value or '?' for d in dims)}]"

@@ -1,4 +1,4 @@
-"""What every job begins with: a model file and data in; sessions, heads, samples and the clean model out."""
+"""What every job begins with: a model and data in; sessions, heads, samples and the clean model out."""
 
 import os
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir
 import platformdirs
 
+from ..frontends.examples import Examples
 from ..ir.analyses import Analyses
 from ..ir.errors import VerifyError
 from ..ir.forms import structure_of
 from ..ir.heads import Head, find_heads
 from ..ir.layers import Layer
-from ..ir.model import check_weights, load, normalize
+from ..ir.model import check_weights, normalize
 from ..ir.model.cleaning import clean
 from ..passes.curvature import Feed, Runner, Store
 from ..passes.pipeline import Shapes, concrete_shapes
@@ -26,7 +27,8 @@ from ..runtime.sessions import Session, Target
 from .gate import Judge
 from .progress import Progress
 from .report import DataRecord
-from .samples import Samples, gather
+from .samples import Data, Labels, Samples, gather
+from .sources import Source, read
 
 QUANTIZED = (
     "QuantizeLinear",
@@ -48,18 +50,21 @@ BYTES_OF_AN_ELEMENT = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file that was read and checked: its heads, the samples that fit it, and where it runs.
+    """A model that was read and checked: its heads, the samples that fit it, and where it runs.
 
-    `baseline` runs the file itself; `wide` is where everything runs that isn't timed.
+    `baseline` runs the very file, or the lowered model; `wide` is where everything runs that isn't timed.
     """
 
-    source: Path
-    original: onnx_ir.Model
+    source: Source
     baseline: Session
     wide: Target
     heads: tuple[Head, ...]
     samples: Samples
     progress: Progress
+
+    @property
+    def original(self) -> onnx_ir.Model:
+        return self.source.model
 
     def reason_to_leave(self) -> tuple[str, str] | None:
         """A code and a sentence that say why nothing can be done with the model, if nothing can."""
@@ -78,13 +83,14 @@ class Subject:
         return DataRecord(given.source, given.synthetic, given.samples, *(data.samples for data in others))
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the figures should know about the heads."""
-        return tuple(
+        """What a reader of the figures should know about how the model was lowered, and about the heads."""
+        heads = (
             f"Output {h.output!r} is taken for values, not for classes ({h.reason}); "
             f"if it holds logits, say --head {h.output}=categorical."
             for h in self.heads
             if h.kind == "gaussian" and h.reason != "asked for"
         )
+        return (*self.source.notes, *heads)
 
     def judge(self, data: Dataset) -> Judge:
         """Compares models with the original on `data`. Raises DataError for labels that don't fit the heads."""
@@ -122,26 +128,28 @@ class Subject:
 
 
 def opened(
-    source: Path,
+    source: object,
+    examples: Examples,
     target: Target,
     threads: int,
     heads: Mapping[str, str] | None,
     progress: Progress,
     *,
-    data: str | Dataset | None,
+    data: Data | None,
     seed: int,
-    eval_data: str | Dataset | None = None,
-    labels: str | None = None,
+    eval_data: Data | None = None,
+    labels: Labels | None = None,
     by_accuracy: bool = False,
 ) -> Subject:
-    """Reads the model file and its samples; `target` is where it is timed, `threads` are for all other runs."""
-    with progress.step("load"):
-        original = load(source)
-        check_weights(original)
-        baseline = Session(source, target)
-    found = find_heads(original, heads)
-    samples = gather(original, data, eval_data, labels, seed, baseline.run, by_accuracy)
-    return Subject(source, original, baseline, Target(target.provider, threads), found, samples, progress)
+    """Reads the model, which is lowered with `examples` if it is none of ONNX, and its samples; `target` is where it is
+    timed, `threads` are for all other runs."""
+    found = read(source, examples, progress)
+    with progress.step("check"):
+        check_weights(found.model)
+        baseline = Session(found.runnable, target)
+    known = find_heads(found.model, heads)
+    samples = gather(found.model, data, eval_data, labels, seed, baseline.run, by_accuracy)
+    return Subject(found, baseline, Target(target.provider, threads), known, samples, progress)
 
 
 def cache_folder(given: str | os.PathLike[str] | None) -> Path:

@@ -1,18 +1,25 @@
 """Which samples serve which purpose: what the user gave in, disjoint sets for calibration, choosing and reporting
 out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir
 
 from ..ir.errors import DataError, UsageError
-from ..runtime.data import Dataset, load_data, load_labels
+from ..runtime.data import Dataset, dataset_of_arrays, load_data, load_labels
 from ..runtime.synthetic import synthesize
 
 VALIDATION_SHARE = 0.25
 LARGEST_VALIDATION = 512
 LARGEST_CALIBRATION = 2048
+
+
+Data = str | Dataset | np.ndarray | Mapping[str, np.ndarray]
+"""What `--data` takes, or samples in memory: one array, or one for each input by its name."""
+
+Labels = str | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,9 @@ class Samples:
 
 def gather(
     model: onnx_ir.Model,
-    data: str | Dataset | None,
-    eval_data: str | Dataset | None,
-    labels: str | None,
+    data: Data | None,
+    eval_data: Data | None,
+    labels: Labels | None,
     seed: int,
     run: Callable,
     by_accuracy: bool,
@@ -61,8 +68,10 @@ def gather(
     return Samples(calibration, validation, validation if reported is None else reported)
 
 
-def _read(data: str | Dataset, model: onnx_ir.Model) -> Dataset:
-    return data if isinstance(data, Dataset) else load_data(data, model)
+def _read(data: Data, model: onnx_ir.Model) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    return load_data(data, model) if isinstance(data, str) else dataset_of_arrays(data, model)
 
 
 def _limited(data: Dataset, most: int) -> Dataset:

@@ -1,8 +1,8 @@
-"""What each layer would cost: a model file in; for every layer the predicted divergence of standard changes, the exact
+"""What each layer would cost: a model in; for every layer the predicted divergence of standard changes, the exact
 trace of its curvature and the effective ranks of its factors out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,14 @@ from ..passes.curvature import (
 )
 from ..passes.moments import Want
 from ..passes.pipeline import Shapes
-from ..runtime.data import Dataset
 from ..runtime.environment import limit_threads, versions
 from ..runtime.sessions import Target
 from .memory import peak_memory
 from .preparation import Subject, cache_folder, calibration_feeds, opened, statistics_store
 from .progress import Progress, Silent
 from .report import DataRecord, json_text, write_atomically
+from .samples import Data
+from .sources import examples_of
 from .standard_changes import LARGEST_INPUT, Change, Reason, channels_removed, rank_halved
 
 INPUT_ONLY = "input-only"
@@ -102,9 +103,11 @@ class Sensitivity:
 
 
 def sensitivity(
-    source: str | os.PathLike[str],
+    source: object,
     *,
-    data: str | Dataset | None = None,
+    example_inputs: object = None,
+    inputs: Sequence[str] | str | None = None,
+    data: Data | None = None,
     heads: Mapping[str, str] | None = None,
     temperature: float = 1.0,
     target: str = "cpu",
@@ -115,7 +118,7 @@ def sensitivity(
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> Sensitivity:
-    """What each layer of the model file `source` would cost; nothing is changed.
+    """What each layer of the model `source` would cost; nothing is changed.
 
     Options are those of `optimize`; the samples that guide are the same as there. `temperature` is that of the
     softmax of categorical outputs, `threads` by default one for each core.
@@ -126,15 +129,16 @@ def sensitivity(
     count = threads or os.cpu_count() or 1
     place = Target(target, count)
     store = statistics_store(cache_folder(cache_dir), place, fresh)
-    subject = opened(Path(source), place, count, heads, shown, data=data, seed=seed)
+    examples = examples_of(example_inputs, inputs, seed)
+    subject = opened(source, examples, place, count, heads, shown, data=data, seed=seed)
     reason = subject.reason_to_leave()
     if reason is not None:
-        raise InputError(f"the layers of {subject.source} can't be judged: {reason[1]}")
+        raise InputError(f"the layers of {subject.source.name} can't be judged: {reason[1]}")
     model = subject.cleaned(subject.judge(subject.samples.validation))
     with nullcontext() if threads is None else limit_threads(threads):
         rows = _rows(subject, model, settings, memory_limit, store)
     return Sensitivity(
-        input=str(subject.source),
+        input=subject.source.name,
         data=subject.data_record(),
         temperature=temperature,
         rows=rows,

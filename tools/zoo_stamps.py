@@ -141,7 +141,8 @@ def _pasted(path: Path, side: int) -> np.ndarray:
     from PIL import Image
 
     picture = Image.open(path).convert("RGBA")
-    square = Image.new("RGBA", (max(picture.size),) * 2, "white")
+    longer = max(picture.size)
+    square = Image.new("RGBA", (longer, longer), "white")
     corner = ((square.width - picture.width) // 2, (square.height - picture.height) // 2)
     square.alpha_composite(picture, corner)
     return np.asarray(square.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))

@@ -1,0 +1,128 @@
+"""TensorFlow SavedModel folders: the signature that serves, by tf2onnx."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from ..ir.errors import InputError, UsageError
+from .examples import BATCH, Declared, Examples, drawn, sample_outputs
+from .finishing import finished
+from .formats import kind_of
+from .frontend import Frontend, Lowered, Probe, Step, required
+from .tensorflow import converters, from_function, one_line, tensorflow
+
+SIGNATURE = "serving_default"
+
+
+class SavedModel(Frontend):
+    """SavedModel folders, as `model.export` of Keras and TensorFlow write them."""
+
+    name = "savedmodel"
+
+    def reads(self, source: object) -> bool:
+        return isinstance(source, Path) and kind_of(source) == "savedmodel"
+
+    def lower(self, source: object, examples: Examples) -> Lowered:
+        tf = tensorflow()
+        assert isinstance(source, Path)
+        loaded, function = _signature(source, tf)
+        inputs = _inputs(function, examples)
+        arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
+        feed = {name: arrays.get(name, array) for name, array in drawn(inputs, examples.seed).items()}
+        answers = {name: np.asarray(value) for name, value in _run(function, feed, tf).items()}
+        samples = sample_outputs(feed, {one.name: one.dims for one in inputs}, answers)
+        model = _converted(function, inputs, samples, tf)
+        lowered = Lowered(model, converters(), feed, answers, partial(_probe, function, inputs, feed, tf))
+        del loaded  # it holds the variables of the function
+        return lowered
+
+
+def _signature(folder: Path, tf: Any) -> tuple[Any, Any]:
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except Exception as e:  # TensorFlow raises anything for what it can't read
+        raise InputError(f"TensorFlow can't load {folder}: {one_line(e)}; export the model again") from e
+    if not loaded.signatures:
+        raise InputError(
+            f"{folder} has no signature, so nothing says its inputs; export it with model.export(...) in Keras, or "
+            "with tf.saved_model.save(..., signatures=...)"
+        )
+    name = SIGNATURE if SIGNATURE in loaded.signatures else next(iter(loaded.signatures))
+    return loaded, loaded.signatures[name]
+
+
+def _inputs(function: Any, examples: Examples) -> tuple[Declared, ...]:
+    own: dict[str, Declared] = {}
+    for name, spec in function.structured_input_signature[1].items():
+        if spec.shape.rank is None:
+            raise InputError(f"the input {name!r} of the SavedModel has no shape; export it with an input signature")
+        dims = tuple(size or (BATCH if axis == 0 else f"{name}_dim{axis}") for axis, size in enumerate(spec.shape))
+        own[name] = Declared(name, spec.dtype.name, dims)
+    declared = {one.name: one for one in examples.declared}
+    unknown = [name for name in declared if name not in own]
+    if unknown:
+        raise UsageError(f"the SavedModel has no input {unknown[0]!r}; it has {', '.join(own)}")
+    return tuple(declared.get(name, one) for name, one in own.items())
+
+
+def _converted(
+    function: Callable[..., Mapping[str, Any]], inputs: tuple[Declared, ...], samples: Mapping[str, str | None], tf: Any
+) -> onnx_ir.Model:
+    names: list[str] = []
+
+    def called(*tensors: Any) -> list[Any]:
+        outputs = function(**{one.name: tensor for one, tensor in zip(inputs, tensors, strict=True)})
+        names[:] = list(outputs)
+        return list(outputs.values())
+
+    signature = [
+        tf.TensorSpec([size if isinstance(size, int) else None for size in one.dims], one.dtype, one.name)
+        for one in inputs
+    ]
+    model = from_function(tf.function(called, input_signature=signature, autograph=False), signature)
+    dims = {one.name: one.dims for one in inputs}
+    outputs = {name: samples.get(name) for name in names}
+    return finished(model, lambda node: _scope(str(node.name)), dims, outputs, "tf2onnx")
+
+
+def _scope(name: str) -> str:
+    """The name scope of a node called `name`, without those of the calls around the model."""
+    return "/".join(part for part in name.split("/")[:-1] if "PartitionedCall" not in part)
+
+
+def _run(function: Any, feed: Mapping[str, np.ndarray], tf: Any) -> Mapping[str, Any]:
+    try:
+        return function(**{name: tf.constant(array) for name, array in feed.items()})
+    except Exception as e:  # whatever an operator raises
+        raise InputError(f"the SavedModel fails on example inputs: {one_line(e)}; give --example-inputs") from e
+
+
+def _probe(function: Any, inputs: tuple[Declared, ...], feed: Mapping[str, np.ndarray], tf: Any) -> Probe:
+    """The model with the last value of each name scope as a further output."""
+    freezing = required("tensorflow.python.framework.convert_to_constants", "keras", "a SavedModel")
+    frozen = freezing.convert_variables_to_constants_v2(function)
+    last = {_scope(op.name): op.outputs[0] for op in frozen.graph.get_operations() if _is_value(op)}
+    pruned = frozen.prune([tensor.name for tensor in frozen.inputs], [tensor.name for tensor in last.values()])
+    order = [tensor.name.partition(":")[0] for tensor in frozen.inputs]
+
+    def called(**tensors: Any) -> dict[str, Any]:
+        values = pruned(*(tensors[_input_of(name, tensors)] for name in order))
+        return {f"{scope}:layer": tf.identity(value) for scope, value in zip(last, values, strict=True)}
+
+    values = called(**{name: tf.constant(array) for name, array in feed.items()})
+    steps = tuple(Step(name.removesuffix(":layer"), name, np.asarray(value)) for name, value in values.items())
+    return Probe(_converted(called, inputs, {}, tf), steps)
+
+
+def _is_value(op: Any) -> bool:
+    computed = op.type not in ("Const", "Placeholder", "Identity", "NoOp")
+    return computed and bool(op.outputs) and op.outputs[0].dtype.is_floating and "/" in op.name
+
+
+def _input_of(placeholder: str, tensors: Mapping[str, Any]) -> str:
+    """The input that a placeholder stands for: its name, perhaps behind that of the signature."""
+    return next(name for name in tensors if placeholder == name or placeholder.endswith(f"_{name}"))

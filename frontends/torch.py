@@ -1,0 +1,314 @@
+"""PyTorch modules and exported programs, by `torch.export` and the exporter of `torch.onnx`."""
+
+import ast
+import inspect
+import logging
+import os
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from ..ir.errors import InputError, UnsupportedOp, UsageError
+from ..ir.model import clone
+from .examples import BATCH, Dims, Examples, doubled, sample_outputs
+from .finishing import finished, weight_of
+from .formats import kind_of
+from .frontend import Frontend, Lowered, Probe, Step, required
+
+OPSET = 20
+SCOPES = "pkg.torch.onnx.name_scopes"
+PROGRAMS = ("/data/constants/custom_obj_", "/data/constants/opaque_obj_", "/data/aotinductor/")
+"""Members of a .pt2 that PyTorch unpickles or runs as machine code."""
+
+
+class Torch(Frontend):
+    """PyTorch: `torch.export` programs (`.pt2`) and live modules."""
+
+    name = "torch"
+
+    def reads(self, source: object) -> bool:
+        if isinstance(source, Path):
+            return kind_of(source) == "exported"
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(source, torch.nn.Module | torch.export.ExportedProgram)
+
+    def lower(self, source: object, examples: Examples) -> Lowered:
+        torch = required("torch", "torch", "a PyTorch model")
+        if isinstance(source, Path):
+            source = _load(source, torch)
+        if isinstance(source, torch.export.ExportedProgram):
+            return _of_program(source, examples, torch)
+        with _inference(source):
+            return _of_module(source, examples, torch)
+
+
+def _load(path: Path, torch: Any) -> Any:
+    """The program in the file; nothing in it is unpickled but plain tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = [name for name in archive.namelist() if any(part in f"/{name}" for part in PROGRAMS)]
+    except (OSError, zipfile.BadZipFile) as e:
+        raise InputError(f"{path} can't be read: {e}; save it again with torch.export.save") from e
+    if pickled:
+        raise InputError(
+            f"{path} holds {pickled[0]}, a program or pickled object, which is not opened; give a function that builds "
+            "the model, as file.py:function"
+        )
+    try:
+        with _weights_only(), _quiet():
+            return torch.export.load(path)
+    except Exception as e:  # PyTorch raises anything for what it can't read
+        raise InputError(
+            f"PyTorch {torch.__version__} can't load {path}: {_one_line(e)}; save it again with torch.export.save of "
+            "this version, or give a function that builds the model, as file.py:function"
+        ) from e
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Within it torch.load reads tensors only, also where its caller asks for pickles."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def _inference(module: Any) -> Iterator[None]:
+    """Within it the module and its parts are in inference mode; afterwards each is as it was."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _of_module(module: Any, examples: Examples, torch: Any) -> Lowered:
+    names = _parameters(module)
+    if not examples.given:
+        raise UsageError(
+            f"a PyTorch module doesn't say what its inputs are: give them with --input, such as --input "
+            f"'{names[0] if names else 'x'}=float32[batch,3,224,224]', or --example-inputs (in Python: inputs=, "
+            "example_inputs=)"
+        )
+    arrays = examples.named(names)
+    dims = examples.dims(arrays)
+    arrays = doubled(arrays, dims)
+    program, dims, notes = _exported(module, arrays, dims, bool(examples.declared), torch)
+    answers = _named(_run(module, arrays, torch), torch)
+    return _lowered(program, arrays, dims, answers, notes, torch)
+
+
+def _parameters(module: Any) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+
+
+def _exported(
+    module: Any, arrays: Mapping[str, np.ndarray], dims: Mapping[str, Dims], declared: bool, torch: Any
+) -> tuple[Any, Mapping[str, Dims], tuple[str, ...]]:
+    """The program with the varying sizes that `dims` names; without them, and with a note, where nobody declared them
+    and the model fixes them."""
+    try:
+        return _export(module, arrays, dims, torch), dims, ()
+    except Exception as e:  # torch.export raises anything, also what the user's code raises
+        if declared:
+            raise _refused(e, dims) from e
+        fixed = {name: array.shape for name, array in arrays.items()}
+        try:
+            program = _export(module, arrays, fixed, torch)
+        except Exception as again:
+            raise _refused(again, dims) from again
+        size = next(iter(arrays.values())).shape[0]
+        return program, fixed, (f"The batch is fixed at {size}: the model could not be traced with another size.",)
+
+
+def _export(module: Any, arrays: Mapping[str, np.ndarray], dims: Mapping[str, Dims], torch: Any) -> Any:
+    varying = torch.export.Dim.DYNAMIC
+    shapes = {
+        name: {axis: varying for axis, size in enumerate(sizes) if isinstance(size, str)}
+        for name, sizes in dims.items()
+    }
+    with _quiet(), torch.no_grad():
+        return torch.export.export(module, (), _tensors(module, arrays, torch), dynamic_shapes=shapes, strict=False)
+
+
+def _tensors(module: Any, arrays: Mapping[str, np.ndarray], torch: Any) -> dict[str, Any]:
+    parts = (*module.parameters(), *module.buffers())
+    device = parts[0].device if parts else "cpu"
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
+
+
+def _refused(error: Exception, dims: Mapping[str, Dims]) -> InputError:
+    shown = ", ".join(f"{name}[{','.join(map(str, sizes))}]" for name, sizes in dims.items())
+    return InputError(
+        f"torch.export can't trace the model on {shown}: {_one_line(error)}; if a size can't vary, write it as a "
+        "number in --input; otherwise see docs/frontends.md"
+    )
+
+
+def _run(module: Any, arrays: Mapping[str, np.ndarray], torch: Any) -> Any:
+    try:
+        with torch.no_grad(), _quiet():
+            return module(**_tensors(module, arrays, torch))
+    except Exception as e:  # the user's code may raise anything
+        raise InputError(
+            f"the PyTorch model fails on example inputs: {_one_line(e)}; give others with --example-inputs"
+        ) from e
+
+
+def _named(result: Any, torch: Any) -> dict[str, np.ndarray]:
+    """Output name -> array: the keys of a dict, else `output`, or `output_0`, `output_1`, ..."""
+    paths, _ = torch.utils._pytree.tree_flatten_with_path(result)
+    tensors = [(path, leaf) for path, leaf in paths if isinstance(leaf, torch.Tensor)]
+    keys = [
+        ".".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", "")))) for k in path) for path, _ in tensors
+    ]
+    if any(key.isdigit() or not key for key in keys):
+        keys = ["output"] if len(keys) == 1 else [f"output_{i}" for i in range(len(keys))]
+    return {key: _array(tensor, torch) for key, (_, tensor) in zip(keys, tensors, strict=True)}
+
+
+def _array(tensor: Any, torch: Any) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _of_program(program: Any, examples: Examples, torch: Any) -> Lowered:
+    names = list(program.graph_signature.user_inputs)
+    own = torch.utils._pytree.tree_leaves(program.example_inputs)
+    arrays = examples.named(names) if examples.given else {}
+    if len(own) != len(names) and set(arrays) != set(names):
+        raise UsageError(
+            f"the program holds no example inputs: give {', '.join(names)} with --input or --example-inputs"
+        )
+    arrays = {name: arrays.get(name, _array(tensor, torch)) for name, tensor in zip(names, own, strict=True)}
+    dims = _program_dims(program, names)
+    given = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays.values()]
+    arguments, named = torch.utils._pytree.tree_unflatten(given, program.call_spec.in_spec)
+    with torch.no_grad(), _quiet():
+        try:
+            result = program.module()(*arguments, **named)
+        except Exception as e:  # PyTorch raises anything for inputs that don't fit
+            raise InputError(f"the program fails on its example inputs: {_one_line(e)}") from e
+    return _lowered(program, arrays, dims, _named(result, torch), (), torch)
+
+
+def _program_dims(program: Any, names: Sequence[str]) -> dict[str, Dims]:
+    """The sizes of the inputs; what varies on a first axis is called `batch`, if it is the same for all inputs."""
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.name in names}
+    symbols = {name: [size if isinstance(size, int) else str(size) for size in shapes[name]] for name in names}
+    first = {sizes[0] for sizes in symbols.values() if sizes and isinstance(sizes[0], str)}
+    called = dict.fromkeys(first, BATCH) if len(first) == 1 else {}
+    return {name: tuple(called.get(str(size), size) for size in sizes) for name, sizes in symbols.items()}
+
+
+def _lowered(
+    program: Any,
+    feed: Mapping[str, np.ndarray],
+    dims: Mapping[str, Dims],
+    answers: Mapping[str, np.ndarray],
+    notes: tuple[str, ...],
+    torch: Any,
+) -> Lowered:
+    by = f"PyTorch {torch.__version__.partition('+')[0]}, torch.onnx"
+    converted = _converted(program, torch)
+    model = converted.model
+    for value, name in zip(model.graph.inputs, feed, strict=True):
+        value.name = name
+    result = finished(model, _layer, dims, sample_outputs(feed, dims, answers), "torch.onnx")
+    return Lowered(result, by, feed, answers, partial(_probe, result, converted.exported_program, feed, torch), notes)
+
+
+def _converted(program: Any, torch: Any) -> Any:
+    with _quiet():
+        try:
+            return torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=True, verbose=False)
+        except Exception as e:  # the exporter raises anything
+            cause = e
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise UnsupportedOp(
+                f"torch.onnx can't convert the model: {_one_line(cause)}; see docs/frontends.md, 'When an operator is "
+                "not supported'"
+            ) from e
+
+
+def _layer(node: onnx_ir.Node) -> str:
+    """The module that the node's weight belongs to, or in whose forward it was traced."""
+    weight = weight_of(node)
+    if weight is not None and str(weight.name).endswith(".weight"):
+        return str(weight.name).removesuffix(".weight")
+    scopes = node.metadata_props.get(SCOPES)
+    modules = ast.literal_eval(scopes)[:-1] if scopes else []
+    return modules[-1] if modules and not modules[-1].startswith("_") else ""
+
+
+def _probe(model: onnx_ir.Model, program: Any, feed: Mapping[str, np.ndarray], torch: Any) -> Probe:
+    """The model with those of its values as outputs that PyTorch has too: the exporter keeps the names of the trace."""
+    values = _values(program, feed, torch)
+    probing = clone(model)
+    found = {str(value.name): (node, value) for node in probing.graph for value in node.outputs}
+    steps = []
+    for name, array in values.items():
+        if name in found and not found[name][1].is_graph_output():
+            node, value = found[name]
+            probing.graph.outputs.append(value)
+            steps.append(Step(str(node.name), name, array))
+    return Probe(probing, tuple(steps))
+
+
+def _values(program: Any, feed: Mapping[str, np.ndarray], torch: Any) -> dict[str, np.ndarray]:
+    """What each node of the traced program gives, by its name, in order."""
+    found: dict[str, np.ndarray] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: Any) -> Any:
+            result = super().run_node(n)
+            if n.op == "call_function" and isinstance(result, torch.Tensor):
+                found[n.name] = _array(result, torch)
+            return result
+
+    held = {**program.state_dict, **program.constants}
+    fed = iter(feed.values())
+    arguments = [
+        torch.from_numpy(np.ascontiguousarray(next(fed))) if spec.kind.name == "USER_INPUT" else held[spec.target]
+        for spec in program.graph_signature.input_specs
+    ]
+    with torch.no_grad(), _quiet():
+        Recorder(program.graph_module).run(*arguments)
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and the log of the exporter, nor a print of its progress."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
