@@ -11,6 +11,7 @@ from ..ir.errors import UnsupportedOp, VerifyError
 from ..ir.model import normalize
 from ..ir.model.attempt import fault_of
 from ..ir.model.cleaning import clean
+from ..ir.model.duplicates import merge_duplicates
 from ..ir.model.inference import infer_shapes
 from ..ir.model.naming import name_nodes
 from ..ir.model.weights import nodes
@@ -32,6 +33,7 @@ def finished(
     Raises UnsupportedOp for operators that are not ONNX's, VerifyError for a broken model.
     """
     _check_operators(model, path, by)
+    merge_duplicates(model)
     name_layers(model, path)
     _state(model, dims, outputs)
     ClearMetadataAndDocStringPass()(model)

@@ -3,12 +3,14 @@
 import hashlib
 import inspect
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -49,10 +51,22 @@ class Keras(Frontend):
 
 
 def _load(path: Path, keras: Any) -> Any:
+    ending = {"keras": ".keras", "hdf5": ".h5"}[str(kind_of(path))]
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        with _ending_in(path, ending) as named:
+            return keras.saving.load_model(named, compile=False, safe_mode=True)
     except Exception as e:  # Keras raises anything for what it can't read
         raise InputError(f"Keras can't load {path}: {one_line(e)}; {_advice(str(e))}") from e
+
+
+@contextmanager
+def _ending_in(path: Path, ending: str) -> Iterator[Path]:
+    """The file under a name that ends so: Keras goes by it."""
+    if path.suffix == ending:
+        yield path
+        return
+    with TemporaryDirectory(prefix="kronnx-") as folder:
+        yield Path(shutil.copyfile(path, Path(folder) / f"model{ending}"))
 
 
 def _advice(said: str) -> str:
@@ -86,6 +100,12 @@ def _own_inputs(model: Any) -> tuple[Declared, ...] | None:
     if not tensors:
         return None
     names = _names([str(tensor.name) for tensor in tensors])
+    for name, tensor in zip(names, tensors, strict=True):
+        if str(tensor.dtype) == "string":
+            raise InputError(
+                f"the input {name!r} is a string, which Keras turns into numbers inside of the model; give the part of "
+                "the model behind that, as file.py:function"
+            )
     return tuple(
         Declared(name, str(tensor.dtype), tuple(_dim(name, axis, size) for axis, size in enumerate(tensor.shape)))
         for name, tensor in zip(names, tensors, strict=True)
@@ -229,12 +249,14 @@ def _traced(tracer: _Tracer, chosen: Chosen, samples: Mapping[str, str | None]) 
 
 
 def _path(paths: Sequence[str], owners: Mapping[bytes, str], node: onnx_ir.Node) -> str:
-    """The innermost layer in whose name scope the node is, or whose weight it has: tf2onnx makes nodes anew."""
-    found = next((path for path in paths if str(node.name).startswith(f"{path}/")), "")
-    weight = None if found else weight_of(node)
-    return (
-        found if weight is None or weight.const_value is None else owners.get(_digest(weight.const_value.numpy()), "")
-    )
+    """The layer whose weight the node has, or in whose name scope it is: what is merged into a layer gives the node its
+    name, and some nodes are made anew."""
+    weight = weight_of(node)
+    names = [node.name] if weight is None else [weight.name, node.name]
+    found = next((path for name in names for path in paths if str(name).startswith(f"{path}/")), "")
+    if found or weight is None or weight.const_value is None:
+        return found
+    return owners.get(_digest(weight.const_value.numpy()), "")
 
 
 def _owners(layers: Mapping[str, Any]) -> dict[bytes, str]:
@@ -259,22 +281,24 @@ def _scopes(tracer: _Tracer, steps: Outputs, layers: dict[str, Any]) -> Iterator
     operation, tf = tracer.keras.Operation, tracer.tf
     original = operation.__call__
     stack: list[str] = []
-    outer = None
+    graphs: list[Any] = []
 
     def call(layer: Any, *arguments: Any, **named: Any) -> Any:
-        nonlocal outer
+        graph = tf.compat.v1.get_default_graph()
+        if graph not in graphs:
+            graphs.append(graph)
         if layer is tracer.model or not isinstance(layer, tracer.keras.Layer):
-            outer = outer or tf.compat.v1.get_default_graph()
             return original(layer, *arguments, **named)
         stack.append(UNFIT.sub("_", layer.name))
         path = "/".join(stack)
         layers[path] = layer
+        number = graphs.index(graph)  # the body of a loop must not have the names of the graph around it
         try:
-            with tf.name_scope(f"{path}/"):
+            with tf.name_scope(f"{path}/inner_{number}/" if number else f"{path}/"):
                 result = original(layer, *arguments, **named)
         finally:
             stack.pop()
-        if tf.is_tensor(result) and result.graph is outer:
+        if tf.is_tensor(result) and result.graph is graphs[0]:
             steps[_free(path, steps)] = result
         return result
 

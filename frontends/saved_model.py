@@ -29,30 +29,31 @@ class SavedModel(Frontend):
     def lower(self, source: object, examples: Examples) -> Lowered:
         tf = tensorflow()
         assert isinstance(source, Path)
-        loaded, function = _signature(source, tf)
+        loaded = _load(source, tf)
+        function = _signature(loaded, source)
         inputs = _inputs(function, examples)
         arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
         feed = {name: arrays.get(name, array) for name, array in drawn(inputs, examples.seed).items()}
         answers = {name: np.asarray(value) for name, value in _run(function, feed, tf).items()}
         samples = sample_outputs(feed, {one.name: one.dims for one in inputs}, answers)
         model = _converted(function, inputs, samples, tf)
-        lowered = Lowered(model, converters(), feed, answers, partial(_probe, function, inputs, feed, tf))
-        del loaded  # it holds the variables of the function
-        return lowered
+        return Lowered(model, converters(), feed, answers, partial(_probe, loaded, function, inputs, feed, tf))
 
 
-def _signature(folder: Path, tf: Any) -> tuple[Any, Any]:
+def _load(folder: Path, tf: Any) -> Any:
     try:
-        loaded = tf.saved_model.load(str(folder))
+        return tf.saved_model.load(str(folder))
     except Exception as e:  # TensorFlow raises anything for what it can't read
         raise InputError(f"TensorFlow can't load {folder}: {one_line(e)}; export the model again") from e
+
+
+def _signature(loaded: Any, folder: Path) -> Any:
     if not loaded.signatures:
         raise InputError(
             f"{folder} has no signature, so nothing says its inputs; export it with model.export(...) in Keras, or "
             "with tf.saved_model.save(..., signatures=...)"
         )
-    name = SIGNATURE if SIGNATURE in loaded.signatures else next(iter(loaded.signatures))
-    return loaded, loaded.signatures[name]
+    return loaded.signatures[SIGNATURE if SIGNATURE in loaded.signatures else next(iter(loaded.signatures))]
 
 
 def _inputs(function: Any, examples: Examples) -> tuple[Declared, ...]:
@@ -101,8 +102,8 @@ def _run(function: Any, feed: Mapping[str, np.ndarray], tf: Any) -> Mapping[str,
         raise InputError(f"the SavedModel fails on example inputs: {one_line(e)}; give --example-inputs") from e
 
 
-def _probe(function: Any, inputs: tuple[Declared, ...], feed: Mapping[str, np.ndarray], tf: Any) -> Probe:
-    """The model with the last value of each name scope as a further output."""
+def _probe(loaded: Any, function: Any, inputs: tuple[Declared, ...], feed: Mapping[str, np.ndarray], tf: Any) -> Probe:
+    """The model with the last value of each name scope as a further output; `loaded` holds the function's variables."""
     freezing = required("tensorflow.python.framework.convert_to_constants", "keras", "a SavedModel")
     frozen = freezing.convert_variables_to_constants_v2(function)
     last = {_scope(op.name): op.outputs[0] for op in frozen.graph.get_operations() if _is_value(op)}

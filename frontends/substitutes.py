@@ -11,13 +11,15 @@ from .recurrent import as_node
 @contextmanager
 def in_place(keras: Any, tf: Any) -> Iterator[None]:
     """Within it GRU and SimpleRNN are one node, Embedding is a Gather without arithmetic on negative indices (which
-    ONNX counts from the end too), and the product of a tensor and a matrix is one MatMul without reshaping."""
+    ONNX counts from the end too), the product of a tensor and a matrix is one MatMul without reshaping, and a grouped
+    convolution, which TensorFlow can run on a CPU in a compiled function only, is no call of a function."""
     layers = keras.layers
     with ExitStack() as stack:
         for kind in (layers.GRU, layers.SimpleRNN):
             stack.enter_context(_replaced(kind, "inner_loop", as_node(kind.inner_loop, keras, tf)))
         stack.enter_context(_replaced(layers.Embedding, "call", _gather(layers.Embedding.call, tf)))
         stack.enter_context(_replaced(tf, "tensordot", _matmul(tf.tensordot, tf)))
+        stack.enter_context(_replaced(tf, "function", _inlined(tf.function)))
         yield
 
 
@@ -54,3 +56,13 @@ def _matmul(original: Callable[..., Any], tf: Any) -> Callable[..., Any]:
         return original(a, b, axes, name)
 
     return tensordot
+
+
+def _inlined(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def function(func: Any = None, *rest: Any, jit_compile: bool | None = None, **options: Any) -> Any:
+        if not jit_compile:
+            return original(func, *rest, jit_compile=jit_compile, **options)
+        return func if func is not None else lambda later: later
+
+    return function

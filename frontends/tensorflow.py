@@ -50,12 +50,26 @@ def from_function(function: Any, signature: Sequence[Any]) -> onnx_ir.Model:
     their TensorFlow type. Raises UnsupportedOp for what stops tf2onnx."""
     with converting():
         try:
+            concrete = function.get_concrete_function(*signature)
             proto, _ = tf2onnx().convert.from_function(
                 function, input_signature=signature, opset=OPSET, custom_op_handlers=handlers()
             )
         except Exception as e:  # tf2onnx and TensorFlow raise anything
             raise UnsupportedOp(f"tf2onnx can't convert the model: {one_line(e)}; see docs/frontends.md") from e
-    return graph_of(proto)
+    model = graph_of(proto)
+    _hold_captured(model, concrete)
+    return model
+
+
+def _hold_captured(model: onnx_ir.Model, concrete: Any) -> None:
+    """Makes weights of the inputs that stand for tensors, and not variables, which the traced function refers to."""
+    count = len(concrete.captured_inputs)
+    places = concrete.inputs[len(concrete.inputs) - count :]
+    captured = {place.name: tensor for place, tensor in zip(places, concrete.captured_inputs, strict=True)}
+    for value in [value for value in model.graph.inputs if value.name in captured]:
+        value.const_value = onnx_ir.tensor(captured[str(value.name)].numpy(), name=value.name)
+        model.graph.inputs.remove(value)
+        model.graph.initializers.add(value)
 
 
 def graph_of(proto: onnx.ModelProto) -> onnx_ir.Model:
@@ -112,16 +126,29 @@ def _gelu(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
 
 @contextmanager
 def converting() -> Iterator[None]:
-    """Within it tf2onnx is quiet and leaves out what LEFT_OUT names."""
+    """Within it tf2onnx is quiet, leaves out what LEFT_OUT names, and moves Transposes past additions of a number."""
     optimizer = tf2onnx().optimizer
     original = optimizer.optimize_graph
     chosen = {name: step for name, step in optimizer._get_optimizers().items() if name not in LEFT_OUT}
+    chosen["optimize_transpose"] = _transposes(chosen["optimize_transpose"])
     optimizer.optimize_graph = lambda graph, *rest, **_: original(graph, *rest, optimizers=chosen)
     try:
         with quiet():
             yield
     finally:
         optimizer.optimize_graph = original
+
+
+def _transposes(own: type) -> type:
+    """tf2onnx's optimizer of Transposes gives up the whole graph at a Conv to which a single number is added."""
+
+    class Transposes(own):
+        def _add_handler(self, trans: Any, node: Any) -> bool:
+            if node.inputs[1].is_const() and node.inputs[1].get_tensor_value(as_list=False).ndim == 0:
+                return self._handle_node_having_branches(trans, node)
+            return super()._add_handler(trans, node)
+
+    return Transposes
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """TensorFlow Lite files, by tf2onnx; TensorFlow's interpreter gives the answers to compare with."""
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..ir.model import clone
 from .examples import BATCH, Declared, Examples, drawn, sample_outputs
 from .finishing import finished
 from .formats import kind_of
-from .frontend import Frontend, Lowered, Probe, Step
+from .frontend import Frontend, Lowered, Probe, Step, required
 from .tensorflow import OPSET, converters, converting, graph_of, handlers, one_line, quiet, tensorflow, tf2onnx
 
 
@@ -38,9 +39,24 @@ class TfLite(Frontend):
         return Lowered(model, converters(), feed, answers, partial(_probe, model, values))
 
 
-def _interpreter(path: Path, tf: Any) -> Any:
-    import warnings
+def _check_whole(path: Path) -> None:
+    """Reads every table of the file: TensorFlow's interpreter crashes the process where one lies outside of it."""
+    reader = required("tf2onnx.tflite.Model", "keras", "a TensorFlow Lite model")
+    try:
+        model = reader.Model.GetRootAsModel(path.read_bytes(), 0)
+        for i in range(model.BuffersLength()):
+            model.Buffers(i).DataAsNumpy()
+        for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
+            for i in range(graph.TensorsLength()):
+                graph.Tensors(i).Name(), graph.Tensors(i).ShapeAsNumpy()
+            for i in range(graph.OperatorsLength()):
+                graph.Operators(i).InputsAsNumpy(), graph.Operators(i).OutputsAsNumpy()
+    except Exception as e:  # flatbuffers raises what struct and numpy do
+        raise InputError(f"{path} is cut off or damaged: {one_line(e)}; convert the model again") from e
 
+
+def _interpreter(path: Path, tf: Any) -> Any:
+    _check_whole(path)
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # TensorFlow announces another package for this
         try:

@@ -4,6 +4,7 @@ import ast
 import inspect
 import logging
 import os
+import re
 import sys
 import warnings
 import zipfile
@@ -25,6 +26,9 @@ from .frontend import Frontend, Lowered, Probe, Step, required
 
 OPSET = 20
 SCOPES = "pkg.torch.onnx.name_scopes"
+FIXED = re.compile(
+    r"L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
 PROGRAMS = ("/data/constants/custom_obj_", "/data/constants/opaque_obj_", "/data/aotinductor/")
 """Members of a .pt2 that PyTorch unpickles or runs as machine code."""
 
@@ -157,9 +161,15 @@ def _tensors(module: Any, arrays: Mapping[str, np.ndarray], torch: Any) -> dict[
 
 def _refused(error: Exception, dims: Mapping[str, Dims]) -> InputError:
     shown = ", ".join(f"{name}[{','.join(map(str, sizes))}]" for name, sizes in dims.items())
+    fixed = [
+        f"the model fixes {dims[name][int(axis)]!r} of {name!r} at {size}"
+        for name, axis, size in FIXED.findall(str(error))
+        if name in dims
+    ]
+    why = "; ".join(dict.fromkeys(fixed)) or _one_line(error)
     return InputError(
-        f"torch.export can't trace the model on {shown}: {_one_line(error)}; if a size can't vary, write it as a "
-        "number in --input; otherwise see docs/frontends.md"
+        f"torch.export can't trace the model on {shown}: {why}; write a size that can't vary as a number in --input, "
+        "and see docs/frontends.md, 'When PyTorch can't trace a model'"
     )
 
 

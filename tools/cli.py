@@ -107,17 +107,17 @@ def _result(options: Namespace) -> "Result":
 
 def _convert(options: Namespace) -> int:
     """Lowers a model and writes it; without `--output` only where nothing is in the place."""
-    from ..frontends.formats import recognize
     from .convert import convert
     from .progress import progress_on
+    from .sources import is_onnx
 
     _check_model(options.model)
+    if is_onnx(options.model):
+        raise UsageError(f"{options.model} is an ONNX model; there is nothing to convert")
     output = options.output or default_output(options.model, LOWERED)
     if options.output is None and output.exists():
         raise UsageError(f"{output} is there already; name the file to write with -o")
     check_destination(output, options.model)
-    if options.model.exists() and recognize(options.model) is None:
-        raise UsageError(f"{options.model} is an ONNX model; there is nothing to convert")
     progress = progress_on(sys.stderr, options.quiet)
     found = convert(options.model, options.example_inputs, options.input, progress=progress)
     found.save(output, options.external_data)

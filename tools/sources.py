@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from ..frontends.agreement import agreement
+from ..frontends.agreement import agreement, tells_little
 from ..frontends.examples import Examples, declared
 from ..frontends.formats import recognize
 from ..frontends.frontend import Frontend, Lowered
@@ -82,6 +82,11 @@ def is_function(name: str) -> bool:
     return bool(colon and place) and function.isidentifier() and not Path(name).exists()
 
 
+def is_onnx(path: Path) -> bool:
+    """Whether `path`, which is readable, is an ONNX file: what no frontend reads."""
+    return not is_function(str(path)) and frontend_of(path) is None
+
+
 def check_readable(path: Path) -> None:
     """Finds at once what `read` would find: raises InputError for a path that isn't there, and for what no frontend
     reads, saying what it is and what to do."""
@@ -137,10 +142,13 @@ def _lowered(frontend: Frontend, source: object, name: str, examples: Examples, 
 
 def _said(lowered: Lowered) -> str:
     found = agreement(lowered, lambda model: Session(model).run)
-    return (
+    said = (
         f"Lowered by {lowered.by}: outputs differ from the original's by at most {found.difference:.1e} of their size, "
         f"rounding explains {found.floor:.1e}."
     )
+    if tells_little(lowered):
+        return f"{said} All example inputs gave the same output, so this says little: give --example-inputs."
+    return said
 
 
 def _arrays(given: object) -> Mapping[str, np.ndarray] | Sequence[np.ndarray] | None:
