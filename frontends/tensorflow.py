@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -153,13 +154,15 @@ def _transposes(own: type) -> type:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what tf2onnx and TensorFlow log: what matters of it is found in the result."""
+    """Without what tf2onnx and TensorFlow log and warn of: what matters of it is found in the result."""
     names = ("tf2onnx", "tensorflow", "absl")
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     for logger, _ in before:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in before:
             logger.setLevel(level)

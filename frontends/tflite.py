@@ -1,6 +1,5 @@
 """TensorFlow Lite files, by tf2onnx; TensorFlow's interpreter gives the answers to compare with."""
 
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ class TfLite(Frontend):
         tf = tensorflow()
         assert isinstance(source, Path)
         interpreter = _interpreter(source, tf)
+        _check_float(interpreter, source)
         inputs = _inputs(interpreter)
         arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
         feed = {name: arrays.get(name, array) for name, array in drawn(inputs, examples.seed).items()}
@@ -47,18 +47,28 @@ def _check_whole(path: Path) -> None:
         for i in range(model.BuffersLength()):
             model.Buffers(i).DataAsNumpy()
         for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
-            for i in range(graph.TensorsLength()):
-                graph.Tensors(i).Name(), graph.Tensors(i).ShapeAsNumpy()
-            for i in range(graph.OperatorsLength()):
-                graph.Operators(i).InputsAsNumpy(), graph.Operators(i).OutputsAsNumpy()
+            for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
+                tensor.Name()
+                tensor.ShapeAsNumpy()
+            for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+                operator.InputsAsNumpy()
+                operator.OutputsAsNumpy()
     except Exception as e:  # flatbuffers raises what struct and numpy do
         raise InputError(f"{path} is cut off or damaged: {one_line(e)}; convert the model again") from e
 
 
+def _check_float(interpreter: Any, path: Path) -> None:
+    scaled = [one for one in interpreter.get_tensor_details() if one["quantization_parameters"]["scales"].size]
+    if scaled:
+        raise InputError(
+            f"{path} is quantized ({len(scaled)} tensors, such as {_plain(str(scaled[0]['name']))!r}): low rank and "
+            "pruning can do nothing with it; give the float model that it was made of"
+        )
+
+
 def _interpreter(path: Path, tf: Any) -> Any:
     _check_whole(path)
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")  # TensorFlow announces another package for this
+    with quiet():
         try:
             found = tf.lite.Interpreter(
                 str(path),

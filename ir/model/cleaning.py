@@ -10,12 +10,15 @@ from onnx_ir.passes.common import (
 from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules import common as rules
 
+from .absorption import absorb
 from .attempt import Step, attempt
 from .contraction import contract
 from .duplicates import merge_duplicates
 from .folding import fold_all, lift_constants
+from .gelu import fuse_gelus
 from .hiding import hidden
 from .inference import infer_shapes
+from .layernorm import fuse_layer_norms
 from .naming import name_nodes, recall_names
 from .signature import restore_signature
 from .statements import restate, stated_shapes
@@ -46,9 +49,9 @@ def clean(model: onnx_ir.Model) -> onnx_ir.Model:
 def clean_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """A new model that does the same with less, and a note for each step that failed or broke it and was left out.
 
-    Outputs change by rounding at most, where BatchNormalization is fused into Conv, ConvTranspose or Gemm, where an
-    Einsum becomes a MatMul and where constants are computed ahead of time: some 1e-6 of the largest output in float32,
-    1e-3 in float16.
+    Outputs change by rounding at most, where BatchNormalization or other scales and shifts go into the weight and bias
+    before them, where an Einsum becomes a MatMul, where LayerNormalization and Gelu take the place of their parts and
+    where constants are computed ahead of time: some 1e-6 of the largest output in float32, 1e-3 in float16.
     """
     notes: list[str] = []
     result = model
@@ -119,7 +122,10 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("merging layout operators", _rewrite(*LAYOUT_RULES)),
     ("merging pads into convolutions", _rewrite(*PAD_RULES)),
     ("fusing BatchNormalization", _fuse_norms),
+    ("fusing LayerNormalization", fuse_layer_norms),
+    ("fusing Gelu", fuse_gelus),
     ("removing unused nodes", _tidy),
+    ("absorbing scales and shifts into layers", absorb),
     ("merging equal nodes", _merge_equal_nodes),
     ("merging equal weights", merge_duplicates),
     ("removing identities", _remove_identities),

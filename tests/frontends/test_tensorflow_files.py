@@ -128,3 +128,15 @@ def test_a_lite_file_that_is_cut_off_is_refused(share, lite, tmp_path):
     (tmp_path / "model.tflite").write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="is cut off or damaged"):
         kronnx.convert(tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["weights", "activations too"])
+def test_a_quantized_lite_file_is_refused(whole, folder, tmp_path):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if whole:
+        image = np.random.default_rng(0).normal(size=(1, 28, 28, 1)).astype(np.float32)
+        converter.representative_dataset = lambda: iter([[image]])
+    (tmp_path / "small.tflite").write_bytes(converter.convert())
+    with pytest.raises(InputError, match=r"is quantized .* give the float model"):
+        kronnx.convert(tmp_path / "small.tflite")
