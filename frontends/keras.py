@@ -1,32 +1,27 @@
-"""Keras models, from files or live: traced as a TensorFlow function, with the user's layers as name scopes."""
+"""Keras models, from files or live: what they are called with, what they answer, and their ONNX form."""
 
-import hashlib
 import inspect
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx_ir
 
 from ..ir.errors import InputError, UsageError
-from . import substitutes
-from .examples import BATCH, Declared, Dims, Examples, drawn, sample_outputs
-from .finishing import finished, weight_of
+from .examples import BATCH, Declared, Examples, drawn, sample_outputs
 from .formats import kind_of
-from .frontend import Frontend, Lowered, Probe, Step, required
-from .tensorflow import converters, from_function, one_line, tensorflow
+from .frontend import Frontend, Lowered, required
+from .keras_tracing import UNFIT, Tracer, probe, traced
+from .messages import one_line
+from .tensorflow import converters, tensorflow
 
 INVENTED = re.compile(r"(keras_tensor|input_layer)(_\d+)?$")
-UNFIT = re.compile(r"[^A-Za-z0-9_.\\/>-]")
-Outputs = dict[str, Any]
 
 
 class Keras(Frontend):
@@ -47,7 +42,8 @@ class Keras(Frontend):
                 "KERAS_BACKEND=tensorflow before Keras is imported, and save and load the model if it is live"
             )
         model = _load(source, keras) if isinstance(source, Path) else source
-        return _lowered(_Tracer(keras, tf, model, _inputs(model, examples), examples))
+        inputs = _inputs(model, examples)
+        return _lowered(Tracer(keras, tf, model, inputs, partial(_arguments, model, inputs, examples, keras)), examples)
 
 
 def _load(path: Path, keras: Any) -> Any:
@@ -71,15 +67,14 @@ def _ending_in(path: Path, ending: str) -> Iterator[Path]:
 
 def _advice(said: str) -> str:
     factory = "give a function that builds or loads it, as file.py:function"
-    if "safe mode" in said or "Lambda" in said or "lambda" in said:
-        return f"the file holds code (a Lambda layer), which is never run out of a file: {factory}"
-    if "registered" in said or "custom" in said or "locate" in said.lower():
-        return f"the file has layers of your own, whose code it doesn't hold: {factory}"
-    if "Add" in said or "add" in said:
-        return (
-            f"an .h5 file of a functional model that adds tensors with + does not load: save it as .keras, or {factory}"
-        )
-    return f"save it again as .keras with Keras 3, or {factory}"
+    reasons = {
+        "(?i)lambda|safe mode": "the file holds code (a Lambda layer), which is never run out of a file",
+        "No model config": "the file holds weights alone, and no model",
+        "positional argument": "an .h5 file of a model that adds tensors with + does not load: save it as .keras",
+        "(?i)registered|custom|locate": "the file has layers of your own, whose code it doesn't hold",
+    }
+    why = next((why for sign, why in reasons.items() if re.search(sign, said)), "save it again as .keras with Keras 3")
+    return f"{why}; or {factory}"
 
 
 def _inputs(model: Any, examples: Examples) -> tuple[Declared, ...]:
@@ -151,70 +146,41 @@ def _parameters(model: Any) -> list[str]:
     return [p.name for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != "training"]
 
 
-@dataclass(frozen=True)
-class _Tracer:
-    """Calls the model on tensors in the order of `inputs`."""
-
-    keras: Any
-    tf: Any
-    model: Any
-    inputs: tuple[Declared, ...]
-    examples: Examples
-
-    def feed(self) -> dict[str, np.ndarray]:
-        """Example arrays in the types of the inputs."""
-        if self.examples.arrays is None:
-            return drawn(self.inputs, self.examples.seed)
-        given = self.examples.named([one.name for one in self.inputs])
-        missing = [one.name for one in self.inputs if one.name not in given]
-        if missing:
-            raise UsageError(f"no example for the input {missing[0]!r}; given {', '.join(given) or 'nothing'}")
-        return {one.name: given[one.name].astype(one.dtype) for one in self.inputs}
-
-    @property
-    def dims(self) -> dict[str, Dims]:
-        return {one.name: one.dims for one in self.inputs}
-
-    def signature(self) -> list[Any]:
-        return [
-            self.tf.TensorSpec([size if isinstance(size, int) else None for size in one.dims], one.dtype, one.name)
-            for one in self.inputs
-        ]
-
-    def call(self, *tensors: Any) -> Outputs:
-        """Output name -> tensor."""
-        return _named_outputs(self.model, self.model(*self._arguments(tensors), training=False), self.keras)
-
-    def _arguments(self, tensors: Sequence[Any]) -> Sequence[Any]:
-        if _own_inputs(self.model) is not None:
-            single = len(tensors) == 1
-            return tensors if single else (self.keras.tree.pack_sequence_as(self.model.input, list(tensors)),)
-        names = [one.name for one in self.inputs]
-        if set(names) <= set(_parameters(self.model)) or len(names) == 1:
-            return tensors
-        positional = isinstance(self.examples.arrays, Sequence)
-        return (list(tensors),) if positional else (dict(zip(names, tensors, strict=True)),)
+def _arguments(
+    model: Any, inputs: Sequence[Declared], examples: Examples, keras: Any, tensors: Sequence[Any]
+) -> Sequence[Any]:
+    """What the model is called with: tensors, or the structure of tensors that it wants."""
+    names = [one.name for one in inputs]
+    if len(tensors) == 1:
+        return tensors
+    if _own_inputs(model) is not None:
+        return (keras.tree.pack_sequence_as(model.input, list(tensors)),)
+    if set(names) <= set(_parameters(model)):
+        return tensors
+    in_order = isinstance(examples.arrays, Sequence)
+    return (list(tensors),) if in_order else (dict(zip(names, tensors, strict=True)),)
 
 
-def _named_outputs(model: Any, result: Any, keras: Any) -> Outputs:
-    if isinstance(result, Mapping) and not any(isinstance(part, Mapping | list | tuple) for part in result.values()):
-        return {str(name): tensor for name, tensor in result.items()}
-    tensors = keras.tree.flatten(result)
-    names = list(getattr(model, "output_names", None) or [])
-    if len(names) != len(tensors) or len(set(names)) != len(names):
-        names = ["output"] if len(tensors) == 1 else [f"output_{i}" for i in range(len(tensors))]
-    return dict(zip(names, tensors, strict=True))
+def _feed(inputs: Sequence[Declared], examples: Examples) -> dict[str, np.ndarray]:
+    """Example arrays in the types of the inputs."""
+    if examples.arrays is None:
+        return drawn(inputs, examples.seed)
+    given = examples.named([one.name for one in inputs])
+    missing = [one.name for one in inputs if one.name not in given]
+    if missing:
+        raise UsageError(f"no example for the input {missing[0]!r}; given {', '.join(given) or 'nothing'}")
+    return {one.name: given[one.name].astype(one.dtype) for one in inputs}
 
 
-def _lowered(tracer: _Tracer) -> Lowered:
-    feed = tracer.feed()
+def _lowered(tracer: Tracer, examples: Examples) -> Lowered:
+    feed = _feed(tracer.inputs, examples)
     answers = _answers(tracer, feed)
-    model = _traced(tracer, lambda steps, outputs: outputs, sample_outputs(feed, tracer.dims, answers))
+    model = traced(tracer, lambda steps, outputs: outputs, sample_outputs(feed, tracer.dims, answers))
     by = f"Keras {tracer.keras.__version__}, {converters()}"
-    return Lowered(model, by, feed, answers, partial(_probe, tracer, feed))
+    return Lowered(model, by, feed, answers, partial(probe, tracer, feed))
 
 
-def _answers(tracer: _Tracer, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _answers(tracer: Tracer, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     try:
         outputs = tracer.call(*(tracer.tf.constant(array) for array in feed.values()))
     except Exception as e:  # the user's code may raise anything
@@ -222,109 +188,3 @@ def _answers(tracer: _Tracer, feed: Mapping[str, np.ndarray]) -> dict[str, np.nd
             f"the Keras model fails on example inputs: {one_line(e)}; give others with --example-inputs"
         ) from e
     return {name: np.asarray(tensor) for name, tensor in outputs.items()}
-
-
-Chosen = Callable[[Outputs, Outputs], Outputs]
-
-
-def _traced(tracer: _Tracer, chosen: Chosen, samples: Mapping[str, str | None]) -> onnx_ir.Model:
-    """The model in ONNX; of what its layers and it itself give, `chosen` are the outputs. `samples` are the names of
-    their first axes."""
-    layers: dict[str, Any] = {}
-    names: list[str] = []
-
-    def function(*tensors: Any) -> list[Any]:
-        steps: Outputs = {}
-        with _scopes(tracer, steps, layers):
-            outputs = chosen(steps, tracer.call(*tensors))
-        names[:] = list(outputs)
-        return list(outputs.values())
-
-    signature = tracer.signature()
-    traced = tracer.tf.function(function, input_signature=signature, autograph=False)
-    with substitutes.in_place(tracer.keras, tracer.tf):
-        model = from_function(traced, signature)
-    path = partial(_path, sorted(layers, key=len, reverse=True), _owners(layers))
-    return finished(model, path, tracer.dims, {name: samples.get(name) for name in names}, "tf2onnx")
-
-
-def _path(paths: Sequence[str], owners: Mapping[bytes, str], node: onnx_ir.Node) -> str:
-    """The layer whose weight the node has, or in whose name scope it is: what is merged into a layer gives the node its
-    name, and some nodes are made anew."""
-    weight = weight_of(node)
-    names = [node.name] if weight is None else [weight.name, node.name]
-    found = next((path for name in names for path in paths if str(name).startswith(f"{path}/")), "")
-    if found or weight is None or weight.const_value is None:
-        return found
-    return owners.get(_digest(weight.const_value.numpy()), "")
-
-
-def _owners(layers: Mapping[str, Any]) -> dict[bytes, str]:
-    """The path of the innermost layer that has a weight, by the digest of its values."""
-    known = [path for path in sorted(layers, key=len) if not path.endswith("_cell")]  # a user knows the layer around it
-    return {_digest(np.asarray(weight)): path for path in known for weight in layers[path].weights}
-
-
-def _digest(array: np.ndarray) -> bytes:
-    """The same for all orders of the same values: converters transpose kernels and reorder gates."""
-    return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
-
-
-@contextmanager
-def _scopes(tracer: _Tracer, steps: Outputs, layers: dict[str, Any]) -> Iterator[None]:
-    """Runs each layer of the model in a name scope that is its path; collects the `layers` by path and what each gives
-    in `steps`, by path and a number from the second call on.
-
-    The patched call is the one inside of the scope that Keras opens itself, whose name depends on what was traced
-    before.
-    """
-    operation, tf = tracer.keras.Operation, tracer.tf
-    original = operation.__call__
-    stack: list[str] = []
-    graphs: list[Any] = []
-
-    def call(layer: Any, *arguments: Any, **named: Any) -> Any:
-        graph = tf.compat.v1.get_default_graph()
-        if graph not in graphs:
-            graphs.append(graph)
-        if layer is tracer.model or not isinstance(layer, tracer.keras.Layer):
-            return original(layer, *arguments, **named)
-        stack.append(UNFIT.sub("_", layer.name))
-        path = "/".join(stack)
-        layers[path] = layer
-        number = graphs.index(graph)  # the body of a loop must not have the names of the graph around it
-        try:
-            with tf.name_scope(f"{path}/inner_{number}/" if number else f"{path}/"):
-                result = original(layer, *arguments, **named)
-        finally:
-            stack.pop()
-        if tf.is_tensor(result) and result.graph is graphs[0]:
-            steps[_free(path, steps)] = result
-        return result
-
-    operation.__call__ = call
-    try:
-        yield
-    finally:
-        operation.__call__ = original
-
-
-def _free(path: str, steps: Outputs) -> str:
-    number = sum(1 for known in steps if known.partition(":")[0] == path)
-    return f"{path}:{number}" if number else path
-
-
-def _probe(tracer: _Tracer, feed: Mapping[str, np.ndarray]) -> Probe:
-    """The model traced once more, with what its layers give as further outputs."""
-    same = tracer.tf.identity
-    model = _traced(tracer, lambda steps, outputs: {**{f"{s}:layer": same(t) for s, t in steps.items()}, **outputs}, {})
-    steps: Outputs = {}
-
-    def function(*tensors: Any) -> dict[str, Any]:
-        with _scopes(tracer, steps, {}):
-            tracer.call(*tensors)
-        return dict(steps)
-
-    traced = tracer.tf.function(function, input_signature=tracer.signature(), autograph=False)
-    values = traced(*(tracer.tf.constant(array) for array in feed.values()))
-    return Probe(model, tuple(Step(step, f"{step}:layer", np.asarray(values[step])) for step in steps))

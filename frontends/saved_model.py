@@ -13,7 +13,8 @@ from .examples import BATCH, Declared, Examples, drawn, sample_outputs
 from .finishing import finished
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
-from .tensorflow import converters, from_function, one_line, tensorflow
+from .messages import one_line
+from .tensorflow import converters, from_function, tensorflow
 
 SIGNATURE = "serving_default"
 

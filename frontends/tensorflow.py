@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,10 +13,12 @@ import onnx_ir
 
 from ..ir.errors import UnsupportedOp
 from .frontend import required
+from .messages import one_line, quiet
 from .ordering import rename_counted, sort
 from .recurrent import as_onnx
 
 OPSET = 18  # the newest that tf2onnx writes
+LOGGERS = ("tf2onnx", "tensorflow", "absl")
 COUNTED = re.compile(r"__\d+(:\d+)?$")
 LEFT_OUT = ("einsum_optimizer", "merge_duplication")
 """Of tf2onnx's clean-up: what takes an Einsum apart into some thirty shape operators, and what keeps another one of
@@ -134,7 +135,7 @@ def converting() -> Iterator[None]:
     chosen["optimize_transpose"] = _transposes(chosen["optimize_transpose"])
     optimizer.optimize_graph = lambda graph, *rest, **_: original(graph, *rest, optimizers=chosen)
     try:
-        with quiet():
+        with quiet(*LOGGERS):
             yield
     finally:
         optimizer.optimize_graph = original
@@ -150,24 +151,3 @@ def _transposes(own: type) -> type:
             return super()._add_handler(trans, node)
 
     return Transposes
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what tf2onnx and TensorFlow log and warn of: what matters of it is found in the result."""
-    names = ("tf2onnx", "tensorflow", "absl")
-    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
-    for logger, _ in before:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in before:
-            logger.setLevel(level)
-
-
-def one_line(error: BaseException) -> str:
-    """The type and the beginning of the message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]

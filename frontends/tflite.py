@@ -14,7 +14,8 @@ from .examples import BATCH, Declared, Examples, drawn, sample_outputs
 from .finishing import finished
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
-from .tensorflow import OPSET, converters, converting, graph_of, handlers, one_line, quiet, tensorflow, tf2onnx
+from .messages import one_line, quiet
+from .tensorflow import LOGGERS, OPSET, converters, converting, graph_of, handlers, tensorflow, tf2onnx
 
 
 class TfLite(Frontend):
@@ -68,7 +69,7 @@ def _check_float(interpreter: Any, path: Path) -> None:
 
 def _interpreter(path: Path, tf: Any) -> Any:
     _check_whole(path)
-    with quiet():
+    with quiet(*LOGGERS):
         try:
             found = tf.lite.Interpreter(
                 str(path),

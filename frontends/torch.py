@@ -2,12 +2,8 @@
 
 import ast
 import inspect
-import logging
-import os
 import re
 import sys
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,17 +16,17 @@ import onnx_ir
 from ..ir.errors import InputError, UnsupportedOp, UsageError
 from ..ir.model import clone
 from .examples import BATCH, Dims, Examples, doubled, sample_outputs
+from .exported_program import load
 from .finishing import finished, weight_of
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
+from .messages import one_line, quiet
 
 OPSET = 20
 SCOPES = "pkg.torch.onnx.name_scopes"
 FIXED = re.compile(
     r"L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
 )
-PROGRAMS = ("/data/constants/custom_obj_", "/data/constants/opaque_obj_", "/data/aotinductor/")
-"""Members of a .pt2 that PyTorch unpickles or runs as machine code."""
 
 
 class Torch(Frontend):
@@ -47,48 +43,11 @@ class Torch(Frontend):
     def lower(self, source: object, examples: Examples) -> Lowered:
         torch = required("torch", "torch", "a PyTorch model")
         if isinstance(source, Path):
-            source = _load(source, torch)
+            source = load(source, torch)
         if isinstance(source, torch.export.ExportedProgram):
             return _of_program(source, examples, torch)
         with _inference(source):
             return _of_module(source, examples, torch)
-
-
-def _load(path: Path, torch: Any) -> Any:
-    """The program in the file; nothing in it is unpickled but plain tensors."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickled = [name for name in archive.namelist() if any(part in f"/{name}" for part in PROGRAMS)]
-    except (OSError, zipfile.BadZipFile) as e:
-        raise InputError(f"{path} can't be read: {e}; save it again with torch.export.save") from e
-    if pickled:
-        raise InputError(
-            f"{path} holds {pickled[0]}, a program or pickled object, which is not opened; give a function that builds "
-            "the model, as file.py:function"
-        )
-    try:
-        with _weights_only(), _quiet():
-            return torch.export.load(path)
-    except Exception as e:  # PyTorch raises anything for what it can't read
-        raise InputError(
-            f"PyTorch {torch.__version__} can't load {path}: {_one_line(e)}; save it again with torch.export.save of "
-            "this version, or give a function that builds the model, as file.py:function"
-        ) from e
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Within it torch.load reads tensors only, also where its caller asks for pickles."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 @contextmanager
@@ -149,7 +108,7 @@ def _export(module: Any, arrays: Mapping[str, np.ndarray], dims: Mapping[str, Di
         name: {axis: varying for axis, size in enumerate(sizes) if isinstance(size, str)}
         for name, sizes in dims.items()
     }
-    with _quiet(), torch.no_grad():
+    with quiet("torch"), torch.no_grad():
         return torch.export.export(module, (), _tensors(module, arrays, torch), dynamic_shapes=shapes, strict=False)
 
 
@@ -166,7 +125,7 @@ def _refused(error: Exception, dims: Mapping[str, Dims]) -> InputError:
         for name, axis, size in FIXED.findall(str(error))
         if name in dims
     ]
-    why = "; ".join(dict.fromkeys(fixed)) or _one_line(error)
+    why = "; ".join(dict.fromkeys(fixed)) or one_line(error)
     return InputError(
         f"torch.export can't trace the model on {shown}: {why}; write a size that can't vary as a number in --input, "
         "and see docs/frontends.md, 'When PyTorch can't trace a model'"
@@ -175,11 +134,11 @@ def _refused(error: Exception, dims: Mapping[str, Dims]) -> InputError:
 
 def _run(module: Any, arrays: Mapping[str, np.ndarray], torch: Any) -> Any:
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet("torch"):
             return module(**_tensors(module, arrays, torch))
     except Exception as e:  # the user's code may raise anything
         raise InputError(
-            f"the PyTorch model fails on example inputs: {_one_line(e)}; give others with --example-inputs"
+            f"the PyTorch model fails on example inputs: {one_line(e)}; give others with --example-inputs"
         ) from e
 
 
@@ -212,11 +171,11 @@ def _of_program(program: Any, examples: Examples, torch: Any) -> Lowered:
     dims = _program_dims(program, names)
     given = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays.values()]
     arguments, named = torch.utils._pytree.tree_unflatten(given, program.call_spec.in_spec)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet("torch"):
         try:
             result = program.module()(*arguments, **named)
         except Exception as e:  # PyTorch raises anything for inputs that don't fit
-            raise InputError(f"the program fails on its example inputs: {_one_line(e)}") from e
+            raise InputError(f"the program fails on its example inputs: {one_line(e)}") from e
     return _lowered(program, arrays, dims, _named(result, torch), (), torch)
 
 
@@ -247,7 +206,7 @@ def _lowered(
 
 
 def _converted(program: Any, torch: Any) -> Any:
-    with _quiet():
+    with quiet("torch"):
         try:
             return torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=True, verbose=False)
         except Exception as e:  # the exporter raises anything
@@ -255,7 +214,7 @@ def _converted(program: Any, torch: Any) -> Any:
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise UnsupportedOp(
-                f"torch.onnx can't convert the model: {_one_line(cause)}; see docs/frontends.md, 'When an operator is "
+                f"torch.onnx can't convert the model: {one_line(cause)}; see docs/frontends.md, 'When an operator is "
                 "not supported'"
             ) from e
 
@@ -301,24 +260,6 @@ def _values(program: Any, feed: Mapping[str, np.ndarray], torch: Any) -> dict[st
         torch.from_numpy(np.ascontiguousarray(next(fed))) if spec.kind.name == "USER_INPUT" else held[spec.target]
         for spec in program.graph_signature.input_specs
     ]
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet("torch"):
         Recorder(program.graph_module).run(*arguments)
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings and the log of the exporter, nor a print of its progress."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]

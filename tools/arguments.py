@@ -30,6 +30,7 @@ exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification faile
 6 budget not reached
 
 `optimize` and `kronnx` are one program."""
+TEXT = "Makes a trained model smaller and faster in ONNX, and measures how little its outputs changed."
 SENSITIVITY_TEXT = """Shows what each layer of a trained ONNX model would cost, the most sensitive first: the predicted
 divergence of the outputs, in nats per sample, if its rank were halved, and if a quarter of the channels that it reads
 were removed and the rest made up for them. Beside them: the trace of the layer's block of the curvature, the
@@ -103,31 +104,29 @@ def _check(options: argparse.Namespace) -> None:
     Budget(limit(options.max_drop, options.labels is not None), options.speedup, options.size, options.macs)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _command(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="optimize",
-        description="Makes a trained model smaller and faster in ONNX, and measures how little its outputs changed.",
-        epilog=EPILOG,
+        prog=name if name == OPTIMIZE else f"kronnx {name}",
+        description=text,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("model", nargs="?", type=Path, help=MODEL)
-    parser.set_defaults(command=OPTIMIZE)
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _command(OPTIMIZE, TEXT, EPILOG)
     for add in (_what, _lowering, _data, _budget, _machine, _output):
         add(parser)
     return parser
 
 
 def _sensitivity_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"kronnx {SENSITIVITY}",
-        description=SENSITIVITY_TEXT,
-        epilog=SENSITIVITY_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", nargs="?", type=Path, help=MODEL)
-    parser.set_defaults(command=SENSITIVITY, list_passes=False, version=False)
+    parser = _command(SENSITIVITY, SENSITIVITY_TEXT, SENSITIVITY_EPILOG)
+    parser.set_defaults(list_passes=False, version=False)
     _lowering(parser)
     group = parser.add_argument_group("data", DATA)
     _inputs(group)
@@ -145,15 +144,8 @@ def _sensitivity_parser() -> argparse.ArgumentParser:
 
 
 def _convert_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"kronnx {CONVERT}",
-        description=CONVERT_TEXT,
-        epilog=CONVERT_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", nargs="?", type=Path, help=MODEL)
-    parser.set_defaults(command=CONVERT, list_passes=False, version=False, head=())
+    parser = _command(CONVERT, CONVERT_TEXT, CONVERT_EPILOG)
+    parser.set_defaults(list_passes=False, version=False, head=())
     _lowering(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: model.onnx beside the model, if new")

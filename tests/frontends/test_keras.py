@@ -243,8 +243,15 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 def test_weights_alone_are_refused(tmp_path):
     drawn(lenet()).save_weights(tmp_path / "model.weights.h5")
-    with pytest.raises(InputError, match=r"Keras can't load"):
+    with pytest.raises(InputError, match=r"weights alone, and no model.*file\.py:function"):
         kronnx.convert(tmp_path / "model.weights.h5")
+
+
+def test_an_h5_file_that_keras_itself_can_not_read_back_says_the_way_out(tmp_path):
+    x = layers.Input((6,))
+    keras.Model(x, layers.Dense(3)(layers.Dense(6)(x) + x)).save(tmp_path / "model.h5")
+    with pytest.raises(InputError, match=r"adds tensors with \+ does not load: save it as \.keras"):
+        kronnx.convert(tmp_path / "model.h5")
 
 
 def test_strings_are_refused_with_the_input_named():

@@ -1,0 +1,51 @@
+"""Files of `torch.export.save` (.pt2), read without unpickling anything but tensors."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import InputError
+from .messages import one_line, quiet
+
+PROGRAMS = ("/data/constants/custom_obj_", "/data/constants/opaque_obj_", "/data/aotinductor/")
+"""Members of a .pt2 that PyTorch unpickles or runs as machine code."""
+
+
+def load(path: Path, torch: Any) -> Any:
+    """The program in the file. Raises InputError for one that can't be read, or that holds pickled objects."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = [name for name in archive.namelist() if any(part in f"/{name}" for part in PROGRAMS)]
+    except (OSError, zipfile.BadZipFile) as e:
+        raise InputError(f"{path} can't be read: {e}; save it again with torch.export.save") from e
+    if pickled:
+        raise InputError(
+            f"{path} holds {pickled[0]}, a program or pickled object, which is not opened; give a function that builds "
+            "the model, as file.py:function"
+        )
+    try:
+        with _weights_only(), quiet("torch"):
+            return torch.export.load(path)
+    except Exception as e:  # PyTorch raises anything for what it can't read
+        raise InputError(
+            f"PyTorch {torch.__version__} can't load {path}: {one_line(e)}; save it again with torch.export.save of "
+            "this version, or give a function that builds the model, as file.py:function"
+        ) from e
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Within it torch.load reads tensors only, also where its caller asks for pickles."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
