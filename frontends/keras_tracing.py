@@ -1,11 +1,11 @@
 """A Keras model as an ONNX graph: traced as a TensorFlow function, each layer in a name scope of its own."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -76,30 +76,30 @@ def traced(tracer: Tracer, chosen: Chosen, samples: Mapping[str, str | None]) ->
     graph = tracer.tf.function(function, input_signature=signature, autograph=False)
     with substitutes.in_place(tracer.keras, tracer.tf):
         model = from_function(graph, signature)
-    path = partial(_path, sorted(layers, key=len, reverse=True), _owners(layers))
+    path = partial(_path, {path: layers[path] for path in sorted(layers, key=len, reverse=True)})
     return finished(model, path, tracer.dims, {name: samples.get(name) for name in names}, "tf2onnx")
 
 
-def _path(paths: Sequence[str], owners: Mapping[bytes, str], node: onnx_ir.Node) -> str:
+def _path(layers: Mapping[str, Any], node: onnx_ir.Node) -> str:
     """The layer whose weight the node has, or in whose name scope it is: what is merged into a layer gives the node its
-    name, and some nodes are made anew."""
+    name, and some nodes are made anew. `layers` are in order, inner ones first."""
     weight = weight_of(node)
     names = [node.name] if weight is None else [weight.name, node.name]
-    found = next((path for name in names for path in paths if str(name).startswith(f"{path}/")), "")
+    found = next((path for name in names for path in layers if str(name).startswith(f"{path}/")), "")
     if found or weight is None or weight.const_value is None:
         return found
-    return owners.get(_digest(weight.const_value.numpy()), "")
+    return _owner(layers, weight.const_value.numpy())
 
 
-def _owners(layers: Mapping[str, Any]) -> dict[bytes, str]:
-    """The path of the innermost layer that has a weight, by the digest of its values."""
-    known = [path for path in sorted(layers, key=len) if not path.endswith("_cell")]  # a user knows the layer around it
-    return {_digest(np.asarray(weight)): path for path in known for weight in layers[path].weights}
-
-
-def _digest(array: np.ndarray) -> bytes:
-    """The same for all orders of the same values: converters transpose kernels and reorder gates."""
-    return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
+def _owner(layers: Mapping[str, Any], values: np.ndarray) -> str:
+    """The innermost layer that has a weight of these values in whatever order: converters transpose kernels and reorder
+    gates. A cell of a recurrent layer is passed over, for a user knows the layer around it."""
+    ordered = np.sort(values, axis=None)
+    for path, layer in layers.items():
+        for weight in () if path.endswith("_cell") else layer.weights:
+            if prod(weight.shape) == values.size and np.array_equal(np.sort(np.asarray(weight), axis=None), ordered):
+                return path
+    return ""
 
 
 @contextmanager
