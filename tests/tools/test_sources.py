@@ -1,9 +1,11 @@
 """What can be given as a model, from Python and on the command line; framework models themselves: tests/frontends."""
 
+import io
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import kronnx
@@ -220,12 +222,23 @@ sys.exit(main({words!r}))
 """
 
 
+def archive(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        for name in names:
+            file.writestr(name, "")
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("module", "content", "extra"),
     [
+        ("tensorflow", archive("config.json", "metadata.json", "model.weights.h5"), "keras"),
         ("tensorflow", b"\x89HDF\r\n\x1a\n" + bytes(60), "keras"),
         ("tensorflow", b"\x1c\x00\x00\x00TFL3" + bytes(60), "keras"),
+        ("torch", archive("m/models/model.json", "m/archive_format"), "torch"),
     ],
+    ids=["keras", "h5", "tflite", "pt2"],
 )
 def test_a_missing_framework_is_said_with_the_command(module, content, extra, tmp_path):
     (tmp_path / "model").write_bytes(content)
