@@ -51,9 +51,19 @@ def agreement(lowered: Lowered, execute: Execute) -> Agreement:
         _check_shape(name, given.get(name), wanted, lowered)
         one = Agreement(distance(given[name], wanted), _floor(given[name], moved[name]))
         if not one.difference <= one.floor:
+            _check_repeats(name, one, lowered)
             raise VerifyError(_explained(name, one, lowered, execute))
         found.append(one)
     return max(found, key=lambda one: one.difference)
+
+
+def _check_repeats(name: str, found: Agreement, lowered: Lowered) -> None:
+    again = lowered.answers if lowered.again is None else lowered.again()
+    if not distance(again[name], lowered.answers[name]) <= found.floor:
+        raise InputError(
+            f"the original gives another output {name!r} each time that it is asked: it draws random numbers also in "
+            "inference, such as dropout that is always on; make it deterministic"
+        )
 
 
 def tells_little(lowered: Lowered) -> bool:

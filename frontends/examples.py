@@ -31,7 +31,7 @@ class Declared:
 class Examples:
     """What the user gives a frontend to trace with, all of it optional: arrays in order or by name, declared inputs."""
 
-    arrays: Mapping[str, np.ndarray] | Sequence[np.ndarray] | None = None
+    arrays: Mapping[str, np.ndarray | None] | Sequence[np.ndarray | None] | None = None
     declared: tuple[Declared, ...] = ()
     seed: int = field(default=0, compare=False)
 
@@ -53,7 +53,7 @@ class Examples:
                 raise UsageError(f"{len(arrays)} example inputs for a model with {len(names)}: {', '.join(names)}")
             arrays = dict(zip(names, arrays, strict=False))
         _check_names([*arrays, *(one.name for one in self.declared)], names)
-        return {name: np.asarray(arrays[name]) for name in names if name in arrays}
+        return {name: np.asarray(arrays[name]) for name in names if arrays.get(name) is not None}
 
     def dims(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Dims]:
         """The sizes of each array, with names for what varies: as declared, or else the first axis of all of them,
@@ -141,6 +141,23 @@ def doubled(arrays: Mapping[str, np.ndarray], dims: Mapping[str, Dims]) -> dict[
             if isinstance(size, str) and found[name].shape[axis] == 1:
                 found[name] = np.repeat(found[name], 2, axis)
     return found
+
+
+def typed(arrays: Mapping[str, np.ndarray], inputs: Iterable[Declared]) -> dict[str, np.ndarray]:
+    """The arrays in the types of the inputs and in their order."""
+    return {one.name: arrays[one.name].astype(one.dtype) for one in inputs}
+
+
+def apart(names: Iterable[str], inputs: Iterable[str]) -> list[str]:
+    """The names of outputs, those that an input has too with `_output` behind: in ONNX all values share one space."""
+    taken = set(inputs)
+    return [f"{name}_output" if name in taken else name for name in names]
+
+
+def undeclared(examples: Examples, what: str) -> None:
+    """Raises UsageError for declared inputs of a model that says its inputs itself."""
+    if examples.declared:
+        raise UsageError(f"{what} says what its inputs are: leave out {examples.declared[0]}")
 
 
 def sample_outputs(

@@ -1,7 +1,6 @@
 """Files of `torch.export.save` (.pt2), read without unpickling anything but tensors."""
 
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +9,18 @@ from typing import Any
 from ..ir.errors import InputError
 from .messages import one_line, quiet
 
-PROGRAMS = ("/data/constants/custom_obj_", "/data/constants/opaque_obj_", "/data/aotinductor/")
-"""Members of a .pt2 that PyTorch unpickles or runs as machine code."""
+PROGRAMS = ("custom_obj_", "opaque_obj_", "data/aotinductor/")
+"""What the names of members of a .pt2 hold that PyTorch unpickles or runs as machine code, in small letters: its reader
+finds members without regard to case."""
 
 
 def load(path: Path, torch: Any) -> Any:
     """The program in the file. Raises InputError for one that can't be read, or that holds pickled objects."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickled = [name for name in archive.namelist() if any(part in f"/{name}" for part in PROGRAMS)]
-    except (OSError, zipfile.BadZipFile) as e:
-        raise InputError(f"{path} can't be read: {e}; save it again with torch.export.save") from e
+        names = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except RuntimeError as e:
+        raise InputError(f"{path} can't be read: {one_line(e)}; save it again with torch.export.save") from e
+    pickled = [name for name in names if any(part in name.lower() for part in PROGRAMS)]
     if pickled:
         raise InputError(
             f"{path} holds {pickled[0]}, a program or pickled object, which is not opened; give a function that builds "

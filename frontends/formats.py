@@ -31,6 +31,7 @@ ADVICE = {
     "lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
     "html": "a web page: the download went wrong; fetch the file itself",
     "zip": "a zip archive: unpack it and give the model in it",
+    "cut": "a zip archive, as Keras and PyTorch write, that is cut off or damaged: save or download it again",
     "gzip": "a gzip archive: unpack it and give the model in it",
     "text": "a text file",
     "empty": "an empty file: the export or the download went wrong",
@@ -68,7 +69,7 @@ def _archive_kind(file: Path) -> str:
         with zipfile.ZipFile(file) as archive:
             names = set(archive.namelist())
     except zipfile.BadZipFile:
-        return "zip"
+        return "cut"
     ends = {name.split("/", 1)[-1] for name in names}
     if {"config.json", "model.weights.h5"} <= names:
         return "keras"

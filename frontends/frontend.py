@@ -39,7 +39,8 @@ class Lowered:
 
     `feed` are example inputs by the names of the ONNX inputs, `answers` what the framework itself makes of them, by
     the names of the ONNX outputs. `probe` is asked for where the two differ. `by` names the framework and the converter
-    with their versions; `notes` say what a user should know about the conversion.
+    with their versions; `notes` say what a user should know about the conversion. `again`, if it can be had, asks the
+    framework once more, to tell a model that draws random numbers from one that was lowered wrongly.
     """
 
     model: onnx_ir.Model
@@ -48,6 +49,7 @@ class Lowered:
     answers: Arrays
     probe: Callable[[], Probe]
     notes: tuple[str, ...] = ()
+    again: Callable[[], Arrays] | None = None
 
 
 class Frontend(ABC):

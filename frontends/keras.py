@@ -17,9 +17,9 @@ from ..ir.errors import InputError, UsageError
 from .examples import BATCH, Declared, Examples, drawn, sample_outputs
 from .formats import kind_of
 from .frontend import Frontend, Lowered, required
-from .keras_tracing import UNFIT, Tracer, probe, traced
-from .messages import one_line
-from .tensorflow import converters, tensorflow
+from .keras_tracing import UNFIT, Call, Tracer, probe, traced
+from .messages import one_line, quiet
+from .tensorflow import LOGGERS, converters, tensorflow
 
 INVENTED = re.compile(r"(keras_tensor|input_layer)(_\d+)?$")
 
@@ -49,7 +49,7 @@ class Keras(Frontend):
 def _load(path: Path, keras: Any) -> Any:
     ending = {"keras": ".keras", "hdf5": ".h5"}[str(kind_of(path))]
     try:
-        with _ending_in(path, ending) as named:
+        with _ending_in(path, ending) as named, quiet(*LOGGERS):
             return keras.saving.load_model(named, compile=False, safe_mode=True)
     except Exception as e:  # Keras raises anything for what it can't read
         raise InputError(f"Keras can't load {path}: {one_line(e)}; {_advice(str(e))}") from e
@@ -138,7 +138,10 @@ def _possible_names(model: Any, examples: Examples) -> list[str]:
     """Those that the user gives, or the parameters of `call` for arrays without names."""
     if isinstance(examples.arrays, Mapping):
         return list(examples.arrays)
-    return [one.name for one in examples.declared] if examples.arrays is None else _parameters(model)
+    if examples.arrays is None:
+        return [one.name for one in examples.declared]
+    names, count = _parameters(model), len(examples.arrays)
+    return [f"input_{i}" for i in range(count)] if len(names) == 1 < count else names
 
 
 def _parameters(model: Any) -> list[str]:
@@ -146,19 +149,18 @@ def _parameters(model: Any) -> list[str]:
     return [p.name for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != "training"]
 
 
-def _arguments(
-    model: Any, inputs: Sequence[Declared], examples: Examples, keras: Any, tensors: Sequence[Any]
-) -> Sequence[Any]:
-    """What the model is called with: tensors, or the structure of tensors that it wants."""
+def _arguments(model: Any, inputs: Sequence[Declared], examples: Examples, keras: Any, tensors: Sequence[Any]) -> Call:
+    """What the model is called with: parameters by name, or the one structure of tensors that it wants."""
     names = [one.name for one in inputs]
-    if len(tensors) == 1:
-        return tensors
+    if isinstance(model, keras.Sequential):
+        return tensors, {}
     if _own_inputs(model) is not None:
-        return (keras.tree.pack_sequence_as(model.input, list(tensors)),)
+        return (keras.tree.pack_sequence_as(model.input, list(tensors)),), {}
     if set(names) <= set(_parameters(model)):
-        return tensors
-    in_order = isinstance(examples.arrays, Sequence)
-    return (list(tensors),) if in_order else (dict(zip(names, tensors, strict=True)),)
+        return (), dict(zip(names, tensors, strict=True))
+    if isinstance(examples.arrays, Mapping):
+        return (dict(zip(names, tensors, strict=True)),), {}
+    return (tensors if len(tensors) == 1 else (list(tensors),)), {}
 
 
 def _feed(inputs: Sequence[Declared], examples: Examples) -> dict[str, np.ndarray]:
@@ -177,14 +179,18 @@ def _lowered(tracer: Tracer, examples: Examples) -> Lowered:
     answers = _answers(tracer, feed)
     model = traced(tracer, lambda steps, outputs: outputs, sample_outputs(feed, tracer.dims, answers))
     by = f"Keras {tracer.keras.__version__}, {converters()}"
-    return Lowered(model, by, feed, answers, partial(probe, tracer, feed))
+    return Lowered(model, by, feed, answers, partial(probe, tracer, feed), again=partial(_answers, tracer, feed))
 
 
 def _answers(tracer: Tracer, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     try:
-        outputs = tracer.call(*(tracer.tf.constant(array) for array in feed.values()))
+        with quiet(*LOGGERS):
+            outputs = tracer.call(*(tracer.tf.constant(array) for array in feed.values()))
+            answers = {name: np.asarray(tensor) for name, tensor in outputs.items()}
     except Exception as e:  # the user's code may raise anything
         raise InputError(
             f"the Keras model fails on example inputs: {one_line(e)}; give others with --example-inputs"
         ) from e
-    return {name: np.asarray(tensor) for name, tensor in outputs.items()}
+    if not answers or any(array.dtype == object for array in answers.values()):
+        raise InputError(f"the Keras model {tracer.model.name!r} returns no tensor; let its call return its outputs")
+    return answers

@@ -12,14 +12,15 @@ import numpy as np
 import onnx_ir
 
 from . import substitutes
-from .examples import Declared, Dims
+from .examples import Declared, Dims, apart
 from .finishing import finished, weight_of
 from .frontend import Probe, Step
 from .tensorflow import from_function
 
 UNFIT = re.compile(r"[^A-Za-z0-9_.\\/>-]")
 Outputs = dict[str, Any]
-Arguments = Callable[[Sequence[Any]], Sequence[Any]]
+Call = tuple[Sequence[Any], Mapping[str, Any]]
+Arguments = Callable[[Sequence[Any]], Call]
 Chosen = Callable[[Outputs, Outputs], Outputs]
 
 
@@ -46,7 +47,9 @@ class Tracer:
 
     def call(self, *tensors: Any) -> Outputs:
         """Output name -> tensor."""
-        return _named_outputs(self.model, self.model(*self.arguments(tensors), training=False), self.keras)
+        positional, named = self.arguments(tensors)
+        outputs = _named_outputs(self.model, self.model(*positional, **named, training=False), self.keras)
+        return dict(zip(apart(outputs, self.dims), outputs.values(), strict=True))
 
 
 def _named_outputs(model: Any, result: Any, keras: Any) -> Outputs:

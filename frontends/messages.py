@@ -1,11 +1,19 @@
 """What frameworks say: their logs and warnings kept from the user, their errors on one line."""
 
 import logging
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONGEST = 400
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def hush() -> None:
+    """Keeps TensorFlow, if it is imported later on, from logging to standard error; its C++ part only asks once."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextmanager
@@ -25,4 +33,5 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """The type and the beginning of the message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+    said = COLOURS.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(said.split())[:LONGEST]

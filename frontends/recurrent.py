@@ -74,7 +74,7 @@ def _parameters(layer: Any, tf: Any, mode: str) -> Any:
 
 
 def as_onnx(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
-    """The handler of tf2onnx for the node that `as_nodes` leaves: ONNX's GRU or RNN, whose Y has an axis of
+    """The handler of tf2onnx for the node that `as_node` leaves: ONNX's GRU or RNN, whose Y has an axis of
     directions more."""
     from tf2onnx import utils
     from tf2onnx.graph_builder import GraphBuilder

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir
 
 from ..ir.errors import InputError, UsageError
-from .examples import BATCH, Declared, Examples, drawn, sample_outputs
+from .examples import BATCH, Declared, Examples, apart, drawn, sample_outputs, typed
 from .finishing import finished
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
-from .messages import one_line
-from .tensorflow import converters, from_function, tensorflow
+from .messages import one_line, quiet
+from .tensorflow import LOGGERS, converters, from_function, tensorflow
 
 SIGNATURE = "serving_default"
 
@@ -34,8 +34,9 @@ class SavedModel(Frontend):
         function = _signature(loaded, source)
         inputs = _inputs(function, examples)
         arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
-        feed = {name: arrays.get(name, array) for name, array in drawn(inputs, examples.seed).items()}
-        answers = {name: np.asarray(value) for name, value in _run(function, feed, tf).items()}
+        feed = typed({**drawn(inputs, examples.seed), **arrays}, inputs)
+        found = {name: np.asarray(value) for name, value in _run(function, feed, tf).items()}
+        answers = dict(zip(apart(found, feed), found.values(), strict=True))
         samples = sample_outputs(feed, {one.name: one.dims for one in inputs}, answers)
         model = _converted(function, inputs, samples, tf)
         return Lowered(model, converters(), feed, answers, partial(_probe, loaded, function, inputs, feed, tf))
@@ -78,7 +79,7 @@ def _converted(
 
     def called(*tensors: Any) -> list[Any]:
         outputs = function(**{one.name: tensor for one, tensor in zip(inputs, tensors, strict=True)})
-        names[:] = list(outputs)
+        names[:] = apart(outputs, [one.name for one in inputs])
         return list(outputs.values())
 
     signature = [
@@ -98,7 +99,8 @@ def _scope(name: str) -> str:
 
 def _run(function: Any, feed: Mapping[str, np.ndarray], tf: Any) -> Mapping[str, Any]:
     try:
-        return function(**{name: tf.constant(array) for name, array in feed.items()})
+        with quiet(*LOGGERS):
+            return function(**{name: tf.constant(array) for name, array in feed.items()})
     except Exception as e:  # whatever an operator raises
         raise InputError(f"the SavedModel fails on example inputs: {one_line(e)}; give --example-inputs") from e
 
@@ -127,4 +129,5 @@ def _is_value(op: Any) -> bool:
 
 def _input_of(placeholder: str, tensors: Mapping[str, Any]) -> str:
     """The input that a placeholder stands for: its name, perhaps behind that of the signature."""
-    return next(name for name in tensors if placeholder == name or placeholder.endswith(f"_{name}"))
+    fitting = [name for name in tensors if placeholder == name or placeholder.endswith(f"_{name}")]
+    return max(fitting, key=len)

@@ -13,7 +13,7 @@ import onnx_ir
 
 from ..ir.errors import UnsupportedOp
 from .frontend import required
-from .messages import one_line, quiet
+from .messages import hush, one_line, quiet
 from .ordering import rename_counted, sort
 from .recurrent import as_onnx
 
@@ -29,7 +29,7 @@ Handlers = dict[str, tuple[Callable[..., Any], list[Any]]]
 
 def tensorflow() -> Any:
     """The module tensorflow, imported without its log; Keras, if it comes later, is told to use it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hush()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     found = required("tensorflow", "keras", "this model")
     found.get_logger().setLevel(logging.ERROR)

@@ -10,7 +10,7 @@ import onnx_ir
 
 from ..ir.errors import InputError, UnsupportedOp
 from ..ir.model import clone
-from .examples import BATCH, Declared, Examples, drawn, sample_outputs
+from .examples import BATCH, Declared, Examples, apart, drawn, sample_outputs, typed, undeclared
 from .finishing import finished
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
@@ -31,11 +31,20 @@ class TfLite(Frontend):
         assert isinstance(source, Path)
         interpreter = _interpreter(source, tf)
         _check_float(interpreter, source)
+        undeclared(examples, "a TensorFlow Lite file")
         inputs = _inputs(interpreter)
         arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
-        feed = {name: arrays.get(name, array) for name, array in drawn(inputs, examples.seed).items()}
-        values = _run(interpreter, inputs, feed)
-        answers = {name: values[_plain(tensor)] for name, tensor in _outputs(interpreter).items()}
+        feed = typed({**drawn(inputs, examples.seed), **arrays}, inputs)
+        try:
+            values = _run(interpreter, inputs, feed)
+        except (RuntimeError, ValueError) as e:
+            raise InputError(
+                f"TensorFlow Lite fails on example inputs: {one_line(e)}; give --example-inputs of the model's shapes"
+            ) from e
+        outputs = _outputs(interpreter)
+        answers = {
+            name: values[_plain(tensor)] for name, tensor in zip(apart(outputs, feed), outputs.values(), strict=True)
+        }
         model = _converted(source, inputs, sample_outputs(feed, {one.name: one.dims for one in inputs}, answers))
         return Lowered(model, converters(), feed, answers, partial(_probe, model, values))
 

@@ -4,8 +4,9 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import onnx_ir
 
 from ..ir.errors import InputError, UnsupportedOp, UsageError
 from ..ir.model import clone
-from .examples import BATCH, Dims, Examples, doubled, sample_outputs
+from .examples import BATCH, Dims, Examples, apart, doubled, sample_outputs, undeclared
 from .exported_program import load
 from .finishing import finished, weight_of
 from .formats import kind_of
@@ -46,20 +47,24 @@ class Torch(Frontend):
             source = load(source, torch)
         if isinstance(source, torch.export.ExportedProgram):
             return _of_program(source, examples, torch)
-        with _inference(source):
-            return _of_module(source, examples, torch)
+        module = getattr(source, "_orig_mod", source)  # what torch.compile wraps
+        with _inference(module):
+            return _of_module(module, examples, torch)
 
 
 @contextmanager
 def _inference(module: Any) -> Iterator[None]:
-    """Within it the module and its parts are in inference mode; afterwards each is as it was."""
+    """Within it the module and its parts are in inference mode; afterwards each is as it was, its buffers too."""
     training = [part for part in module.modules() if part.training]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     module.eval()
     try:
         yield
     finally:
         for part in training:
             part.training = True
+        for buffer, value in buffers:
+            buffer.data.copy_(value)
 
 
 def _of_module(module: Any, examples: Examples, torch: Any) -> Lowered:
@@ -71,16 +76,34 @@ def _of_module(module: Any, examples: Examples, torch: Any) -> Lowered:
             "example_inputs=)"
         )
     arrays = examples.named(names)
+    _check_complete(module, arrays)
     dims = examples.dims(arrays)
     arrays = doubled(arrays, dims)
+    answers = _asked(module, arrays, torch)
     program, dims, notes = _exported(module, arrays, dims, bool(examples.declared), torch)
-    answers = _named(_run(module, arrays, torch), torch)
-    return _lowered(program, arrays, dims, answers, notes, torch)
+    lowered = _lowered(program, arrays, dims, answers, notes, torch)
+    return replace(lowered, again=partial(_asked, module, arrays, torch))
 
 
 def _parameters(module: Any) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+    names = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+    if not names:
+        raise UsageError(
+            f"forward of {type(module).__name__} names no tensors (it takes *args, or nothing): give a module around "
+            "it whose forward does, as file.py:function"
+        )
+    return names
+
+
+def _check_complete(module: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    own = inspect.signature(module.forward).parameters.values()
+    missing = [p.name for p in own if p.default is p.empty and p.name in _parameters(module) and p.name not in arrays]
+    if missing:
+        raise UsageError(
+            f"no input {', '.join(map(repr, missing))} was given, only {', '.join(map(repr, arrays)) or 'nothing'}; "
+            "forward needs it: add it to --input or --example-inputs"
+        )
 
 
 def _exported(
@@ -132,17 +155,20 @@ def _refused(error: Exception, dims: Mapping[str, Dims]) -> InputError:
     )
 
 
-def _run(module: Any, arrays: Mapping[str, np.ndarray], torch: Any) -> Any:
+def _asked(module: Any, arrays: Mapping[str, np.ndarray], torch: Any) -> dict[str, np.ndarray]:
+    """What the module gives in inference mode; it is left as it was."""
     try:
-        with torch.no_grad(), quiet("torch"):
-            return module(**_tensors(module, arrays, torch))
+        with _inference(module), torch.no_grad(), quiet("torch"):
+            return _named(module(**_tensors(module, arrays, torch)), arrays, torch)
+    except InputError:
+        raise
     except Exception as e:  # the user's code may raise anything
         raise InputError(
             f"the PyTorch model fails on example inputs: {one_line(e)}; give others with --example-inputs"
         ) from e
 
 
-def _named(result: Any, torch: Any) -> dict[str, np.ndarray]:
+def _named(result: Any, inputs: Iterable[str], torch: Any) -> dict[str, np.ndarray]:
     """Output name -> array: the keys of a dict, else `output`, or `output_0`, `output_1`, ..."""
     paths, _ = torch.utils._pytree.tree_flatten_with_path(result)
     tensors = [(path, leaf) for path, leaf in paths if isinstance(leaf, torch.Tensor)]
@@ -151,7 +177,9 @@ def _named(result: Any, torch: Any) -> dict[str, np.ndarray]:
     ]
     if any(key.isdigit() or not key for key in keys):
         keys = ["output"] if len(keys) == 1 else [f"output_{i}" for i in range(len(keys))]
-    return {key: _array(tensor, torch) for key, (_, tensor) in zip(keys, tensors, strict=True)}
+    if not tensors:
+        raise InputError(f"the PyTorch model returns no tensor but {type(result).__name__}; let it return its outputs")
+    return {key: _array(tensor, torch) for key, (_, tensor) in zip(apart(keys, inputs), tensors, strict=True)}
 
 
 def _array(tensor: Any, torch: Any) -> np.ndarray:
@@ -160,23 +188,29 @@ def _array(tensor: Any, torch: Any) -> np.ndarray:
 
 
 def _of_program(program: Any, examples: Examples, torch: Any) -> Lowered:
-    names = list(program.graph_signature.user_inputs)
-    own = torch.utils._pytree.tree_leaves(program.example_inputs)
-    arrays = examples.named(names) if examples.given else {}
-    if len(own) != len(names) and set(arrays) != set(names):
-        raise UsageError(
-            f"the program holds no example inputs: give {', '.join(names)} with --input or --example-inputs"
-        )
-    arrays = {name: arrays.get(name, _array(tensor, torch)) for name, tensor in zip(names, own, strict=True)}
+    undeclared(examples, "an exported program")
+    tree = torch.utils._pytree
+    places = [spec.arg for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    own = [] if program.example_inputs is None else tree.tree_leaves(program.example_inputs)
+    stored = {place.name: leaf for place, leaf in zip(places, own, strict=False) if isinstance(leaf, torch.Tensor)}
+    names = [place.name for place in places if not hasattr(place, "value")]
+    arrays = {**{name: _array(tensor, torch) for name, tensor in stored.items()}, **examples.named(names)}
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise UsageError(f"the program holds no example inputs: give {', '.join(missing)} with --example-inputs")
+    arrays = {name: arrays[name] for name in names}
     dims = _program_dims(program, names)
-    given = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays.values()]
-    arguments, named = torch.utils._pytree.tree_unflatten(given, program.call_spec.in_spec)
+    given = [
+        torch.from_numpy(np.ascontiguousarray(arrays[place.name])) if place.name in arrays else place.value
+        for place in places
+    ]
+    arguments, named = tree.tree_unflatten(given, program.call_spec.in_spec)
     with torch.no_grad(), quiet("torch"):
         try:
             result = program.module()(*arguments, **named)
         except Exception as e:  # PyTorch raises anything for inputs that don't fit
             raise InputError(f"the program fails on its example inputs: {one_line(e)}") from e
-    return _lowered(program, arrays, dims, _named(result, torch), (), torch)
+    return _lowered(program, arrays, dims, _named(result, names, torch), (), torch)
 
 
 def _program_dims(program: Any, names: Sequence[str]) -> dict[str, Dims]:
@@ -222,7 +256,7 @@ def _converted(program: Any, torch: Any) -> Any:
 def _layer(node: onnx_ir.Node) -> str:
     """The module that the node's weight belongs to, or in whose forward it was traced."""
     weight = weight_of(node)
-    if weight is not None and str(weight.name).endswith(".weight"):
+    if weight is not None and str(weight.name).endswith(".weight") and len(weight.uses()) == 1:
         return str(weight.name).removesuffix(".weight")
     scopes = node.metadata_props.get(SCOPES)
     modules = ast.literal_eval(scopes)[:-1] if scopes else []
@@ -256,10 +290,13 @@ def _values(program: Any, feed: Mapping[str, np.ndarray], torch: Any) -> dict[st
 
     held = {**program.state_dict, **program.constants}
     fed = iter(feed.values())
-    arguments = [
-        torch.from_numpy(np.ascontiguousarray(next(fed))) if spec.kind.name == "USER_INPUT" else held[spec.target]
-        for spec in program.graph_signature.input_specs
-    ]
+
+    def argument(spec: Any) -> Any:
+        if spec.kind.name != "USER_INPUT":
+            return held[spec.target]
+        return spec.arg.value if hasattr(spec.arg, "value") else torch.from_numpy(np.ascontiguousarray(next(fed)))
+
+    arguments = [argument(spec) for spec in program.graph_signature.input_specs]
     with torch.no_grad(), quiet("torch"):
         Recorder(program.graph_module).run(*arguments)
     return found

@@ -41,8 +41,8 @@ def _loaded(point: EntryPoint, group: str, kind: type[T]) -> type[T]:
     except Exception as e:  # whatever another's module raises
         raise UsageError(f"{what} can't be imported: {e}; repair or uninstall its package") from e
     if not (isinstance(loaded, type) and issubclass(loaded, kind)) or isabstract(loaded):
-        *most, last = (name for name, method in vars(kind).items() if getattr(method, "__isabstractmethod__", False))
-        needed = f"{', '.join(most)} and {last}"
+        methods = [name for name, method in vars(kind).items() if getattr(method, "__isabstractmethod__", False)]
+        needed = " and ".join(filter(None, (", ".join(methods[:-1]), *methods[-1:])))
         raise UsageError(f"{what} is no {word.lower()}: a subclass of kronnx.{word} with {needed} is needed")
     if loaded.name != point.name:
         raise UsageError(f"{what} names a {word.lower()} that calls itself {loaded.name!r}; give both the same name")

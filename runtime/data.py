@@ -38,9 +38,13 @@ def load_data(spec: str, model: onnx_ir.Model) -> Dataset:
     Pickled data is never read. Raises DataError that says which array, what was given and what is wanted.
     """
     wanted, path = inputs_of(model), Path(spec)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as e:
+        raise DataError(f"no such data: {spec[:80]}...: {e.strerror}") from e
+    if is_folder:
         return _collected(_folder(path, wanted), wanted, spec)
-    if path.is_file():
+    if is_file:
         return _collected([_file(path, wanted)], wanted, spec)
     if ":" in spec:
         with importable(spec):
@@ -56,6 +60,11 @@ def dataset_of(feeds: Iterable[Mapping[str, object]], model: onnx_ir.Model, sour
 def dataset_of_arrays(arrays: np.ndarray | Mapping[str, np.ndarray], model: onnx_ir.Model) -> Dataset:
     """A checked dataset of arrays in memory, samples first: by the names of the inputs, or that of the only one."""
     wanted = inputs_of(model)
+    if isinstance(arrays, tuple):
+        raise DataError(
+            f"a tuple of {len(arrays)} was given as data: give samples as one array, or as a dict by the names of the "
+            f"inputs ({', '.join(wanted.names)}); labels are given as labels"
+        )
     if not isinstance(arrays, Mapping):
         if len(wanted.inputs) != 1:
             raise DataError(

@@ -1,6 +1,7 @@
 """A user's own Python function, named `file.py:function` or `module:function`: what it returns, or the samples that it
 gives."""
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,14 +31,14 @@ def called(spec: str) -> Iterator[Mapping[str, Any]]:
     The function runs as the feeds are asked for. What it raises becomes a DataError with the line that raised.
     """
     with _explained(spec):
-        result = _function(spec)()
+        result = _callable(spec)()
         yield from [result] if isinstance(result, Mapping) else _feeds(result, spec)
 
 
 def result_of(spec: str) -> object:
     """What the function named by `spec` returns, called without arguments; DataError as for `called`."""
     with _explained(spec):
-        return _function(spec)()
+        return _callable(spec)()
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def _explained(spec: str) -> Iterator[None]:
         yield
     except KronnxError:
         raise
-    except Exception as e:  # the user's code may raise anything
+    except (Exception, SystemExit) as e:  # the user's code may raise anything, and a script may leave
         line = traceback.extract_tb(e.__traceback__)[-1]
         where = f"{Path(line.filename).name}:{line.lineno}"
         raise DataError(f"{spec} failed at {where}: {type(e).__name__}: {e}") from e
@@ -60,14 +61,39 @@ def _feeds(result: object, spec: str) -> Iterable[Mapping[str, Any]]:
     )
 
 
+def _callable(spec: str) -> Callable[[], object]:
+    """The function, if it can be called without arguments."""
+    function = _function(spec)
+    if isinstance(function, type):
+        return function
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own = inspect.signature(function).parameters.values()
+    needed = [p.name for p in own if p.default is p.empty and p.kind in kinds]
+    if needed:
+        raise DataError(f"{spec} needs arguments ({', '.join(needed)}) and is called without any; give them defaults")
+    return function
+
+
 def _function(spec: str) -> Callable[[], object]:
     place, _, name = spec.rpartition(":")
-    module = _from_file(Path(place)) if place.endswith(".py") else import_module(place)
+    module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
     function = vars(module).get(name)
     if not callable(function):
-        names = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        own = ((k, v) for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
+        names = [k for k, v in own if getattr(v, "__module__", None) == module.__name__]
         raise DataError(f"{place} has no function {name!r}; it has {', '.join(names) or 'none'}")
     return function
+
+
+def _imported(place: str) -> Any:
+    try:
+        return import_module(place)
+    except ModuleNotFoundError as e:
+        if e.name is None or not f"{place}.".startswith(f"{e.name}."):
+            raise
+        raise DataError(
+            f"no module {e.name!r} in the working folder, nor installed; name a file as file.py:function"
+        ) from e
 
 
 def _from_file(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """Which samples serve which purpose: what the user gave in, disjoint sets for calibration, choosing and reporting
 out."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ LARGEST_VALIDATION = 512
 LARGEST_CALIBRATION = 2048
 
 
-Data = str | Dataset | np.ndarray | Mapping[str, np.ndarray]
+Data = str | os.PathLike[str] | Dataset | np.ndarray | Mapping[str, np.ndarray]
 """What `--data` takes, or samples in memory: one array, or one for each input by its name."""
 
 Labels = str | np.ndarray
@@ -71,7 +72,9 @@ def gather(
 def _read(data: Data, model: onnx_ir.Model) -> Dataset:
     if isinstance(data, Dataset):
         return data
-    return load_data(data, model) if isinstance(data, str) else dataset_of_arrays(data, model)
+    if isinstance(data, str | os.PathLike):
+        return load_data(os.fspath(data), model)
+    return dataset_of_arrays(data, model)
 
 
 def _limited(data: Dataset, most: int) -> Dataset:

@@ -2,7 +2,11 @@
 ONNX model out, and for a lowered one the proof that it does what the original does."""
 
 import os
+import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +19,19 @@ from ..frontends.agreement import agreement, tells_little
 from ..frontends.examples import Examples, declared
 from ..frontends.formats import recognize
 from ..frontends.frontend import Frontend, Lowered
+from ..frontends.messages import hush
 from ..frontends.registry import frontend_of
-from ..ir.errors import InputError, UsageError
+from ..ir.errors import DataError, InputError, UsageError
 from ..ir.model import load, save
 from ..runtime.data import read_arrays
 from ..runtime.loaders import importable, result_of
 from ..runtime.sessions import Session
 from .accounting import file_size, serialized_size
 from .progress import Progress
+from .spec import is_function
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a model is lowered: frontends change what belongs to the process, such as methods of Keras."""
 
 SEVERAL = ", ".join((".onnx", ".keras", ".h5", ".pt2", ".tflite", "a SavedModel folder"))
 
@@ -57,7 +66,11 @@ def examples_of(arrays: object, inputs: Sequence[str] | str | None, seed: int) -
     """What a frontend traces with: `arrays` are a SPEC as for `--example-inputs`, an array, several, or a dict of them;
     `inputs` declarations such as `x=float32[batch,3,32,32]`."""
     texts = [inputs] if isinstance(inputs, str) else list(inputs or ())
-    return Examples(_arrays(arrays), tuple(map(declared, texts)), seed)
+    found = tuple(map(declared, texts))
+    twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
+    if twice:
+        raise UsageError(f"the input {twice[0]!r} is declared twice")
+    return Examples(_arrays(arrays), found, seed)
 
 
 def read(source: object, examples: Examples, progress: Progress) -> Source:
@@ -66,25 +79,21 @@ def read(source: object, examples: Examples, progress: Progress) -> Source:
     Raises InputError for what can't be read or lowered, UsageError for examples that don't fit, VerifyError for a
     lowered model that does something else than the original.
     """
-    if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        if is_function(name):
-            with progress.step(f"call {name}"):
-                source = _built(name)
-            return _of_live(source, name, examples, progress)
+    if not isinstance(source, str | os.PathLike):
+        return _of_live(source, str(getattr(source, "name", type(source).__name__)), examples, progress)
+    name = os.fspath(source)
+    if not is_function(name):
         return _of_path(Path(name), examples, progress)
-    return _of_live(source, str(getattr(source, "name", type(source).__name__)), examples, progress)
-
-
-def is_function(name: str) -> bool:
-    """Whether `name` means a function in a module or file, and no file of that name is there."""
-    place, colon, function = name.rpartition(":")
-    return bool(colon and place) and function.isidentifier() and not Path(name).exists()
+    hush()
+    with importable(name), redirect_stdout(sys.stderr):
+        with progress.step(f"call {name}"):
+            model = result_of(name)
+        return _of_live(model, name, examples, progress)
 
 
 def is_onnx(path: Path) -> bool:
     """Whether `path`, which is readable, is an ONNX file: what no frontend reads."""
-    return not is_function(str(path)) and frontend_of(path) is None
+    return not is_function(str(path)) and path.is_file() and frontend_of(path) is None
 
 
 def check_readable(path: Path) -> None:
@@ -93,6 +102,10 @@ def check_readable(path: Path) -> None:
     if is_function(str(path)):
         return
     try:
+        if path.suffix == ".py" and path.is_file():
+            raise InputError(
+                f"{path} is Python source: name the function in it that returns the model, as {path}:function"
+            )
         found = recognize(path)
         if found and frontend_of(path) is None:
             raise InputError(f"{path} is no model that can be read ({SEVERAL}) but {found}")
@@ -119,8 +132,10 @@ def _of_live(model: object, name: str, examples: Examples, progress: Progress) -
     if isinstance(model, onnx_ir.Model):
         return Source(name, model)
     frontend = frontend_of(model)
+    if isinstance(model, type):
+        raise InputError(f"{name} is the class {model.__qualname__}; a model is wanted: {model.__qualname__}(...)")
     if frontend is None:
-        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        kind = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("builtins.")
         raise InputError(
             f"{name} is a {kind}; wanted a Keras model, a torch.nn.Module, "
             f"a torch.export program, an ONNX model, or the path of a file ({SEVERAL})"
@@ -128,16 +143,12 @@ def _of_live(model: object, name: str, examples: Examples, progress: Progress) -
     return _lowered(frontend, model, name, examples, progress)
 
 
-def _built(spec: str) -> object:
-    with importable(spec):
-        return result_of(spec)
-
-
 def _lowered(frontend: Frontend, source: object, name: str, examples: Examples, progress: Progress) -> Source:
-    with progress.step("lower to ONNX"):
-        lowered = frontend.lower(source, examples)
-    with progress.step("compare with the original"):
-        return Source(name, lowered.model, notes=(_said(lowered), *lowered.notes))
+    with ONE_AT_A_TIME, redirect_stdout(sys.stderr):
+        with progress.step("lower to ONNX"):
+            lowered = frontend.lower(source, examples)
+        with progress.step("compare with the original"):
+            return Source(name, lowered.model, notes=(_said(lowered), *lowered.notes))
 
 
 def _said(lowered: Lowered) -> str:
@@ -151,26 +162,36 @@ def _said(lowered: Lowered) -> str:
     return said
 
 
-def _arrays(given: object) -> Mapping[str, np.ndarray] | Sequence[np.ndarray] | None:
+Given = Mapping[str, np.ndarray | None] | Sequence[np.ndarray | None] | None
+
+
+def _arrays(given: object) -> Given:
     if given is None:
         return None
-    if isinstance(given, str):
-        return _arrays_of_spec(given)
+    if isinstance(given, str | os.PathLike):
+        return _arrays_of_spec(os.fspath(given))
     if isinstance(given, Mapping):
         return {str(name): _array(value) for name, value in given.items()}
     if isinstance(given, Iterator):
-        return _arrays(next(given))
+        first = next(given, None)
+        if first is None:
+            raise DataError("the example inputs are an iterator that gives nothing")
+        return _arrays(first)
     return [_array(value) for value in given] if isinstance(given, list | tuple) else [_array(given)]
 
 
-def _arrays_of_spec(spec: str) -> Mapping[str, np.ndarray] | Sequence[np.ndarray] | None:
+def _arrays_of_spec(spec: str) -> Given:
     if is_function(spec):
-        with importable(spec):
+        hush()
+        with importable(spec), redirect_stdout(sys.stderr):
             return _arrays(result_of(spec))
     arrays = read_arrays(Path(spec))
     return list(arrays.values()) if spec.endswith(".npy") else arrays
 
 
-def _array(value: Any) -> np.ndarray:
-    """An array, also of a tensor that is on a GPU or has a gradient."""
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+def _array(value: Any) -> np.ndarray | None:
+    """An array, also of a tensor that is on a GPU or has a gradient; None stays None."""
+    try:
+        return None if value is None else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except TypeError as e:
+        raise UsageError(f"an example input is no array that numpy knows: {e}; give it as float32") from e

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def test_a_difference_between_two_forms_of_gelu_is_no_rounding(monkeypatch):
         return registry.frontend_of(model).lower(model, Examples())
 
     exact, other = lowered(False), lowered(True)
-    wrong = replace(exact, answers=other.answers)
+    wrong = replace(exact, answers=other.answers, again=None)
     with pytest.raises(VerifyError, match="differs by"):
         agreement.agreement(wrong, lambda model: Session(model).run)
 
@@ -208,6 +209,54 @@ def test_an_operator_that_onnx_lacks_is_named_with_its_layer():
     model = keras.Sequential([layers.Input((4,)), layers.Dense(3), Strange(name="strange")])
     with pytest.raises(UnsupportedOp, match=r"Igamma \(in strange\).*docs/frontends\.md"):
         kronnx.convert(model)
+
+
+class Difference(keras.Model):
+    """Tensors that must not be mixed up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(5)
+
+    def call(self, a: Any, b: Any = None, c: Any = None) -> Any:
+        return self.dense(a) - (0 if b is None else 2 * b) + (0 if c is None else 3 * c)
+
+
+class OfDict(keras.Model):
+    def call(self, inputs: Any) -> Any:
+        return {"x": inputs["x"] * 2}
+
+
+class OfList(keras.Model):
+    def call(self, inputs: Any) -> Any:
+        return inputs[0] - 2 * inputs[1]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("a", "c")])
+def test_parameters_of_a_subclassed_model_are_given_by_name(names, rng):
+    model = Difference()
+    feed = {name: rng.normal(size=(3, 5)).astype(np.float32) for name in names}
+    wanted = np.asarray(model(**feed))
+    for options in ({"example_inputs": feed}, {"inputs": [f"{name}=[batch,5]" for name in names]}):
+        lowered = kronnx.convert(model, **options).model
+        np.testing.assert_allclose(run(lowered, feed)["output"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclassed_model_of_a_dict_or_a_list_gets_it(rng):
+    x, y = (rng.normal(size=(3, 5)).astype(np.float32) for _ in range(2))
+    lowered = kronnx.convert(OfDict(), example_inputs={"x": x}).model
+    np.testing.assert_allclose(run(lowered, {"x": x})["x_output"], 2 * x, rtol=1e-6)
+    lowered = kronnx.convert(OfList(), example_inputs=(x, y)).model
+    np.testing.assert_allclose(run(lowered, {"input_0": x, "input_1": y})["output"], x - 2 * y, rtol=1e-5, atol=1e-6)
+
+
+def test_models_are_lowered_in_threads_one_after_the_other():
+    models = [drawn(recurrent("GRU")()) for _ in range(3)]
+    method = keras.Operation.__call__
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda model: layer_names(kronnx.convert(model).model), models))
+    assert found == [{"hidden", "head"}] * 3
+    assert keras.Operation.__call__ is method
 
 
 def test_a_subclassed_model_needs_its_inputs_told():

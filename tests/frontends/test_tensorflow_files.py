@@ -122,6 +122,14 @@ def test_a_lite_file_is_compressed(lite, compressed):
     assert run(small, feed_of(small, 2, 0))["output_0"].shape == (2, 10)
 
 
+def test_examples_that_do_not_fit_a_lite_file_are_refused(lite):
+    with pytest.raises(InputError, match="fails on example inputs"):
+        kronnx.convert(lite, example_inputs=np.zeros((2, 28, 1), np.float32))
+    with pytest.raises(UsageError, match="says what its inputs are"):
+        kronnx.convert(lite, inputs="x=[3]")
+    assert kronnx.convert(lite, example_inputs=np.ones((2, 28, 28, 1))).notes  # float64
+
+
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
 def test_a_lite_file_that_is_cut_off_is_refused(share, lite, tmp_path):
     content = lite.read_bytes()

@@ -98,7 +98,7 @@ def test_a_batch_that_can_not_vary_is_fixed_with_a_note():
 @pytest.mark.parametrize(
     ("module", "inputs", "message"),
     [
-        (Fixed, "x=[batch,10]", r"trace the model on x\[batch,10\].*shape '\[4, 10\]'.*as a number in --input"),
+        (Fixed, "x=[batch,10]", r"fails on example inputs: .*shape '\[4, 10\]' is invalid"),
         (MODELS["BiLSTM"], "tokens=int64[batch,time]", "the model fixes 'time' of 'tokens' at 16; write a size"),
     ],
 )
@@ -169,6 +169,59 @@ def test_an_operator_that_onnx_lacks_is_named():
         kronnx.convert(Strange(), inputs="x=[batch,4]")
 
 
+class Counting(torch.nn.Module):
+    """Counts its calls in a buffer, and gives the count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.linear = torch.nn.Linear(4, 2)
+
+    def forward(self, x: Any) -> Any:
+        self.calls.add_(1)
+        return self.linear(x) + self.calls
+
+
+def test_buffers_that_a_module_writes_are_as_they_were():
+    module = Counting()
+    assert "differ" in kronnx.convert(module, inputs="x=[batch,4]").notes[0]
+    assert module.calls == 0
+
+
+class Random(torch.nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.nn.functional.dropout(x, 0.5, training=True)
+
+
+class Optional(torch.nn.Module):
+    def forward(self, x: Any, scale: Any = None, *, shift: Any = None) -> Any:
+        y = x if scale is None else x * scale
+        return {"x": y if shift is None else y + shift, "two": (y, y.sum(1))}
+
+
+def test_arguments_that_are_left_out_stay_out_and_outputs_named_like_inputs_are_renamed():
+    x, shift = torch.randn(3, 4), torch.randn(3, 4)
+    lowered = kronnx.convert(Optional(), example_inputs={"x": x, "scale": None, "shift": shift}).model
+    assert [value.name for value in lowered.graph.inputs] == ["x", "shift"]
+    assert [value.name for value in lowered.graph.outputs] == ["x_output", "two.0", "two.1"]
+    found = run(lowered, {"x": x.numpy(), "shift": shift.numpy()})
+    np.testing.assert_allclose(found["x_output"], (x + shift).numpy(), rtol=1e-6)
+
+
+def test_a_program_with_a_constant_argument_is_lowered():
+    exported = torch.export.export(Optional(), (torch.randn(3, 4), None))
+    assert [value.name for value in kronnx.convert(exported).model.graph.inputs] == ["x"]
+
+
+def test_a_compiled_module_is_what_it_was_compiled_from():
+    assert layer_names(kronnx.convert(torch.compile(MODELS["CNN"]()), inputs=INPUTS["CNN"]).model) == LAYERS["CNN"]
+
+
+class Loose(torch.nn.Module):
+    def forward(self, *xs: Any) -> Any:
+        return sum(xs)
+
+
 class Failing(torch.nn.Module):
     def forward(self, x: Any) -> Any:
         raise ZeroDivisionError("on purpose")
@@ -179,6 +232,10 @@ class Failing(torch.nn.Module):
     [
         (Fixed, {}, UsageError, "--input 'x=float32"),
         (Fixed, {"inputs": "y=[4,10]"}, UsageError, "no input 'y'; it has 'x'"),
+        (MODELS["SDPA block"], {"inputs": "x=[2,9,32]"}, UsageError, "no input 'mask' was given, only 'x'"),
+        (Loose, {"inputs": "x=[4,10]"}, UsageError, r"names no tensors \(it takes \*args"),
+        (Random, {"inputs": "x=[4,10]"}, InputError, "another output 'output' each time"),
+        (program, {"inputs": "image=[2,3,16,16]"}, UsageError, "an exported program says what its inputs are"),
         (Fixed, {"example_inputs": (np.zeros(1),) * 2}, UsageError, "2 example inputs for a model with 1"),
         (Failing, {"inputs": "x=[4,10]"}, InputError, "ZeroDivisionError: on purpose"),
     ],
@@ -229,7 +286,7 @@ def pickled(payload: Payload) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("place", ["sample inputs", "a weight", "a constant"])
+@pytest.mark.parametrize("place", ["sample inputs", "a weight", "a constant", "a constant in capitals"])
 def test_a_program_with_pickled_objects_is_not_unpickled(place, tmp_path):
     path, payload = tmp_path / "cnn.pt2", Payload(tmp_path / "ran")
     torch.export.save(program(), path)
@@ -244,15 +301,16 @@ def test_a_program_with_pickled_objects_is_not_unpickled(place, tmp_path):
             return json.dumps(config).encode()
         if place == "a weight" and name.endswith("/weights/weight_0"):
             return pickled(payload)
-        if place == "a constant" and name.endswith("constants_config.json"):
+        if place.startswith("a constant") and name.endswith("constants_config.json"):
             entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
             return json.dumps({"config": {"thing": entry}}).encode()
         return content
 
     tampered(path, change)
-    if place == "a constant":
+    if place.startswith("a constant"):
+        member = "opaque_obj_0" if place == "a constant" else "OPAQUE_obj_0"
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr("cnn/data/constants/opaque_obj_0", pickle.dumps(payload))
+            archive.writestr(f"cnn/data/constants/{member}", pickle.dumps(payload))
     with pytest.raises(InputError, match=r"file\.py:function"):
         kronnx.convert(path)
     assert not (tmp_path / "ran").exists()

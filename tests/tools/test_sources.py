@@ -17,7 +17,8 @@ from kronnx.ir.errors import DataError, InputError, UsageError
 from kronnx.tools.cli import main
 from kronnx.tools.destination import LOWERED, OPTIMIZED, default_output
 from kronnx.tools.progress import Silent
-from kronnx.tools.sources import examples_of, is_function, read
+from kronnx.tools.sources import examples_of, read
+from kronnx.tools.spec import is_function
 
 FACTORY = """
 from onnx import parser
@@ -32,6 +33,26 @@ def broken():
 
 def number():
     return 3
+
+def leaves():
+    raise SystemExit(5)
+
+def loud():
+    print("hello")
+    return make()
+
+def picky(size):
+    return make()
+
+class Thing:
+    pass
+
+def kind():
+    return Thing
+
+def lazy():
+    import beside_the_net
+    return make()
 
 def example():
     import numpy as np
@@ -115,12 +136,30 @@ def test_a_function_of_a_file_or_module_gives_the_model(module, monkeypatch):
     [
         ("broken", r"broken failed at net\.py:10: ZeroDivisionError: on purpose"),
         ("missing", "no function 'missing'; it has make, broken"),
-        ("number", r"is a builtins\.int; wanted a Keras model, a torch\.nn\.Module"),
+        ("number", r"is a int; wanted a Keras model, a torch\.nn\.Module"),
+        ("leaves", r"leaves failed at net\.py:\d+: SystemExit: 5"),
+        ("picky", r"picky needs arguments \(size\)"),
+        ("kind", r"is the class Thing; a model is wanted: Thing\(\.\.\.\)"),
     ],
 )
 def test_a_function_gone_wrong_is_explained(module, function, message):
     with pytest.raises(InputError, match=message):
         source_of(f"{module}:{function}")
+
+
+def test_what_is_beside_a_file_can_be_imported_by_its_function(module):
+    (module.parent / "beside_the_net.py").touch()
+    assert source_of(f"{module}:lazy").name.endswith(":lazy")
+
+
+def test_what_a_function_prints_is_no_output(module, tmp_path, capsys):
+    assert main(["convert", f"{module}:loud", "-o", str(tmp_path / "out.onnx"), "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_an_unknown_module_is_named():
+    with pytest.raises(DataError, match="no module 'nowhere' in the working folder"):
+        source_of("nowhere:make")
 
 
 def test_a_name_is_a_function_only_where_no_file_has_it(tmp_path, monkeypatch):
@@ -130,6 +169,21 @@ def test_a_name_is_a_function_only_where_no_file_has_it(tmp_path, monkeypatch):
     assert not is_function("net.py:two words")
     (tmp_path / "a:b").touch()
     assert not is_function("a:b")
+
+
+def test_an_input_that_is_declared_twice_is_refused():
+    with pytest.raises(UsageError, match="'x' is declared twice"):
+        examples_of(None, ["x=[3]", "x=[4]"], 0)
+
+
+def test_an_iterator_without_examples_is_refused():
+    with pytest.raises(DataError, match="gives nothing"):
+        examples_of(iter(()), None, 0)
+
+
+def test_a_tuple_of_samples_and_labels_is_refused(mlp_path):
+    with pytest.raises(DataError, match="labels are given as labels"):
+        kronnx.optimize(mlp_path, data=(np.zeros((4, 8), np.float32), np.zeros(4, int)))
 
 
 def test_declared_inputs_for_an_onnx_model_are_refused(mlp_path):
@@ -167,6 +221,14 @@ def test_example_inputs_of_files_and_functions(module, tmp_path):
 )
 def test_the_default_output(source, wanted):
     assert default_output(Path(source), OPTIMIZED) == Path(wanted)
+
+
+def test_nothing_is_written_into_a_folder_that_is_the_input(tmp_path, capsys):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"precious")
+    assert main(["convert", str(tmp_path / "saved"), "-o", str(tmp_path / "saved" / "saved_model.pb")]) == 2
+    assert "inside of the input" in capsys.readouterr().err
+    assert (tmp_path / "saved" / "saved_model.pb").read_bytes() == b"precious"
 
 
 def test_the_default_output_of_a_folder_is_beside_it(tmp_path):
@@ -257,7 +319,12 @@ def test_a_missing_framework_is_said_with_the_command(module, content, extra, tm
         (["convert", "{module}:make", "-o", "{folder}/none/x.onnx"], 3, "mkdir -p"),
         (["convert", "{module}:make", "--data", "x"], 2, "--data is an option of optimize"),
         (["convert", "{module}:make", "--input", "x"], 2, "write an input as"),
-        (["{module}:number"], 3, r"builtins\.int"),
+        (["{module}:number"], 3, "is a int; wanted"),
+        (["{module}"], 3, r"is Python source: name the function .*net\.py:function"),
+        (["convert", "{folder}"], 3, "is a folder"),
+        (["convert", "x" * 300 + ".py:make"], 3, "name|long|no such file"),
+        (["{onnx}", "--data", "x" * 300 + ".npz"], 3, "no such data"),
+        (["convert", "{module}:make", "-o", "{module}"], 2, "never overwritten"),
         (["convrt", "{module}:make"], 2, "did you mean: kronnx convert"),
     ],
 )
