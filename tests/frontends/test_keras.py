@@ -344,3 +344,8 @@ def test_transposes_are_pushed_out_past_the_addition_of_a_number():
     x = layers.Conv2D(8, 3)(x * (keras.ops.relu6(x + 3.0) / 6.0))
     lowered = kronnx.convert(drawn(keras.Model(image, layers.GlobalAveragePooling2D()(x)))).model
     assert sum(node.op_type == "Transpose" for node in lowered.graph) <= 2
+
+
+def test_flatten_is_one_reshape_and_no_arithmetic_on_shapes():
+    operators = {node.op_type for node in kronnx.convert(drawn(lenet())).model.graph}
+    assert operators == {"Reshape", "Transpose", "Conv", "Relu", "MaxPool", "MatMul", "Add"}
