@@ -8,7 +8,8 @@ import onnx
 import onnx_ir
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.heads import find_heads
-from kronnx.ir.model import clone, normalize
+from kronnx.ir.model import clone, normalize, signature
+from kronnx.ir.model.cleaning import clean_with_notes
 from kronnx.ir.model.inference import infer_shapes
 from kronnx.ir.model.naming import name_nodes
 from kronnx.ir.rewriter import Rewriter
@@ -101,3 +102,16 @@ def kl(before: onnx_ir.Model, after: onnx_ir.Model, feed: Mapping[str, np.ndarra
     """KL(before || after) in nats per sample, of probabilities."""
     p, q = (np.maximum(run(m, feed)[output], 1e-30) for m in (before, after))
     return float((p * (np.log(p) - np.log(q))).sum(axis=-1).mean())
+
+
+def ops(model: onnx_ir.Model) -> str:
+    """The operators of the main graph, in order."""
+    return " ".join(node.op_type for node in model.graph)
+
+
+def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
+    """The clean model, every step taken, with the same signature."""
+    result, notes = clean_with_notes(model)
+    assert notes == ()
+    assert signature(result) == signature(model)
+    return result

@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kronnx.ir.layers import find_layers
-from kronnx.ir.model import signature
 from kronnx.ir.model.absorption import absorb
-from kronnx.ir.model.cleaning import clean_with_notes
 from kronnx.ir.model.weights import clone
-from networks import build, draw, execute, parsed, set_weight, weight
+from networks import build, cleaned, draw, execute, ops, parsed, set_weight, weight
 
 IMAGE, VECTOR, TOKENS = "float[N,4,5,5] x", "float[N,4] x", "float[N,T,4] x"
 TOLERANCE = {"float": 1e-5, "double": 1e-12, "float16": 1e-2}
@@ -19,18 +17,6 @@ TOLERANCE = {"float": 1e-5, "double": 1e-12, "float16": 1e-2}
 
 def text(x: str, weights: str, nodes: str, outputs: str = "float[] y") -> str:
     return f"({x}) => ({outputs}) <{weights}> {{ {nodes} }}"
-
-
-def ops(model: onnx_ir.Model) -> str:
-    return " ".join(node.op_type for node in model.graph)
-
-
-def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
-    """The clean model, every step taken."""
-    result, notes = clean_with_notes(model)
-    assert notes == ()
-    assert signature(result) == signature(model)
-    return result
 
 
 def assert_same(before: onnx_ir.Model, after: onnx_ir.Model, kind: str = "float") -> None:

@@ -8,11 +8,9 @@ import onnx_ir
 import onnxruntime
 import pytest
 from kronnx.ir.autodiff.registry import VJPS
-from kronnx.ir.model import signature
-from kronnx.ir.model.cleaning import clean_with_notes
 from kronnx.ir.model.gelu import fuse_gelus
 from kronnx.ir.model.weights import clone
-from networks import draw, execute, unfolded
+from networks import cleaned, draw, execute, ops, unfolded
 
 CONSTANTS = (
     "float half={0.5}, float one={1}, float inverse={0.70710678}, float root={1.41421356}, "
@@ -52,17 +50,6 @@ def set_number(some: onnx_ir.Model, name: str, number: float) -> None:
     value = some.graph.initializers[name]
     assert value.dtype is not None
     value.const_value = onnx_ir.tensor(np.array(number, value.dtype.numpy()), name=name)
-
-
-def ops(some: onnx_ir.Model) -> str:
-    return " ".join(node.op_type for node in some.graph)
-
-
-def cleaned(before: onnx_ir.Model) -> onnx_ir.Model:
-    result, notes = clean_with_notes(before)
-    assert notes == ()
-    assert signature(result) == signature(before)
-    return result
 
 
 def assert_same(before: onnx_ir.Model, after: onnx_ir.Model) -> None:

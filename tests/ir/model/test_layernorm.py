@@ -4,11 +4,9 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.autodiff.registry import VJPS
-from kronnx.ir.model import signature
-from kronnx.ir.model.cleaning import clean_with_notes
 from kronnx.ir.model.layernorm import fuse_layer_norms
 from kronnx.ir.model.weights import clone
-from networks import build, draw, execute
+from networks import build, cleaned, draw, execute, ops
 
 TOLERANCE = {"float": 1e-5, "double": 1e-10}
 """Of values around 1; ONNX Runtime sums in another order than it does for the parts."""
@@ -31,17 +29,6 @@ def set_epsilon(model: onnx_ir.Model, number: float) -> None:
     value = model.graph.initializers["eps"]
     assert value.dtype is not None
     value.const_value = onnx_ir.tensor(np.array(number, value.dtype.numpy()), name="eps")
-
-
-def ops(model: onnx_ir.Model) -> str:
-    return " ".join(node.op_type for node in model.graph)
-
-
-def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
-    result, notes = clean_with_notes(model)
-    assert notes == ()
-    assert signature(result) == signature(model)
-    return result
 
 
 def assert_same(before: onnx_ir.Model, after: onnx_ir.Model, kind: str = "float") -> None:
