@@ -1,5 +1,6 @@
 """Data that a person names (`--data`, `--labels`): a file, a folder or a function in, a checked `Dataset` out."""
 
+import os
 import re
 import zipfile
 import zlib
@@ -74,13 +75,14 @@ def dataset_of_arrays(arrays: np.ndarray | Mapping[str, np.ndarray], model: onnx
     return _collected([arrays], wanted, "memory")
 
 
-def load_labels(source: str | np.ndarray, dataset: Dataset) -> Dataset:
+def load_labels(source: str | os.PathLike[str] | np.ndarray, dataset: Dataset) -> Dataset:
     """The dataset with labels: one integer a sample, in order; an array, an .npy, or an .npz with one array.
 
     For samples that the dataset dropped to fill a fixed batch, labels are dropped too.
     """
-    path = source if isinstance(source, str) else "the array of labels"
-    labels = _only_array(Path(source)) if isinstance(source, str) else np.asarray(source)
+    is_file = isinstance(source, str | os.PathLike)
+    path = os.fspath(source) if is_file else "the array of labels"
+    labels = np.atleast_1d(_only_array(Path(source)) if is_file else np.asarray(source))
     flat = labels.reshape(-1) if labels.size == len(labels) else labels
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
         raise DataError(f"{path}: the labels are {labels.dtype}{list(labels.shape)}; wanted one integer a sample")

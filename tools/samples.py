@@ -20,7 +20,7 @@ LARGEST_CALIBRATION = 2048
 Data = str | os.PathLike[str] | Dataset | np.ndarray | Mapping[str, np.ndarray]
 """What `--data` takes, or samples in memory: one array, or one for each input by its name."""
 
-Labels = str | np.ndarray
+Labels = str | os.PathLike[str] | np.ndarray
 
 
 @dataclass(frozen=True)

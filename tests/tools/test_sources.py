@@ -118,6 +118,17 @@ def test_arrays_serve_as_data_and_labels(mlp_path, rng, tmp_path):
     assert (report.data.calibration, report.data.evaluation, report.accuracy.samples) == (48, 32, 32)
 
 
+def test_paths_serve_as_data_and_labels(mlp_path, data_path, tmp_path):
+    np.save(tmp_path / "labels.npy", np.zeros(64, np.int64))
+    options = {"data": data_path, "labels": tmp_path / "labels.npy", "cache_dir": tmp_path / "cache"}
+    assert kronnx.optimize(mlp_path, "svd{rank=0.5}", **options).report.accuracy.samples > 0
+
+
+def test_a_single_label_is_refused(mlp_path, data_path):
+    with pytest.raises(DataError, match="1 labels for 64 samples"):
+        kronnx.optimize(mlp_path, data=data_path, labels=np.int64(3))
+
+
 def test_one_array_for_a_model_of_two_inputs_is_refused(tmp_path):
     text = '<ir_version: 10, opset_import: ["": 20]> g (float[N,2] a, float[N,2] b) => (float[N,2] y) { y = Add(a, b) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "add.onnx")
