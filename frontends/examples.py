@@ -55,6 +55,22 @@ class Examples:
         _check_names([*arrays, *(one.name for one in self.declared)], names)
         return {name: np.asarray(arrays[name]) for name in names if arrays.get(name) is not None}
 
+    def overriding(self, own: Sequence[Declared]) -> tuple[Declared, ...]:
+        """The inputs that a model declares itself, those in the place of which the user declares others replaced.
+
+        Raises UsageError for a name that the model doesn't have.
+        """
+        names, others = [one.name for one in own], {one.name: one for one in self.declared}
+        unknown = [name for name in others if name not in names]
+        if unknown:
+            raise UsageError(f"the model has no input {unknown[0]!r}; it has {', '.join(names)}")
+        return tuple(others.get(one.name, one) for one in own)
+
+    def filled(self, inputs: Sequence[Declared]) -> dict[str, np.ndarray]:
+        """An array for each input, in its type: those that are given, the others drawn."""
+        given = self.named([one.name for one in inputs]) if self.arrays is not None else {}
+        return typed({**drawn(inputs, self.seed), **given}, inputs)
+
     def dims(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Dims]:
         """The sizes of each array, with names for what varies: as declared, or else the first axis of all of them,
         where they have one in common, called `batch`."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import InputError, UsageError
-from .examples import BATCH, Declared, Examples, drawn, sample_outputs
+from .examples import BATCH, Declared, Examples, drawn, sample_outputs, typed
 from .formats import kind_of
 from .frontend import Frontend, Lowered, required
 from .keras_tracing import UNFIT, Call, Tracer, probe, traced
@@ -80,13 +80,7 @@ def _advice(said: str) -> str:
 def _inputs(model: Any, examples: Examples) -> tuple[Declared, ...]:
     """The inputs of the model, as it declares them itself, or the user for it."""
     own = _own_inputs(model)
-    if own is None:
-        return _given(model, examples)
-    overridden = {one.name: one for one in examples.declared}
-    unknown = [name for name in overridden if name not in {one.name for one in own}]
-    if unknown:
-        raise UsageError(f"the model has no input {unknown[0]!r}; it has {', '.join(one.name for one in own)}")
-    return tuple(overridden.get(one.name, one) for one in own)
+    return _given(model, examples) if own is None else examples.overriding(own)
 
 
 def _own_inputs(model: Any) -> tuple[Declared, ...] | None:
@@ -171,7 +165,7 @@ def _feed(inputs: Sequence[Declared], examples: Examples) -> dict[str, np.ndarra
     missing = [one.name for one in inputs if one.name not in given]
     if missing:
         raise UsageError(f"no example for the input {missing[0]!r}; given {', '.join(given) or 'nothing'}")
-    return {one.name: given[one.name].astype(one.dtype) for one in inputs}
+    return typed(given, inputs)
 
 
 def _lowered(tracer: Tracer, examples: Examples) -> Lowered:

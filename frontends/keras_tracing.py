@@ -15,7 +15,7 @@ from . import substitutes
 from .examples import Declared, Dims, apart
 from .finishing import finished, weight_of
 from .frontend import Probe, Step
-from .tensorflow import from_function
+from .tensorflow import from_function, signature
 
 UNFIT = re.compile(r"[^A-Za-z0-9_.\\/>-]")
 Outputs = dict[str, Any]
@@ -38,12 +38,6 @@ class Tracer:
     @property
     def dims(self) -> dict[str, Dims]:
         return {one.name: one.dims for one in self.inputs}
-
-    def signature(self) -> list[Any]:
-        return [
-            self.tf.TensorSpec([size if isinstance(size, int) else None for size in one.dims], one.dtype, one.name)
-            for one in self.inputs
-        ]
 
     def call(self, *tensors: Any) -> Outputs:
         """Output name -> tensor."""
@@ -75,10 +69,10 @@ def traced(tracer: Tracer, chosen: Chosen, samples: Mapping[str, str | None]) ->
         names[:] = list(outputs)
         return list(outputs.values())
 
-    signature = tracer.signature()
-    graph = tracer.tf.function(function, input_signature=signature, autograph=False)
+    specs = signature(tracer.inputs, tracer.tf)
+    graph = tracer.tf.function(function, input_signature=specs, autograph=False)
     with substitutes.in_place(tracer.keras, tracer.tf):
-        model = from_function(graph, signature)
+        model = from_function(graph, specs)
     path = partial(_path, {path: layers[path] for path in sorted(layers, key=len, reverse=True)})
     return finished(model, path, tracer.dims, {name: samples.get(name) for name in names}, "tf2onnx")
 
@@ -160,6 +154,6 @@ def probe(tracer: Tracer, feed: Mapping[str, np.ndarray]) -> Probe:
             tracer.call(*tensors)
         return dict(steps)
 
-    graph = tracer.tf.function(function, input_signature=tracer.signature(), autograph=False)
+    graph = tracer.tf.function(function, input_signature=signature(tracer.inputs, tracer.tf), autograph=False)
     values = graph(*(tracer.tf.constant(array) for array in feed.values()))
     return Probe(model, tuple(Step(step, f"{step}:layer", np.asarray(values[step])) for step in steps))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from ..ir.errors import InputError, UsageError
-from .examples import BATCH, Declared, Examples, apart, drawn, sample_outputs, typed
+from ..ir.errors import InputError
+from .examples import BATCH, Declared, Examples, apart, sample_outputs
 from .finishing import finished
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
 from .messages import one_line, quiet
-from .tensorflow import LOGGERS, converters, from_function, tensorflow
+from .tensorflow import LOGGERS, converters, from_function, signature, tensorflow
 
 SIGNATURE = "serving_default"
 
@@ -33,8 +33,7 @@ class SavedModel(Frontend):
         loaded = _load(source, tf)
         function = _signature(loaded, source)
         inputs = _inputs(function, examples)
-        arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
-        feed = typed({**drawn(inputs, examples.seed), **arrays}, inputs)
+        feed = examples.filled(inputs)
         found = {name: np.asarray(value) for name, value in _run(function, feed, tf).items()}
         answers = dict(zip(apart(found, feed), found.values(), strict=True))
         samples = sample_outputs(feed, {one.name: one.dims for one in inputs}, answers)
@@ -59,17 +58,13 @@ def _signature(loaded: Any, folder: Path) -> Any:
 
 
 def _inputs(function: Any, examples: Examples) -> tuple[Declared, ...]:
-    own: dict[str, Declared] = {}
+    own: list[Declared] = []
     for name, spec in function.structured_input_signature[1].items():
         if spec.shape.rank is None:
             raise InputError(f"the input {name!r} of the SavedModel has no shape; export it with an input signature")
         dims = tuple(size or (BATCH if axis == 0 else f"{name}_dim{axis}") for axis, size in enumerate(spec.shape))
-        own[name] = Declared(name, spec.dtype.name, dims)
-    declared = {one.name: one for one in examples.declared}
-    unknown = [name for name in declared if name not in own]
-    if unknown:
-        raise UsageError(f"the SavedModel has no input {unknown[0]!r}; it has {', '.join(own)}")
-    return tuple(declared.get(name, one) for name, one in own.items())
+        own.append(Declared(name, spec.dtype.name, dims))
+    return examples.overriding(own)
 
 
 def _converted(
@@ -82,11 +77,8 @@ def _converted(
         names[:] = apart(outputs, [one.name for one in inputs])
         return list(outputs.values())
 
-    signature = [
-        tf.TensorSpec([size if isinstance(size, int) else None for size in one.dims], one.dtype, one.name)
-        for one in inputs
-    ]
-    model = from_function(tf.function(called, input_signature=signature, autograph=False), signature)
+    specs = signature(inputs, tf)
+    model = from_function(tf.function(called, input_signature=specs, autograph=False), specs)
     dims = {one.name: one.dims for one in inputs}
     outputs = {name: samples.get(name) for name in names}
     return finished(model, lambda node: _scope(str(node.name)), dims, outputs, "tf2onnx")

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 
 from ..ir.errors import UnsupportedOp
+from .examples import Declared
 from .frontend import required
 from .messages import hush, one_line, quiet
 from .ordering import rename_counted, sort
@@ -47,14 +48,22 @@ def converters() -> str:
     return f"TensorFlow {tensorflow().__version__}, tf2onnx {tf2onnx().__version__}"
 
 
-def from_function(function: Any, signature: Sequence[Any]) -> onnx_ir.Model:
+def signature(inputs: Sequence[Declared], tf: Any) -> list[Any]:
+    """The inputs as TensorFlow's specifications, None for sizes that vary."""
+    return [
+        tf.TensorSpec([size if isinstance(size, int) else None for size in one.dims], one.dtype, one.name)
+        for one in inputs
+    ]
+
+
+def from_function(function: Any, specs: Sequence[Any]) -> onnx_ir.Model:
     """The graph of a `tf.function`; inputs and outputs are in the order of its own, and unsupported operators keep
     their TensorFlow type. Raises UnsupportedOp for what stops tf2onnx."""
     with converting():
         try:
-            concrete = function.get_concrete_function(*signature)
+            concrete = function.get_concrete_function(*specs)
             proto, _ = tf2onnx().convert.from_function(
-                function, input_signature=signature, opset=OPSET, custom_op_handlers=handlers()
+                function, input_signature=specs, opset=OPSET, custom_op_handlers=handlers()
             )
         except Exception as e:  # tf2onnx and TensorFlow raise anything
             raise UnsupportedOp(f"tf2onnx can't convert the model: {one_line(e)}; see docs/frontends.md") from e

@@ -10,7 +10,7 @@ import onnx_ir
 
 from ..ir.errors import InputError, UnsupportedOp
 from ..ir.model import clone
-from .examples import BATCH, Declared, Examples, apart, drawn, sample_outputs, typed, undeclared
+from .examples import BATCH, Declared, Examples, apart, sample_outputs, undeclared
 from .finishing import finished
 from .formats import kind_of
 from .frontend import Frontend, Lowered, Probe, Step, required
@@ -33,8 +33,7 @@ class TfLite(Frontend):
         _check_float(interpreter, source)
         undeclared(examples, "a TensorFlow Lite file")
         inputs = _inputs(interpreter)
-        arrays = examples.named([one.name for one in inputs]) if examples.arrays is not None else {}
-        feed = typed({**drawn(inputs, examples.seed), **arrays}, inputs)
+        feed = examples.filled(inputs)
         try:
             values = _run(interpreter, inputs, feed)
         except (RuntimeError, ValueError) as e:
