@@ -2,8 +2,6 @@
 
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +10,11 @@ import numpy as np
 import onnx_ir
 
 from ..ir.errors import DataError
+from .arrays import read_arrays
 from .dataset import Dataset, Feed
 from .inputs import Inputs, checked_feed, inputs_of
 from .loaders import called, importable
+from .shelf import Shelf
 
 __all__ = [
     "MAX_SAMPLES",
@@ -28,34 +28,41 @@ __all__ = [
 ]
 
 MAX_SAMPLES = 4096  # taken from a function, which may never end
+MEMORY = 1 << 30  # bytes of samples that stay in memory
+LARGE_SHARE = 64  # files of more than a 64th of that are mapped
+MAPPED_FILES = 128  # that are mapped at a time, since each stays open
 
 
-def load_data(spec: str, model: onnx_ir.Model) -> Dataset:
+def load_data(spec: str, model: onnx_ir.Model, most: int = MAX_SAMPLES, memory: int = MEMORY) -> Dataset:
     """The samples that `spec` names, checked against the model's inputs.
 
     `spec` is an .npz (arrays named as the inputs, samples first), an .npy of a model with one input, a folder of such
     files, a folder with `test_data_set_*` folders or one such folder, or `file.py:function` or `module:function`,
-    called without arguments, that gives feeds (dicts); of these the first 4,096 samples are taken.
-    Pickled data is never read. Raises DataError that says which array, what was given and what is wanted.
+    called without arguments, that gives feeds (dicts); of these the first `most` samples are taken.
+
+    Samples may be larger than memory: large arrays of .npy and uncompressed .npz files are memory-mapped, and of the
+    others at most `memory` bytes stay in memory, the rest goes to unnamed temporary files. Such arrays can only be
+    read. Pickled data is never read. Raises DataError that says which array, what was given and what is wanted.
     """
-    wanted, path = inputs_of(model), Path(spec)
+    wanted, path, large = inputs_of(model), Path(spec), memory / LARGE_SHARE
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except OSError as e:
         raise DataError(f"no such data: {spec[:80]}...: {e.strerror}") from e
-    if is_folder:
-        return _collected(_folder(path, wanted), wanted, spec)
-    if is_file:
-        return _collected([_file(path, wanted)], wanted, spec)
-    if ":" in spec:
-        with importable(spec):
-            return _collected(called(spec), wanted, spec, MAX_SAMPLES)
+    with Shelf(memory) as shelf:
+        if is_folder:
+            return _collected(_folder(path, wanted, large), wanted, spec, shelf)
+        if is_file:
+            return _collected([_file(path, wanted, large)], wanted, spec, shelf)
+        if ":" in spec:
+            with importable(spec):
+                return _collected(called(spec), wanted, spec, shelf, most)
     raise DataError(f"no such data: {spec}; wanted an .npz, a folder, file.py:function or module:function")
 
 
 def dataset_of(feeds: Iterable[Mapping[str, object]], model: onnx_ir.Model, source: str = "memory") -> Dataset:
     """A checked dataset of feeds in memory; at most the first 4,096 samples."""
-    return _collected(feeds, inputs_of(model), source, MAX_SAMPLES)
+    return _collected(feeds, inputs_of(model), source, Shelf(), MAX_SAMPLES)
 
 
 def dataset_of_arrays(arrays: np.ndarray | Mapping[str, np.ndarray], model: onnx_ir.Model) -> Dataset:
@@ -72,7 +79,7 @@ def dataset_of_arrays(arrays: np.ndarray | Mapping[str, np.ndarray], model: onnx
                 f"one array was given, the model has {len(wanted.inputs)} inputs: give a dict {wanted.names}"
             )
         arrays = {wanted.names[0]: arrays}
-    return _collected([arrays], wanted, "memory")
+    return _collected([arrays], wanted, "memory", Shelf())
 
 
 def load_labels(source: str | os.PathLike[str] | np.ndarray, dataset: Dataset) -> Dataset:
@@ -98,13 +105,14 @@ def _only_array(path: Path) -> np.ndarray:
     return arrays[0][1]
 
 
-def _collected(feeds: Iterable[Mapping[str, object]], wanted: Inputs, source: str, most: int | None = None) -> Dataset:
+def _collected(
+    feeds: Iterable[Mapping[str, object]], wanted: Inputs, source: str, shelf: Shelf, most: int | None = None
+) -> Dataset:
     batches: list[Feed] = []
     samples = 0
     for number, feed in enumerate(feeds):
-        batches.append(
-            checked_feed(_mapping(feed, source), wanted, source if number == 0 else f"{source}, feed {number}")
-        )
+        name = source if number == 0 else f"{source}, feed {number}"
+        batches.append(checked_feed(_mapping(feed, source), wanted, name, shelf))
         samples += Dataset((batches[-1],), axes=wanted.axes).samples
         if most is not None and samples >= most:
             break
@@ -118,19 +126,26 @@ def _mapping(feed: object, source: str) -> Mapping[str, object]:
     raise DataError(f"{source} gives a {type(feed).__name__}; wanted dicts of input name -> array")
 
 
-def _folder(path: Path, wanted: Inputs) -> Iterator[Mapping[str, object]]:
+def _folder(path: Path, wanted: Inputs, large: float) -> Iterator[Mapping[str, object]]:
     if sets := _ordered(path.glob("test_data_set_*")) or ([path] if any(path.glob("input_*.pb")) else []):
         return (_test_set(one, wanted) for one in sets)
     files = _ordered(f for f in path.iterdir() if f.suffix in (".npz", ".npy"))
     if not files:
         raise DataError(f"{path} holds no .npz, .npy or test_data_set_* to read samples from")
+    large = _largest(files, large)
     if {f.stem for f in files} >= set(wanted.names) and not any(f.suffix == ".npz" for f in files):
-        return iter([{f.stem: read_arrays(f)[f.stem] for f in files}])
-    return (_file(f, wanted) for f in files)
+        return iter([{f.stem: read_arrays(f, large)[f.stem] for f in files}])
+    return (_file(f, wanted, large) for f in files)
 
 
-def _file(path: Path, wanted: Inputs) -> Mapping[str, object]:
-    arrays = read_arrays(path)
+def _largest(files: list[Path], large: float) -> float:
+    """The size, at least `large`, from which on no more than MAPPED_FILES files are."""
+    sizes = sorted((f.stat().st_size for f in files), reverse=True)
+    return large if len(sizes) <= MAPPED_FILES else max(large, sizes[MAPPED_FILES] + 1)
+
+
+def _file(path: Path, wanted: Inputs, large: float) -> Mapping[str, object]:
+    arrays = read_arrays(path, large)
     if path.suffix != ".npy":
         return arrays
     if len(wanted.inputs) != 1:
@@ -140,28 +155,6 @@ def _file(path: Path, wanted: Inputs) -> Mapping[str, object]:
     only, array = wanted.inputs[0], arrays[path.stem]
     single = only.dims is not None and array.ndim == len(only.dims) - 1 and wanted.axes.get(only.name) == 0
     return {only.name: array[np.newaxis] if single else array}
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Array name -> array of an .npz; an .npy's array has its file's name. Pickled data is never read.
-
-    Raises DataError for a file that can't be read.
-    """
-    if path.suffix not in (".npz", ".npy"):
-        hint = f"; name a function in it: {path}:load_data" if path.suffix == ".py" else ""
-        raise DataError(f"{path} is neither .npz nor .npy{hint}")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {path.stem: loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except ValueError as e:
-        if "pickle" not in str(e):
-            raise DataError(f"{path} can't be read: {e}") from e
-        raise DataError(f"{path} holds pickled Python objects, which are never loaded; save plain arrays") from e
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-        raise DataError(f"{path} can't be read: {e}") from e
 
 
 def _test_set(path: Path, wanted: Inputs) -> Mapping[str, object]:

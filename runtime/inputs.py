@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import onnx_ir
 
 from ..ir.errors import DataError
 from .dataset import Feed
+from .mapped import blocks
+from .shelf import Shelf
 
 BATCH_NAME = re.compile(r"batch|^[nb]$|^bs$", re.IGNORECASE)
 
@@ -58,14 +60,18 @@ def inputs_of(model: onnx_ir.Model) -> Inputs:
     return Inputs(found, {i.name: 0 for i in found if i.dims and i.dims[0] == fixed}, fixed)
 
 
-def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str) -> Feed:
-    """The feed with its arrays in the model's types and order.
+def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf: Shelf | None = None) -> Feed:
+    """The feed with its arrays in the model's types and order, kept on the shelf, or else in memory.
 
-    Types may change only where the values survive: between the widths of one kind. Raises DataError for names, types,
-    sizes or values (NaN, infinity) that don't fit, saying which, what was given and what is wanted.
+    Types may change only where the values survive: between the widths of one kind. What is memory-mapped is read once,
+    block by block. Raises DataError for names, types, sizes or values (NaN, infinity) that don't fit, saying which,
+    what was given and what is wanted.
     """
     _check_names(list(feed), wanted, source)
-    arrays = {i.name: _fitted(np.asarray(feed[i.name]), i, wanted.axes.get(i.name), source) for i in wanted.inputs}
+    shelf = shelf or Shelf()
+    arrays = {
+        i.name: _fitted(np.asarray(feed[i.name]), i, wanted.axes.get(i.name), source, shelf) for i in wanted.inputs
+    }
     _check_samples(arrays, wanted, source)
     return arrays
 
@@ -123,8 +129,8 @@ def _check_names(given: list[str], wanted: Inputs, source: str) -> None:
     )
 
 
-def _fitted(array: np.ndarray, wanted: Input, batch: int | None, source: str) -> np.ndarray:
-    fitted = _cast(array, wanted, source)
+def _fitted(array: np.ndarray, wanted: Input, batch: int | None, source: str, shelf: Shelf) -> np.ndarray:
+    fitted = _cast(array, wanted, source, shelf)
     if wanted.dims is not None and not _shape_fits(fitted.shape, wanted.dims, batch):
         raise DataError(f"{source}: {wanted.name!r} has the shape {list(array.shape)}; wanted {wanted}")
     _check_finite(fitted, wanted, source)
@@ -137,23 +143,28 @@ def _shape_fits(shape: tuple[int, ...], dims: tuple[int | str | None, ...], batc
     return len(shape) == len(dims) and all(axis == batch or not isinstance(d, int) or n == d for axis, (n, d) in pairs)
 
 
-def _cast(array: np.ndarray, wanted: Input, source: str) -> np.ndarray:
+def _cast(array: np.ndarray, wanted: Input, source: str, shelf: Shelf) -> np.ndarray:
     if wanted.dtype == onnx_ir.DataType.STRING:
         return _strings(array, wanted, source)
     target = wanted.dtype.numpy()
     if array.dtype == target:
-        return array
+        return shelf.keep(array)
     if _kind(array.dtype) != _kind(target) or _kind(target) == "other":
         raise DataError(
             f"{source}: {wanted.name!r} is {array.dtype}; wanted {wanted}; prepare it as the model expects, "
             f"then .astype({target.name!r})"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = array.astype(target)
-    if not _survived(array, cast):
-        low, high = array.min(), array.max()
-        raise DataError(f"{source}: {wanted.name!r} is {array.dtype} from {low} to {high}; too wide for {wanted}")
-    return cast
+    return shelf.filled(_cast_blocks(array, wanted, source), array.shape, target)
+
+
+def _cast_blocks(array: np.ndarray, wanted: Input, source: str) -> Iterator[np.ndarray]:
+    for block in blocks(array):
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = block.astype(wanted.dtype.numpy())
+        if not _survived(block, cast):
+            low, high = array.min(), array.max()
+            raise DataError(f"{source}: {wanted.name!r} is {array.dtype} from {low} to {high}; too wide for {wanted}")
+        yield cast
 
 
 def _strings(array: np.ndarray, wanted: Input, source: str) -> np.ndarray:
@@ -177,11 +188,17 @@ def _survived(array: np.ndarray, cast: np.ndarray) -> bool:
 def _check_finite(array: np.ndarray, wanted: Input, source: str) -> None:
     if _kind(array.dtype) != "float":
         return
-    finite = np.isfinite(array)
-    if not finite.all():
-        place = np.argwhere(~finite)[0].tolist()
+    seen, bad, first = 0, 0, 0
+    for block in blocks(array):
+        finite = np.isfinite(block)
+        if not finite.all():
+            first = first if bad else seen + int(finite.argmin())
+            bad += block.size - int(finite.sum())
+        seen += block.size
+    if bad:
+        place = [int(i) for i in np.unravel_index(first, array.shape)]
         raise DataError(
-            f"{source}: {wanted.name!r} holds {int((~finite).sum())} NaN or infinite value(s), the first at "
+            f"{source}: {wanted.name!r} holds {bad} NaN or infinite value(s), the first at "
             f"{place} (sample {place[0] if place else 0})"
         )
 

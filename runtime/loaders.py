@@ -4,7 +4,7 @@ gives."""
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module, util
 from pathlib import Path
@@ -41,6 +41,24 @@ def result_of(spec: str) -> object:
         return _callable(spec)()
 
 
+def function_taking(spec: str, arguments: Sequence[str]) -> Callable[..., object]:
+    """The function named by `spec`, which can be called with so many arguments by position; what it raises, now or
+    later, becomes a DataError with the line that raised."""
+    with importable(spec), _explained(spec):
+        function = _function(spec)
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError) as e:
+        wanted = f"{spec.rpartition(':')[2]}({', '.join(arguments)})"
+        raise DataError(f"{spec} can't be called as {wanted}: {e}; give it these arguments and no others") from e
+
+    def call(*given: object) -> object:
+        with importable(spec), _explained(spec):
+            return function(*given)
+
+    return call
+
+
 @contextmanager
 def _explained(spec: str) -> Iterator[None]:
     try:
@@ -74,7 +92,7 @@ def _callable(spec: str) -> Callable[[], object]:
     return function
 
 
-def _function(spec: str) -> Callable[[], object]:
+def _function(spec: str) -> Callable[..., object]:
     place, _, name = spec.rpartition(":")
     module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
     function = vars(module).get(name)

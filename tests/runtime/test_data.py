@@ -1,3 +1,5 @@
+import re
+import tracemalloc
 from itertools import count
 from pathlib import Path
 
@@ -6,8 +8,12 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError
+from kronnx.runtime import data as module
+from kronnx.runtime import mapped
 from kronnx.runtime.data import MAX_SAMPLES, dataset_of, load_data, load_labels
+from kronnx.runtime.mapped import map_of
 from kronnx.runtime.sessions import Session
+from kronnx.runtime.shuffling import shuffled
 
 NODE_TESTS = Path(onnx.__file__).parent / "backend/test/data"
 LOADERS = """
@@ -206,3 +212,104 @@ def test_labels_come_from_an_npz_with_one_array(relu, tmp_path):
     np.savez(tmp_path / "l.npz", y=np.arange(3), z=np.arange(3))
     with pytest.raises(DataError, match=r"holds \['y', 'z'\]; wanted one array"):
         load_labels(str(tmp_path / "l.npz"), data)
+
+
+def test_a_function_gives_as_many_samples_as_are_asked_for(relu, loader):
+    assert load_data(f"{loader}:endless", relu, most=5500).samples == 5500
+
+
+def test_samples_of_a_function_beyond_the_memory_go_to_files(relu, loader):
+    data = load_data(f"{loader}:endless", relu, most=5500, memory=2 * 1000 * 4 * 4)
+    sources = [piece.feed["x"] for pieces in data.parts for piece in pieces]
+    assert [map_of(source) is not None for source in sources] == [False] * 2 + [True] * 4
+    assert [feed["x"].mean() for feed in data.batches] == [0, 1, 2, 3, 4, 5]
+    assert data.sizes == (1000,) * 5 + (500,)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_data_larger_than_memory_are_never_held(parsed, tmp_path, suffix, axis):
+    """16 MB of samples in blocks of 4 MB, of which some are needed at a time."""
+    shape = (4000, 1000) if axis == 0 else (1000, 4000)
+    x = np.arange(4000, dtype=np.float32).reshape((-1, 1) if axis == 0 else (1, -1)) + np.zeros(shape, np.float32)
+    np.savez(tmp_path / "x.npz", x=x) if suffix == "npz" else np.save(tmp_path / "x.npy", x)
+    model = parsed(f"g (float[{'N, 1000' if axis == 0 else '1000, N'}] x) => (float[N, M] y) {{ y = Relu(x) }}")
+    tracemalloc.start()
+    try:
+        data = load_data(str(tmp_path / f"x.{suffix}"), model, memory=1 << 20)
+        parts = data.split(0.25, 0)
+        found = [np.unique(feed["x"].take(0, 1 - axis)) for part in parts for feed, _ in shuffled(part, 64, 0, 0)]
+        found += [feed["x"].take(0, 1 - axis) for feed in data.rebatch(64).batches]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sorted(np.concatenate(found).tolist()) == sorted(2 * list(range(4000)))
+    assert peak < x.nbytes / 2
+    assert all(Session(model).run(feed)["y"].size == 5000 for feed in data.rebatch(5).take(10).batches)
+
+
+def test_arrays_of_another_type_are_converted_into_files(relu, tmp_path, rng):
+    x = rng.normal(size=(500_000, 4))
+    np.save(tmp_path / "x.npy", x)
+    tracemalloc.start()
+    try:
+        data = load_data(str(tmp_path / "x.npy"), relu, memory=1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    converted = data.batches[0]["x"]
+    assert map_of(converted) is not None
+    np.testing.assert_array_equal(converted, x.astype(np.float32))
+    x[400_000, 1] = 1e300
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DataError, match=r"'x' is float64 from -.* to 1e\+300; too wide"):
+        load_data(str(tmp_path / "x.npy"), relu, memory=1000)
+    assert peak < x.nbytes
+
+
+def test_the_first_of_many_values_that_are_not_finite_is_named(relu, tmp_path):
+    x = np.ones((500_000, 4), np.float32)
+    x[400_000:400_002, 3] = np.nan, np.inf
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DataError, match=re.escape("2 NaN or infinite value(s), the first at [400000, 3]")):
+        load_data(str(tmp_path / "x.npy"), relu, memory=1000)
+
+
+def test_the_pages_of_files_do_not_pile_up(parsed, tmp_path, monkeypatch):
+    if "RssFile" not in (status := Path("/proc/self/status")).read_text():
+        pytest.skip("only Linux says how much of its files a process holds in memory")
+
+    def held() -> int:
+        found = re.search(r"^RssFile:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        assert found
+        return 1024 * int(found[1])
+
+    monkeypatch.setattr(mapped, "RESIDENT", 1 << 24)
+    x = np.zeros((50_000, 1000), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    model = parsed("g (float[N, 1000] x) => (float[N, 1000] y) { y = Relu(x) }")
+    before = held()
+    data = load_data(str(tmp_path / "x.npy"), model)
+    most = max([held(), *(held() for _ in shuffled(data, 500, 0, 0))])
+    assert most - before < x.nbytes / 2
+    assert held() - before < 1 << 23
+
+
+def test_of_a_folder_only_the_largest_files_are_mapped(relu, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAPPED_FILES", 2)
+    for number, size in enumerate((1, 300, 200, 100, 100)):
+        np.save(tmp_path / f"{number}.npy", np.full((size, 4), number, np.float32))
+    data = load_data(str(tmp_path), relu, memory=64 * 1000)
+    assert [map_of(feed["x"]) is not None for feed in data.batches] == [False, True, True, False, False]
+    assert [feed["x"].mean() for feed in data.batches] == [0, 1, 2, 3, 4]
+
+
+def test_an_input_each_may_be_mapped(parsed, tmp_path):
+    model = parsed("g (float[N, 4] a, float[4] b) => (float[N, 4] y) { y = Add(a, b) }")
+    np.save(tmp_path / "a.npy", np.ones((30, 4), np.float32))
+    np.save(tmp_path / "b.npy", np.ones(4, np.float32))
+    data = load_data(str(tmp_path), model, memory=0)
+    assert [map_of(v) is not None for v in data.batches[0].values()] == [True, True]
+    assert all((Session(model).run(feed)["y"] == 2).all() for feed in data.rebatch(8).batches)
+    np.save(tmp_path / "labels.npy", np.arange(30))
+    assert load_labels(str(tmp_path / "labels.npy"), data).samples == 30

@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kronnx.ir.errors import DataError
+from kronnx.runtime.batches import size_of
 from kronnx.runtime.dataset import Dataset
 
 AXES = {"x": 0, "state": 1}
@@ -98,6 +101,30 @@ def test_feeds_without_a_batch_axis_count_as_one_sample_each():
     data = Dataset(({"k": np.array(1)}, {"k": np.array(2)}))
     assert data.samples == 2
     assert data.rebatch(2).sizes == (1, 1)
+
+
+def test_what_is_cut_is_gathered_when_it_is_asked_for():
+    x = np.arange(20, dtype=np.float32)[:, None]
+    part = Dataset(({"x": x},)).split(0.5, 0)[0].rebatch(4)
+    before = part.batches[1]["x"].copy()
+    x += 100
+    np.testing.assert_array_equal(part.batches[1]["x"], before + 100)
+    assert [b["x"].tolist() for b in part.batches[1:]] == [b["x"].tolist() for b in part.batches][1:]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_nothing_on_the_way_copies_a_large_array(axis):
+    x = np.zeros((200_000, 40) if axis == 0 else (40, 200_000), np.float32)
+    data = Dataset(({"x": x},), axes={"x": axis})
+    tracemalloc.start()
+    try:
+        rest, _ = data.split(0.9, 0)[0].split(0.9, 1)
+        total = sum(size_of({"x": axis}, feed) for feed in rest.take(150_000).rebatch(1000).batches)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == 150_000
+    assert peak < x.nbytes / 4  # the places of the samples, 8 bytes each, and one batch
 
 
 @pytest.mark.parametrize(
