@@ -10,6 +10,7 @@ import numpy as np
 
 from ..ir.analyses import Analyses
 from ..ir.channels.groups import Group
+from ..ir.channels.pieces import Consumer
 from ..ir.cost import Piece
 from ..ir.errors import GraphError, UsageError
 from ..ir.forms import Chain, Factor, Striped, structure_of
@@ -20,6 +21,7 @@ from .factorization import shifted
 from .moments import Moments, Want
 from .proposal import Candidate, Context, Pass, Proposal
 from .removal_path import Path, Reader, compensated, removal_path
+from .silent_channels import of_constants, silent_channels
 from .stripes import Stripes
 
 # Shares of the channels that go, closer where little goes: that is where most of a budget is spent.
@@ -28,6 +30,7 @@ KEPT_BLOCKS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 LARGEST_INPUT = 6144
 SMALL_GROUP = 16  # up to this, a block or two of a convolution, fewer channels pay even if they are no whole blocks
 STRIPES, BLOCK_INPUTS, LARGE = 4, 16, 256
+FREE = 1e-9  # nats: what is sure to change nothing
 
 Reason = tuple[str, str]
 
@@ -144,13 +147,14 @@ class Prune(Pass):
         reason = _unmeasured([c.layer for c in group.consumers], context)
         if reason is not None:
             return reason
-        stop = group.channels - min(kept)
+        stop, silent = group.channels - min(kept), silent_channels(group, context.analyses.layers.found)
         path = context.remembered(
-            ("removal path", group.name, group.channels, stop),
+            ("removal path", group.name, group.channels, stop, silent.tobytes()),
             [c.layer for c in group.consumers],
-            lambda: removal_path(list(_readers(group, context)), stop),
+            lambda: removal_path(list(_readers(group, silent, context)), stop),
         )
-        return [self._candidate(group, path, count, context) for count in kept]
+        counts = sorted({*kept, *self._free_counts(group, path)}, reverse=True)
+        return [self._candidate(group, path, count, context) for count in counts]
 
     def _kept_counts(self, group: Group) -> list[int]:
         """How many channels may stay, from many to few; with `sparsity` at most one number."""
@@ -162,6 +166,12 @@ class Prune(Pass):
         else:
             counts = {max(fewest, step * round((1 - self.sparsity) * group.channels / step))}
         return sorted((n for n in counts if fewest <= n < group.channels), reverse=True)
+
+    def _free_counts(self, group: Group, path: Path) -> list[int]:
+        """How many channels stay when all that cost nothing go, and the next larger multiple."""
+        left = group.channels - int(np.searchsorted(path.costs, FREE, side="right"))
+        whole = group.multiple * -(-left // group.multiple)
+        return [n for n in (left, whole) if n < group.channels] if self.sparsity is None else []
 
     def _candidate(self, group: Group, path: Path, count: int, context: Context) -> Candidate:
         removed = group.channels - count
@@ -232,18 +242,18 @@ def _unmeasured(names: Iterable[str], context: Context) -> Reason | None:
     return None if curved else ("no-curvature", "nothing that the readers give reaches an output")
 
 
-def _inner(layer: Layer, moments: Moments) -> np.ndarray:
+def _inner(layer: Layer, moments: Moments, consumer: Consumer, silent: np.ndarray) -> np.ndarray:
     """A [in, in]: the covariance where a bias takes up the mean."""
     inner = moments.centered_input() if layer.absorbs else moments.input
     assert inner is not None
-    return inner[0]
+    return of_constants(inner[0], moments, consumer.columns[silent].ravel())
 
 
-def _readers(group: Group, context: Context) -> Iterator[Reader]:
+def _readers(group: Group, silent: np.ndarray, context: Context) -> Iterator[Reader]:
     for consumer in group.consumers:
         layer, moments = context.analyses.layers.found[consumer.layer], context.moments[consumer.layer]
         weight = moments.compressed(layer.matrix())[0]
-        yield Reader(weight, _inner(layer, moments), moments.gradient[0], consumer.columns)
+        yield Reader(weight, _inner(layer, moments, consumer, silent), moments.gradient[0], consumer.columns)
 
 
 def _stripes(layer: Layer, moments: Moments, count: int, width: int) -> Stripes:
@@ -292,13 +302,13 @@ def _remove(candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
     group = analyses.groups.found.get(candidate.site)
     if group is None or group.channels != choice.channels:
         raise GraphError(f"prune: group {candidate.site!r} is not what it was when {candidate.label!r} was proposed")
-    keep = np.array(choice.keep)
+    keep, silent = np.array(choice.keep), silent_channels(group, analyses.layers.found)
     readers: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     gone = np.delete(np.arange(group.channels), keep)
     for consumer in group.consumers:
         layer, moments = analyses.layers.found[consumer.layer], context.moments[consumer.layer]
         kept = np.delete(np.arange(layer.inputs), consumer.columns[gone].ravel())
-        weight = compensated(layer.matrix()[0], _inner(layer, moments), kept)
+        weight = compensated(layer.matrix()[0], _inner(layer, moments, consumer, silent), kept)
         readers[layer.name] = weight, _bias(layer, moments, weight, kept)
     rewriter.remove(group, keep, readers)
 

@@ -243,6 +243,77 @@ def _unshrunken(model: onnx_ir.Model, name: str, moments: Moments) -> Moments:
     return replace(moments, input=(a.T @ a / len(a))[None], mean=a.mean(axis=0)[None])
 
 
+def zeroed(model: onnx_ir.Model, axes: Mapping[str, int], channels: int) -> onnx_ir.Model:
+    """The first `channels` positions along an axis of each of some initializers become zero."""
+    for name, axis in axes.items():
+        value = model.graph.initializers[name]
+        array = np.moveaxis(value.const_value.numpy().copy(), axis, 0)
+        array[:channels] = 0
+        value.const_value = onnx_ir.tensor(np.ascontiguousarray(np.moveaxis(array, 0, axis)), name=name)
+    return model
+
+
+SILENCED = pytest.mark.parametrize(
+    ("text", "axes", "counts"),
+    [
+        (PERCEPTRON, {"u": 0}, {17}),
+        (PERCEPTRON, {"w": 1}, {17}),
+        (PERCEPTRON, {"u": 1, "v": 0}, {25}),
+        (CONVOLUTIONS, {"l": 1}, {25}),
+        (CONVOLUTIONS, {"k": 0, "kb": 0}, {25}),
+        (CONVOLUTIONS, {"d": 0}, {25}),
+    ],
+    ids=["columns", "rows", "both", "convolution's columns", "convolution's rows", "carrier's rows"],
+)
+
+
+@SILENCED
+def test_channels_that_say_nothing_go_all_and_for_nothing(
+    text: str, axes: dict[str, int], counts: set[int], assert_same_outputs: Callable
+) -> None:
+    model, stage = zeroed(build(text), axes, 7), Prune()
+    context = context_of(model, stage)
+    free = [c for c in stage.propose(context).candidates if c.predicted < 1e-9]
+    (fewest,) = {min(len(c.choice.keep) for c in free)}
+    assert {fewest} == counts
+    candidate = next(c for c in free if len(c.choice.keep) == fewest)
+    assert set(candidate.choice.keep) == set(range(7, 7 + fewest))
+    assert_same_outputs(model, applied(model, stage, context, candidate), draw(model, 20, 3), rtol=1e-3, atol=1e-4)
+
+
+def test_convolutions_may_also_lose_the_whole_blocks_of_what_costs_nothing() -> None:
+    model = zeroed(build(CONVOLUTIONS), {"l": 1}, 13)
+    free = [c for c in Prune().propose(context_of(model, Prune())).candidates if c.predicted < 1e-9]
+    assert {len(c.choice.keep) for c in free} == {19, 24}
+
+
+def test_a_constant_channel_that_is_padded_says_something() -> None:
+    model = zeroed(build(CONVOLUTIONS), {"k": 0}, 7)
+    for name, array in (("kb", np.ones(32)), ("d", np.abs(model.graph.initializers["d"].const_value.numpy()))):
+        model.graph.initializers[name].const_value = onnx_ir.tensor(array.astype(np.float32), name=name)
+    found = [c for c in Prune().propose(context_of(model, Prune())).candidates if c.site == "Conv_0"]
+    assert min(c.predicted for c in found) > 1e-6
+
+
+@pytest.mark.parametrize("constants", [1, 7])
+def test_of_constants_that_no_bias_takes_up_one_has_to_stay(constants: int, assert_same_outputs: Callable) -> None:
+    text = PERCEPTRON.replace("float[32] c, ", "").replace("ic = Add(i, c) s = Relu(ic)", "s = Relu(i)")
+    model, stage = zeroed(build(text), {"w": 1}, constants), Prune(layers="Gemm_0")
+    bias = np.linspace(0.5, 2, 24, dtype=np.float32)
+    model.graph.initializers["b"].const_value = onnx_ir.tensor(bias, name="b")
+    context = context_of(model, stage)
+    free = [c for c in stage.propose(context).candidates if c.predicted < 1e-9]
+    assert min((len(c.choice.keep) for c in free), default=24) == 25 - constants
+    for candidate in free:
+        assert_same_outputs(model, applied(model, stage, context, candidate), draw(model, 20, 3), 1e-3, 1e-4)
+
+
+def test_a_fixed_share_stays_what_it_is_beside_channels_that_say_nothing() -> None:
+    model, stage = zeroed(build(PERCEPTRON), {"u": 0}, 7), Prune(sparsity=0.5, layers="Gemm_0")
+    (candidate,) = stage.propose(context_of(model, stage)).candidates
+    assert candidate.label == "12 of 24 channels"
+
+
 @pytest.mark.parametrize("stage", [Prune(sparsity=0.0), Prune(layers="nothing*"), Prune(sparsity=0.0, block="4x8")])
 def test_nothing_is_proposed_where_nothing_is_asked(model: onnx_ir.Model, stage: Prune) -> None:
     assert stage.propose(context_of(model, stage)).candidates == ()
