@@ -1,9 +1,13 @@
 """What became of the layers of a model: rewrites in; for each layer the names of those that now stand for it out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from .channels.groups import Group
+from .forms import Striped
+from .layers import Layer
 from .rewriter import Projected, Removed, Replaced, Rewrite
 
 
@@ -51,3 +55,41 @@ def _makers(group: Group) -> set[str]:
 def _with(descent: Descent, parts: dict[str, tuple[str, ...]], change: str) -> Descent:
     replaced = (part for name in descent.parts for part in parts.get(name, (name,)))
     return Descent(tuple(replaced), (*descent.changes, change))
+
+
+@dataclass(frozen=True, eq=False)
+class Heir:
+    """A layer, by name, that now gives outputs of another: its outputs are those of the numbers `rows`, among the
+    groups * out that there were."""
+
+    layer: str
+    rows: np.ndarray
+
+
+Heirs = tuple[Heir, ...]
+
+
+def heirs(layers: Mapping[str, Layer], rewrites: Iterable[Rewrite]) -> dict[str, Heirs]:
+    """Which layers give the outputs of each of `layers`, those of the model before all `rewrites`: the last part of a
+    chain, every stripe of a block-sparse form; together they have the rows that were not removed."""
+    found = {name: (Heir(name, np.arange(layer.groups * layer.out)),) for name, layer in layers.items()}
+    for rewrite in rewrites:
+        found = {name: tuple(new for heir in each for new in _succeeded(heir, rewrite)) for name, each in found.items()}
+    return found
+
+
+def _succeeded(heir: Heir, rewrite: Rewrite) -> Iterator[Heir]:
+    if isinstance(rewrite, Replaced) and rewrite.layer == heir.layer:
+        last = rewrite.parts if isinstance(rewrite.form.structure, Striped) else rewrite.parts[-1:]
+        yield from map(Heir, last, np.split(heir.rows, len(last)))
+    elif isinstance(rewrite, Removed):
+        yield Heir(heir.layer, np.delete(heir.rows, _gone(heir.layer, rewrite)))
+    else:
+        yield heir
+
+
+def _gone(layer: str, rewrite: Removed) -> np.ndarray:
+    """The outputs that `layer` lost, as they were numbered before."""
+    gone = np.delete(np.arange(rewrite.group.channels), rewrite.keep)
+    makers = (m for m in (*rewrite.group.producers, *rewrite.group.carriers) if m.layer == layer)
+    return np.concatenate([np.zeros(0, int), *(maker.rows[gone].ravel() for maker in makers)])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from kronnx.ir.forms import Form, Striped, low_rank
 from kronnx.ir.layers import Layer
-from kronnx.ir.lineage import Descent, lineage
+from kronnx.ir.lineage import Descent, heirs, lineage
 from kronnx.ir.rewriter import Rewriter
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
@@ -78,3 +78,42 @@ def test_a_projection_is_a_part_of_each_reader_and_a_second_one_has_a_name_of_it
     assert found["MatMul_1"].parts == (first, second, "MatMul_1")
     assert found["MatMul_1"].form == "projection 2 of 6, projection 2 of 2"
     assert list(rewriter.analyses.layers.found) == [first, second, "MatMul_0", "MatMul_1"]
+
+
+def rows_of(rewriter: Rewriter, layers: dict[str, Layer], name: str) -> dict[str, list[int]]:
+    return {heir.layer: heir.rows.tolist() for heir in heirs(layers, rewriter.log)[name]}
+
+
+def test_the_last_part_of_a_chain_inherits_all_outputs_and_keeps_what_is_not_removed():
+    rewriter = Rewriter(networks.build(TRUNK))
+    layers = dict(rewriter.analyses.layers.found)
+    rewriter.replace(layers["MatMul_0"], split(layers["MatMul_0"], 4))
+    assert rows_of(rewriter, layers, "MatMul_0") == {"MatMul_0.1": list(range(8))}
+    for keep in ([0, 2, 3, 5, 7], [1, 2, 4]):
+        rewriter.remove(rewriter.analyses.groups.found["MatMul_0.1"], np.array(keep), {})
+    assert rows_of(rewriter, layers, "MatMul_0") == {"MatMul_0.1": [2, 3, 7]}
+    assert rewriter.analyses.layers.found["MatMul_0.1"].out == 3
+    assert rows_of(rewriter, layers, "MatMul_1") == {"MatMul_1": [0, 1, 2]}
+
+
+def test_each_stripe_inherits_outputs_of_its_own():
+    rewriter = Rewriter(networks.build(TRUNK))
+    layers = dict(rewriter.analyses.layers.found)
+    rewriter.replace(layers["MatMul_0"], striped(layers["MatMul_0"], 2))
+    assert rows_of(rewriter, layers, "MatMul_0") == {"MatMul_0.0": [0, 1, 2, 3], "MatMul_0.1": [4, 5, 6, 7]}
+
+
+def test_a_reader_of_a_projection_gives_what_it_gave():
+    rewriter = Rewriter(networks.build(READERS))
+    layers = dict(rewriter.analyses.layers.found)
+    project(rewriter)
+    assert rows_of(rewriter, layers, "MatMul_1") == {"MatMul_1": [0, 1, 2, 3]}
+
+
+def test_a_depthwise_convolution_keeps_the_rows_of_its_channels():
+    text = """(float[N,2,5,5] x) => (float[N,3,3,3] y) <float[4,2,1,1] k, float[8,1,3,3] d, float[3,8,1,1] l>
+        { a = Conv(x, k) e = Conv<group=4>(a, d) y = Conv(e, l) }"""
+    rewriter = Rewriter(networks.build(text))
+    layers = dict(rewriter.analyses.layers.found)
+    rewriter.remove(rewriter.analyses.groups.found["Conv_0"], np.array([1, 3]), {})
+    assert rows_of(rewriter, layers, "Conv_1") == {"Conv_1": [2, 3, 6, 7]}
