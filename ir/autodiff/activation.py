@@ -12,7 +12,7 @@ from .registry import Grads, vjp
 
 @vjp("Relu")
 def relu(c: Context) -> Grads:
-    return [c.mul(c.g, c.op("Sign", c.y))]
+    return [c.mul(c.g, c.ones_where(c.op("Greater", c.y, 0.0)))]
 
 
 @vjp("LeakyRelu")

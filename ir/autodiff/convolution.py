@@ -5,16 +5,17 @@ roles of x and y, so its rule is the same with the two exchanged.
 import onnx_ir
 
 from .context import Context
+from .correlation import correlation
 from .dimensions import dims, static
 from .registry import Grads, vjp
-from .windows import Padding, Windows, correlation, halves, known_kernel, padded, spread, windows
+from .windows import Padding, Windows, halves, known_kernel, padded, spread, windows
 
 
 @vjp("Conv")
 def conv(c: Context) -> Grads:
     weight, group = c.input(1), c.integer("group", 1)
     w = windows(c, known_kernel(c, 1), c.y, c.x)
-    dx = spread(c, c.g, weight, w, c.x, group) if c.needs(0) else None
+    dx = spread(c, c.g, weight, w, c.x, group, fixed=not c.needs(1)) if c.needs(0) else None
     dw = correlation(c, c.x, c.g, w, group) if c.needs(1) else None
     return [dx, dw, bias(c, w)]
 

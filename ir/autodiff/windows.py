@@ -1,11 +1,10 @@
-"""The geometry of sliding windows (convolution and pooling), and the two adjoint products with a kernel.
+"""The geometry of sliding windows (convolution and pooling), and the adjoint product with a kernel.
 
 A window operator maps sizes D to T = floor((D + begin + end - extent) / stride) + 1;
 extent = (kernel - 1) dilation + 1.
 """
 
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
 import onnx_ir
 
@@ -36,6 +35,12 @@ class Windows:
         if isinstance(self.begin, onnx_ir.Value) or isinstance(self.end, onnx_ir.Value):
             return None
         return [*self.begin, *self.end]
+
+    @property
+    def unpadded(self) -> "Windows":
+        """The same windows over what is padded already."""
+        zeros = (0,) * len(self.kernel)
+        return replace(self, begin=zeros, end=zeros)
 
     @property
     def extents(self) -> tuple[int, ...]:
@@ -94,11 +99,13 @@ def spread(
     like: onnx_ir.Value,
     group: int = 1,
     ceil: bool = False,
+    fixed: bool = True,
 ) -> onnx_ir.Value:
     """The adjoint of the convolution by `kernel`: from `narrow` [n, m, T...] to [n, k, D...], D the sizes of `like`.
-    With `ceil` the last windows may reach beyond the padding.
+    With `ceil` the last windows may reach beyond the padding. A `fixed` kernel is a constant, so that turning it round
+    costs nothing.
     """
-    if not ceil and group_sizes(kernel, group) and all(s == 1 for s in w.strides) and fits(w):
+    if fixed and not ceil and group_sizes(kernel, group) and all(s == 1 for s in w.strides) and fits(w):
         return mirrored_convolution(c, narrow, kernel, w, group)
     missing = None if ceil else remainder(w, like)
     if missing is not None and isinstance(w.begin, tuple) and w.begin == w.end:
@@ -132,8 +139,8 @@ def fits(w: Windows) -> bool:
 def mirrored_convolution(
     c: Context, narrow: onnx_ir.Value, kernel: onnx_ir.Value, w: Windows, group: int
 ) -> onnx_ir.Value:
-    """The adjoint at stride 1: a convolution by the mirrored kernel with in and out exchanged, which ONNX Runtime runs
-    faster than a ConvTranspose, depthwise most of all.
+    """The adjoint at stride 1: a convolution by the mirrored kernel with in and out exchanged. With a constant kernel
+    ONNX Runtime runs it faster than a ConvTranspose, depthwise most of all; with any other it is slower.
     """
     m, k = group_sizes(kernel, group) or (1, 1)
     if (m, k) != (1, 1) and group == 1:
@@ -164,32 +171,6 @@ def transposed_convolution(
     return c.op("ConvTranspose", x, kernel, strides=w.strides, dilations=w.dilations, group=group, **padding)
 
 
-def correlation(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int) -> onnx_ir.Value:
-    """The gradient of a kernel [m, k / group, kernel...]: every product of `narrow` [n, m, T...] with the position of
-    `wide` [n, k, D...] that the tap reads, summed over n and T: a convolution with strides and dilations exchanged.
-    """
-    pads = w.pads
-    if pads is None:
-        wide = padded(c, wide, w)
-    swap = [1, 0, *w.axes]
-    images, taps = by_group(c, wide, group), c.op("Transpose", narrow, perm=swap)
-    full = c.op("Conv", images, taps, strides=w.dilations, dilations=w.strides, pads=pads, group=group)
-    cut = c.op("Slice", full, [0] * len(w.kernel), list(w.kernel), w.axes) if prod(w.strides) > 1 else full
-    return c.op("Transpose", cut, perm=swap)
-
-
 def padded(c: Context, wide: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
     """`wide` [n, k, D...] with the windows' padding as zeros."""
     return c.op("Pad", wide, c.op("Concat", w.begin, w.end, axis=0), 0.0, w.axes)
-
-
-def by_group(c: Context, wide: onnx_ir.Value, group: int) -> onnx_ir.Value:
-    """[n, group * k, D...] as [k, group * n, D...]."""
-    axes = range(2, c.rank(0))
-    if group == 1:
-        return c.op("Transpose", wide, perm=[1, 0, *axes])
-    spatial = c.shape(wide, 2)
-    split = c.op("Reshape", wide, c.op("Concat", [0, group, -1], spatial, axis=0))
-    turned = c.op("Transpose", split, perm=[2, 1, 0, *(a + 1 for a in axes)])
-    n = c.op("Mul", c.shape(wide, 0, 1), [group])
-    return c.op("Reshape", turned, c.op("Concat", [-1], n, spatial, axis=0))
