@@ -46,6 +46,20 @@ def find_heads(model: onnx_ir.Model, overrides: Mapping[str, str] | None = None)
     return tuple(_head(value, overrides.get(value.name or "")) for value in outputs)
 
 
+def distribution(model: onnx_ir.Model, head: Head) -> onnx_ir.Value:
+    """The value whose distribution the head gives: the logits before a softmax, else the output itself."""
+    value = next(v for v in model.graph.outputs if v.name == head.output)
+    if head.scale not in ("probabilities", "log_probabilities"):
+        return value
+    node = value.producer()
+    while node is not None and node.op_type not in ("Softmax", "LogSoftmax"):
+        source = next(v for v in node.inputs if v is not None and v.const_value is None)
+        node = source.producer()
+    assert node is not None
+    assert node.inputs[0] is not None
+    return node.inputs[0]
+
+
 def _head(value: onnx_ir.Value, wanted: str | None) -> Head:
     name = value.name or ""
     scale, reason = _scale(value)

@@ -56,7 +56,14 @@ class Cleaned:
     """The whole graph went through the lossless clean-up; names may have changed."""
 
 
-Rewrite = Replaced | Projected | Removed | Cleaned
+@dataclass(frozen=True)
+class Tuned:
+    """Constants got new values; all else is as it was."""
+
+    weights: tuple[str, ...]
+
+
+Rewrite = Replaced | Projected | Removed | Cleaned | Tuned
 
 
 class Rewriter:
@@ -144,6 +151,24 @@ class Rewriter:
         if self._admits():
             self.model = clean(self.model)
             self._record(Cleaned())
+
+    def tune(self, weights: Mapping[str, np.ndarray]) -> None:
+        """New values for constants, by name; types and shapes stay, and so do all who read them.
+
+        Raises ShapeError for a constant that isn't there or has another shape.
+        """
+        for name, array in weights.items():
+            known = self.model.graph.initializers.get(name)
+            shape = None if known is None or known.const_value is None else tuple(known.const_value.shape.numpy())
+            if shape != array.shape:
+                raise ShapeError(f"the constant {name!r} is {shape or 'missing'}, its new value {array.shape}")
+        if not self._admits():
+            return
+        for name, array in weights.items():
+            value = self.model.graph.initializers[name]
+            assert value.dtype is not None
+            value.const_value = onnx_ir.tensor(np.ascontiguousarray(array).astype(value.dtype.numpy()), name=name)
+        self._record(Tuned(tuple(weights)))
 
     def _admits(self) -> bool:
         return self.limit is None or len(self.log) < self.limit

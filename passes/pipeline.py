@@ -3,22 +3,37 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
+import numpy as np
 import onnx_ir
 
 from ..ir.analyses import Analyses
 from ..ir.cost import Cost, Timer
-from ..ir.layers import OPERATORS
-from ..ir.lineage import Descent, lineage
+from ..ir.errors import UsageError
+from ..ir.layers import OPERATORS, Layer
+from ..ir.lineage import Descent, Heirs, heirs, lineage
 from ..ir.model import clone
 from ..ir.remarks import MISSED, Remark
-from ..ir.rewriter import Cleaned, Rewriter
+from ..ir.rewriter import Cleaned, Rewriter, Tuned
 from .curvature import Execute, Feed
 from .moments import Moments, Want, after
 from .planner import Option, choose, options
 from .proposal import Candidate, Context, Pass, Proposal
 
 Shapes = Mapping[str, tuple[int, ...]]
+Weights = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """New values of constants by name, none where nothing made the model better, and what is to be said of that."""
+
+    weights: Weights
+    remarks: tuple[Remark, ...] = ()
+
+
+Recovered = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class Step:
 class Attempt:
     """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save;
     `fixed` says that the options of all stages fix how much is taken, so that no price changes anything; `lineage`
-    what became of each layer of the original."""
+    what became of each layer of the original, `heirs` which layers now give its outputs."""
 
     model: onnx_ir.Model
     price: float
@@ -41,6 +56,7 @@ class Attempt:
     remarks: tuple[Remark, ...]
     fixed: bool
     lineage: Mapping[str, Descent] = field(default_factory=dict)
+    heirs: Mapping[str, Heirs] = field(default_factory=dict)
 
     @property
     def predicted(self) -> float:
@@ -64,8 +80,8 @@ class Attempt:
 class Bench:
     """One model under one metric, ready to be tried at any price.
 
-    `sample` is the feed whose shapes count for the cost, `feeds` are those that curvature is measured on; `worth`
-    turns a saving into the unit of the budget.
+    `sample` is the feed whose shapes count for the cost; `worth` turns a saving into the unit of the budget.
+    `recovered` retrains a model, given what gives the outputs of the original's layers and the pass that asks for it.
     """
 
     model: onnx_ir.Model
@@ -75,9 +91,11 @@ class Bench:
     timer: Timer | None
     worth: Callable[[Cost], float]
     measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
+    recovered: Recovered | None = None
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
+    _retrainings: dict[tuple, Retrained] = field(default_factory=dict)
 
     def wants(self) -> tuple[Want, ...]:
         """What all stages want of the model as it is at first."""
@@ -86,27 +104,29 @@ class Bench:
     def attempt(self, price: float) -> Attempt:
         """Runs all stages at `price`, in nats for the whole of the model's cost."""
         rewriter = Rewriter(clone(self.model))
-        layers = tuple(rewriter.analyses.layers.found)
+        layers = rewriter.analyses.layers.found
         moments = self._measured((), self.model, self.wants)
         steps: list[Step] = []
         remarks = list(rewriter.analyses.layers.left)
         fixed = True
         for number, stage in enumerate(self.stages):
             done = (number, *(self._key(s) for s in steps))
-            if number and any(isinstance(r, Cleaned) for r in rewriter.log):
+            if number and any(isinstance(r, Cleaned | Tuned) for r in rewriter.log):
                 wanted = partial(_wants, stage, rewriter)
                 moments = self._measured(done, rewriter.model, wanted)
-            context = self._context(rewriter, moments)
+            context = self._context(rewriter, moments, partial(self._retrained, done, layers, remarks))
             proposal = self._propose(done, stage, context)
             fixed = fixed and proposal.fixed
             chosen = self._chosen(proposal, price)
             remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, chosen)))
             for option in chosen:
+                begun = len(rewriter.log)
                 moments = self._apply(stage, option, rewriter, context, moments)
                 context = replace(context, analyses=rewriter.analyses, moments=moments)
-                steps.append(Step(stage.name, option))
-        descents = lineage(layers, rewriter.log)
-        return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, descents)
+                if len(rewriter.log) > begun:
+                    steps.append(Step(stage.name, option))
+        became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
+        return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, *became)
 
     def _apply(
         self, stage: Pass, option: Option, rewriter: Rewriter, context: Context, moments: dict[str, Moments]
@@ -124,10 +144,25 @@ class Bench:
             self._moments[key] = dict(self.measure_moments(model, wants)) if wants else {}
         return dict(self._moments[key])
 
-    def _context(self, rewriter: Rewriter, moments: Mapping[str, Moments]) -> Context:
-        return Context(
-            rewriter.analyses, concrete_shapes(rewriter.model, self.sample, self.execute), moments, self._memory
-        )
+    def _context(
+        self,
+        rewriter: Rewriter,
+        moments: Mapping[str, Moments],
+        recovered: Callable[[Rewriter, Pass], Weights],
+    ) -> Context:
+        shapes = concrete_shapes(rewriter.model, self.sample, self.execute)
+        return Context(rewriter.analyses, shapes, moments, self._memory, recovered)
+
+    def _retrained(
+        self, done: tuple, layers: Mapping[str, Layer], remarks: list[Remark], rewriter: Rewriter, stage: Pass
+    ) -> Weights:
+        """The constants after a recovery, which the same steps need only once."""
+        if self.recovered is None:
+            raise UsageError(f"{stage.name} trains on samples, and this bench has no `recovered` that does")
+        if done not in self._retrainings:
+            self._retrainings[done] = self.recovered(rewriter.model, heirs(layers, rewriter.log), stage)
+        remarks.extend(self._retrainings[done].remarks)
+        return self._retrainings[done].weights
 
     def _propose(self, done: tuple, stage: Pass, context: Context) -> Proposal:
         if done not in self._proposals:

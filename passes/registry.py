@@ -5,10 +5,11 @@ from .cleanup import Cleanup
 from .project import Project
 from .proposal import Pass
 from .prune import Prune
+from .recover import Recover
 from .svd import Svd
 
 GROUP = "kronnx.passes"
-PASSES: dict[str, type[Pass]] = {p.name: p for p in (Cleanup, Project, Prune, Svd)}
+PASSES: dict[str, type[Pass]] = {p.name: p for p in (Cleanup, Project, Prune, Recover, Svd)}
 
 
 def available() -> dict[str, type[Pass]]:

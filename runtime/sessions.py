@@ -37,9 +37,9 @@ class Session:
 
     `outputs` names the values to compute, all of the model's outputs by default. `optimize=False` turns the
     runtime's own graph optimizations off. `arena=False` gives memory back as soon as a value isn't needed any more,
-    which takes a little more time and much less memory than to keep it for the next run. Operators that the GPU lacks
-    run on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't
-    accept.
+    which takes a little more time and much less memory than to keep it for the next run; `planned=False` doesn't
+    reserve one block for all values of a run, much of which a large graph leaves unused. Operators that the GPU lacks run
+    on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't accept.
     """
 
     def __init__(
@@ -49,17 +49,29 @@ class Session:
         outputs: Sequence[str] | None = None,
         optimize: bool = True,
         arena: bool = True,
+        planned: bool = True,
     ) -> None:
         self.target = target or Target()
         self._folder = tempfile.TemporaryDirectory(prefix="kronnx-") if _is_large(model) else None
         self._runtime = onnxruntime()
         options = _options(self._runtime, self.target, optimize, arena)
+        options.enable_mem_pattern = planned
         self._session = _session(self._runtime, model, self.target, options, self._folder)
         self._check_provider()
         self.input_shapes: dict[str, tuple[int | str | None, ...]] = {
             v.name: tuple(v.shape) for v in self._session.get_inputs()
         }
         self.output_names: tuple[str, ...] = self._chosen(outputs)
+
+    @property
+    def handle(self) -> Any:
+        """ONNX Runtime's own session, for what stands on this class in this package."""
+        return self._session
+
+    @property
+    def runtime(self) -> types.ModuleType:
+        """The module onnxruntime that the session belongs to."""
+        return self._runtime
 
     @property
     def providers(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from ...ir.heads import Head
+from ...ir.heads import Head, distribution
 from .settings import Curvature, Execute, Feed
 from .work import INT64, Work, size
 
@@ -55,7 +55,7 @@ def seed(work: Work, heads: Sequence[Head], temperature: float) -> tuple[dict[on
     scales: dict[str, str] = {}
     squares: dict[str, str] = {}
     for head in heads:
-        value = distribution(work, head)
+        value = distribution(work.model, head)
         draw, scale = work.input(f"{head.output}.draw", value.shape), work.input(f"{head.output}.scale", [])
         draws[head.output], scales[head.output] = str(draw.name), str(scale.name)
         vector = _categorical(work, value, draw, temperature) if head.kind == "categorical" else draw
@@ -64,20 +64,6 @@ def seed(work: Work, heads: Sequence[Head], temperature: float) -> tuple[dict[on
             squares[head.output] = _sum_of_squares(work, value)
     work.flush()
     return values, Seeds(draws, scales, squares)
-
-
-def distribution(work: Work, head: Head) -> onnx_ir.Value:
-    """The value whose distribution the head gives: the logits before a softmax, else the output itself."""
-    value = work.value(head.output)
-    if head.scale not in ("probabilities", "log_probabilities"):
-        return value
-    node = value.producer()
-    while node is not None and node.op_type not in ("Softmax", "LogSoftmax"):
-        source = next(v for v in node.inputs if v is not None and v.const_value is None)
-        node = source.producer()
-    assert node is not None
-    assert node.inputs[0] is not None
-    return node.inputs[0]
 
 
 def _categorical(work: Work, logits: onnx_ir.Value, draw: onnx_ir.Value, temperature: float) -> onnx_ir.Value:
@@ -119,7 +105,7 @@ def _stated(work: Work, heads: Sequence[Head], feed: Feed) -> dict[str, tuple[in
             sizes |= dict(zip(map(size, value.shape), given.shape, strict=False))
     found: dict[str, tuple[int, ...]] = {}
     for head in heads:
-        shape = distribution(work, head).shape
+        shape = distribution(work.model, head).shape
         dims = None if shape is None else [d if isinstance(d, int) else sizes.get(size(d)) for d in shape]
         if dims is None or None in dims:
             return None
@@ -132,7 +118,7 @@ def _run(
 ) -> tuple[tuple[Shapes, ...], dict[str, float]]:
     """The shapes for every feed, and the sum of squares of the heads `gaussian`."""
     each = bool(gaussian) or any(node.op_type in COUNTING for node in work.model.graph.all_nodes())
-    shapes = {h.output: work.output(work.op("Shape", [distribution(work, h)]), INT64) for h in heads}
+    shapes = {h.output: work.output(work.op("Shape", [distribution(work.model, h)]), INT64) for h in heads}
     squares = {name: _sum_of_squares(work, work.value(name)) for name in gaussian}
     run = execute(work.finish())
     known: dict[tuple, Shapes] = {}

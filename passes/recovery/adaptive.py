@@ -37,7 +37,7 @@ class Adam(Optimizer):
         _check_adaptive(self.beta1, self.beta2, self.epsilon, self.weight_decay)
 
     def slots(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        return {"sum": np.zeros_like(weight), "squares": np.zeros_like(weight)}
+        return {"sum": np.zeros(weight.shape, weight.dtype), "squares": np.zeros(weight.shape, weight.dtype)}
 
     def update(self, emit: Emitter, weight: Value, gradient: Value, slots: Slots, rate: Value, count: Value) -> Updated:
         gradient = with_decay(emit, weight, gradient, self.weight_decay)
@@ -58,7 +58,7 @@ class AdamW(Optimizer):
         _check_adaptive(self.beta1, self.beta2, self.epsilon, self.weight_decay)
 
     def slots(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        return {"sum": np.zeros_like(weight), "squares": np.zeros_like(weight)}
+        return {"sum": np.zeros(weight.shape, weight.dtype), "squares": np.zeros(weight.shape, weight.dtype)}
 
     def update(self, emit: Emitter, weight: Value, gradient: Value, slots: Slots, rate: Value, count: Value) -> Updated:
         return _adaptive(emit, self, self._shrunk(emit, weight, rate), gradient, slots, rate, count)
@@ -88,7 +88,7 @@ class AdaMax(Optimizer):
         _check_adaptive(self.beta1, self.beta2, self.epsilon, self.weight_decay)
 
     def slots(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        return {"sum": np.zeros_like(weight), "largest": np.zeros_like(weight)}
+        return {"sum": np.zeros(weight.shape, weight.dtype), "largest": np.zeros(weight.shape, weight.dtype)}
 
     def update(self, emit: Emitter, weight: Value, gradient: Value, slots: Slots, rate: Value, count: Value) -> Updated:
         gradient = with_decay(emit, weight, gradient, self.weight_decay)

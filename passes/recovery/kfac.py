@@ -68,7 +68,7 @@ class Kfac:
 
     def slots(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The state of a weight without a block before the first step."""
-        return {"squares": np.zeros_like(weight)}
+        return {"squares": np.zeros(weight.shape, weight.dtype)}
 
     def directions(
         self,

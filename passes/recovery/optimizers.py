@@ -33,7 +33,7 @@ class Sgd(Optimizer):
             raise UsageError("nesterov needs a momentum above 0")
 
     def slots(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        return {"momentum": np.zeros_like(weight)} if self.momentum else {}
+        return {"momentum": np.zeros(weight.shape, weight.dtype)} if self.momentum else {}
 
     def update(self, emit: Emitter, weight: Value, gradient: Value, slots: Slots, rate: Value, count: Value) -> Updated:
         step = gradient = with_decay(emit, weight, gradient, self.weight_decay)

@@ -86,6 +86,7 @@ class TopK(Projection):
         axis = output_axis(layer)
         sizes = _squares(emit, weight, axis, keepdims=0) if self.rows else emit.op("Abs", weight)
         flat = _mask(emit, emit.op("Reshape", sizes, [-1]), kept, total, weight)
+        flat.dtype = _dtype(weight)
         mask = axis.spread(emit, flat, total) if self.rows else emit.reshaped(flat, weight)
         return _like(emit, emit.op("Mul", weight, mask), weight)
 
@@ -166,6 +167,7 @@ class _Columns:
         owners[self.positions.ravel()] = np.repeat(np.arange(channels), several)
         padded = emit.op("Concat", scale, emit.constant(np.ones(1), _dtype(weight)), axis=0)
         factors = emit.op("Gather", padded, emit.int64(owners.tolist()))
+        factors.dtype = _dtype(weight)
         return _like(emit, emit.op("Mul", weight, input_axis(self.layer).spread(emit, factors, len(owners))), weight)
 
 

@@ -10,7 +10,7 @@ from kronnx.ir.forms import Form, low_rank, structure_of, tucker
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.model.inference import infer_shapes
-from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter
+from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter, Tuned
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
     { f = Gemm(x, w, b) r = Relu(f) g = MatMul(r, u) h = Add(g, c) s = Relu(h) logits = MatMul(s, v) }"""
@@ -33,6 +33,10 @@ def split(layer: Layer, rank: int) -> Form:
 
 def full(layer: Layer) -> Form:
     return split(layer, min(layer.out, layer.inputs))
+
+
+def wiring(model: onnx_ir.Model) -> list[tuple]:
+    return [(n.op_type, n.name, [v.name for v in n.inputs if v], [v.name for v in n.outputs]) for n in model.graph]
 
 
 def initializers(model: onnx_ir.Model) -> set[str]:
@@ -181,6 +185,7 @@ def test_a_limit_of_none_lets_no_kind_of_rewrite_through() -> None:
     rewriter.project(layers, np.eye(6), {x.name: x.matrix()[0] for x in layers}, {})
     rewriter.clean()
     rewriter.replace(layers[0], full(layers[0]), np.ones(4))
+    rewriter.tune({"wq": np.ones((6, 4))})
     assert rewriter.log == []
     assert onnx_ir.to_proto(rewriter.model).SerializeToString(deterministic=True) == text
 
@@ -233,6 +238,68 @@ def test_cleaning_is_a_rewrite(assert_same_outputs: Callable) -> None:
     assert rewriter.analyses.model is rewriter.model
     assert signature(rewriter.model) == signature(model)
     assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_tuned_constants_have_new_values_and_all_else_stays(rng: np.random.Generator) -> None:
+    model = networks.build(TRUNK)
+    rewriter, new = Rewriter(clone(model)), {"u": rng.normal(size=(8, 8)), "c": rng.normal(size=8)}
+    rewriter.tune(new)
+    assert rewriter.log == [Tuned(("u", "c"))]
+    assert wiring(rewriter.model) == wiring(model)
+    assert list(rewriter.model.graph.initializers) == list(model.graph.initializers)
+    for name in model.graph.initializers:
+        wanted = new.get(name, networks.weight(model, name)).astype(np.float32)
+        np.testing.assert_array_equal(networks.weight(rewriter.model, name), wanted)
+    np.testing.assert_allclose(layer_of(rewriter, "MatMul_0").matrix()[0], new["u"].T, rtol=1e-6)
+
+
+def test_a_tuned_constant_changes_for_all_who_read_it(assert_same_outputs: Callable) -> None:
+    model, wanted = networks.build(SHARED), networks.build(SHARED)
+    rewriter = Rewriter(clone(model))
+    rewriter.tune({"w": np.ones((3, 8))})
+    networks.set_weight(wanted, "w", np.ones((3, 8)))
+    assert_same_outputs(wanted, rewriter.model, networks.draw(model))
+
+
+@pytest.mark.parametrize("kind", ["float16", "float", "double"])
+def test_tuned_constants_keep_their_type(kind: str) -> None:
+    rewriter = Rewriter(networks.build(TRUNK.replace("float[", f"{kind}[")))
+    before = rewriter.model.graph.initializers["b"].dtype
+    rewriter.tune({"b": np.full(8, 1 / 3)})
+    value = rewriter.model.graph.initializers["b"]
+    assert value.const_value is not None
+    assert value.dtype == value.const_value.dtype == before
+    np.testing.assert_array_equal(value.const_value.numpy(), np.full(8, 1 / 3).astype(before.numpy()))
+
+
+def test_what_is_tuned_is_a_copy(rng: np.random.Generator) -> None:
+    """The array, and the clone's original, which shares the old one."""
+    model = networks.build(TRUNK)
+    before, new = networks.weight(model, "u"), rng.normal(size=(8, 8)).astype(np.float32)
+    rewriter = Rewriter(clone(model))
+    rewriter.tune({"u": new})
+    kept = networks.weight(rewriter.model, "u")
+    new[:] = 0
+    np.testing.assert_array_equal(networks.weight(rewriter.model, "u"), kept)
+    np.testing.assert_array_equal(networks.weight(model, "u"), before)
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ({"u": np.ones((8, 7))}, r"the constant 'u' is \(8, 8\), its new value \(8, 7\)"),
+        ({"b": np.ones(8), "u": np.ones(64)}, r"the constant 'u' is \(8, 8\), its new value \(64,\)"),
+        ({"nothing": np.ones(2)}, r"the constant 'nothing' is missing, its new value \(2,\)"),
+        ({"r": np.ones((1, 8))}, "the constant 'r' is missing"),
+    ],
+)
+def test_values_that_fit_no_constant_are_refused_and_nothing_is_tuned(new: dict, message: str) -> None:
+    model = networks.build(TRUNK)
+    rewriter = Rewriter(clone(model))
+    with pytest.raises(ShapeError, match=message):
+        rewriter.tune(new)
+    assert rewriter.log == []
+    np.testing.assert_array_equal(networks.weight(rewriter.model, "b"), networks.weight(model, "b"))
 
 
 def test_the_result_passes_the_checker() -> None:

@@ -1,0 +1,127 @@
+"""Recoveries of models in memory, and compressed models to recover."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import fashion
+import numpy as np
+import onnx_ir
+from kronnx.frontends.examples import Examples
+from kronnx.ir.layers import find_layers
+from kronnx.ir.lineage import Heirs, heirs
+from kronnx.ir.model import clone, normalize
+from kronnx.ir.model.cleaning import clean
+from kronnx.passes.curvature import Curvature, Store, measure
+from kronnx.passes.pipeline import Attempt, Bench
+from kronnx.passes.proposal import Pass
+from kronnx.passes.prune import Prune
+from kronnx.passes.recover import Recover
+from kronnx.passes.svd import Svd
+from kronnx.runtime.sessions import Target
+from kronnx.tools.preparation import opened
+from kronnx.tools.progress import Silent
+from kronnx.tools.recovering import Recovered, Recovery, written
+from kronnx.tools.samples import Data
+
+SAMPLES = 256  # that curvature is measured on
+BRIEF = Recover(steps=40, rate=5e-3, refit="none", looks=8)
+
+
+@dataclass
+class Noted(Silent):
+    """Remembers what is said."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def recovery_of(
+    model: onnx_ir.Model,
+    data: Data,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    heads: Mapping[str, str] | None = None,
+    progress: Silent | None = None,
+) -> Recovery:
+    """What recovers models that were made of the clean `model`; checkpoints go into `folder`."""
+    subject = opened(
+        *(clone(model), Examples(), Target(), 1, heads, progress or Silent()),
+        data=data,
+        seed=seed,
+        train_labels=labels,
+        recovering=True,
+    )
+    store = None if folder is None else Store(folder)
+    return Recovery(subject, cleaned(model), seed, store)
+
+
+def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
+    return clean(normalize(clone(model)))
+
+
+def attempted(recovery: Recovery, *stages: Pass, price: float = 0.0) -> Attempt:
+    """What the stages make of the clean original; those with fixed options do so at any price."""
+    subject = recovery.subject
+
+    def moments(model: onnx_ir.Model, wants: object) -> Mapping:
+        feeds = list(subject.samples.calibration.take(SAMPLES).rebatch(64).batches)
+        return measure(model, wants, subject.heads, feeds, subject.execute, Curvature(draws=1)).moments
+
+    sample = subject.sample(1)
+    given = recovery.original, stages, sample, subject.execute, None
+    return Bench(*given, lambda cost: cost.macs, moments, recovery.tuned).attempt(price)
+
+
+def as_they_were(model: onnx_ir.Model) -> dict[str, Heirs]:
+    """Heirs of a model whose layers are all the original's."""
+    return heirs(find_layers(model).found, ())
+
+
+@cache
+def classifier_recovery() -> Recovery:
+    """Of the classifier of pictures, with labels."""
+    return recovery_of(fashion.classifier(), fashion.training().x, fashion.training().labels)
+
+
+@cache
+def compressed() -> Attempt:
+    """The classifier factored and pruned: a tenth of the weights is left, and an accuracy of some 30 %."""
+    return attempted(classifier_recovery(), Svd(rank=0.25), Prune(sparsity=0.4))
+
+
+@cache
+def recovered_briefly() -> Recovered:
+    return recovered(classifier_recovery(), compressed(), BRIEF)[0]
+
+
+def recovered(recovery: Recovery, attempt: Attempt, settings: Recover) -> tuple[Recovered, onnx_ir.Model]:
+    """What a recovery gives, and the model with it."""
+    found = recovery.recovered(attempt.model, attempt.heirs, settings)
+    return found, written(attempt.model, found.weights)
+
+
+def wiring(model: onnx_ir.Model) -> list[tuple]:
+    """Operators and names, without the numbers."""
+    return [(n.op_type, n.name, [v.name for v in n.inputs if v], [v.name for v in n.outputs]) for n in model.graph]
+
+
+def reasons(found: Recovered) -> dict[str, str]:
+    """What `recover` says of every site."""
+    return {remark.site: remark.reason for remark in found.remarks if remark.by == "recover"}
+
+
+def details(found: Recovered) -> str:
+    return " ".join(remark.detail for remark in found.remarks)
+
+
+def assert_same(one: Recovered, other: Recovered) -> None:
+    """The same to the last bit."""
+    assert one.weights.keys() == other.weights.keys()
+    for name, array in one.weights.items():
+        assert array.tobytes() == other.weights[name].tobytes(), name
+    assert (one.before, one.after, one.steps) == (other.before, other.after, other.steps)
