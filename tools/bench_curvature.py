@@ -10,11 +10,11 @@ wall's. Factors that differ are an error, exit code 1.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from threadpoolctl import threadpool_limits
 
 from ..ir.errors import KronnxError, UsageError
 from ..runtime.sessions import Session, Target
-from ..runtime.timing import median_interval
-from .bench_curvature_sides import Kronnx, Layer, Side, Torch, clock
+from .bench_curvature_sides import Kronnx, Layer, Side, Torch
 from .bench_table import fill, machine, markdown, parts
+from .bench_turns import Differs, Times, clock, in_turns, memory_of
 from .multiply_adds import Count, of_attention, of_maps
 from .report import write_atomically
 from .suggest import did_you_mean
@@ -37,7 +37,6 @@ from .zoo_nets import NETS, TOKENS, WIDTH, Net
 # Time against torch's that is asked for; ANY_GOAL of the others, and of all that they take no more memory
 GOALS = {"resnet18-224": 0.40, "encoder": 0.75}
 ANY_GOAL = 0.90
-FEWEST = 6  # pairs: below there is no 95 % interval
 SAME = 1e-4  # of the norm of A: float32 sums over up to 200,000 positions
 DEVIATIONS = 8  # standard errors between mean traces of G: a t of ten degrees of freedom, some hundred layers
 SIDE, PRODUCTS = 2048, 10  # of the matrices whose product is the machine's peak, and how often each library tries
@@ -45,10 +44,6 @@ HEADER = (
     *("model", "kronnx", "torch", "kronnx / torch", "goal", "multiply-adds", "share of peak", "memory", "once"),
     "export",
 )
-
-
-class Differs(KronnxError):
-    """Kronnx and torch don't agree, so that their times mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +103,19 @@ def measured(net: Net, peak: float, options: argparse.Namespace) -> Row:
     with threadpool_limits(options.threads):
         kronnx, torch = Kronnx(net, options.threads, options.cache), Torch(net, options.threads)
         difference, once = _compared(kronnx, torch)
-        pairs = list(_pairs(kronnx, torch, options.seconds))
+        turns = partial(_turn, kronnx), partial(_turn, torch)
+        pairs = list(in_turns(*turns, options.seconds))
     _check_gradients(*(np.array([pair[i].traces for pair in pairs]) for i in (0, 1)))
-    times = np.array([[turn.seconds * 1e3 for turn in pair] for pair in pairs])
-    ratios = times[:, 0] / times[:, 1]
+    times = Times.of(np.array([[turn.seconds for turn in pair] for pair in pairs]))
     return Row(
         model=net.name,
         batch=net.batch,
         threads=options.threads,
-        pairs=len(pairs),
-        kronnx_ms=float(np.median(times[:, 0])),
-        torch_ms=float(np.median(times[:, 1])),
-        ratio=float(np.median(ratios)),
-        interval=median_interval(ratios),
+        pairs=times.pairs,
+        kronnx_ms=times.ours_ms,
+        torch_ms=times.theirs_ms,
+        ratio=times.ratio,
+        interval=times.interval,
         goal=GOALS.get(net.name, ANY_GOAL),
         count=_count(net, torch),
         peak=peak,
@@ -142,12 +137,8 @@ def _exported(net: Net, cache: Path) -> float | None:
 
 def _memory(net: Net, side: str, options: argparse.Namespace) -> float:
     """MiB, measured in a process of its own."""
-    command = [sys.executable, "-m", "kronnx.tools.bench_curvature_sides", net.name, side]
     handed_on = ["--threads", str(options.threads), "--cache", str(options.cache)]
-    done = subprocess.run([*command, *handed_on], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise KronnxError(f"{net.name}: {side} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return float(done.stdout.split()[-1])
+    return memory_of("bench_curvature_sides", [net.name, side, *handed_on], f"{net.name}: {side}")
 
 
 def _compared(kronnx: Side, torch: Side) -> tuple[float, float]:
@@ -165,18 +156,6 @@ def _difference(ours: Layer, theirs: Layer) -> float:
     if ours.input.shape != theirs.input.shape or ours.gradient.shape != theirs.gradient.shape:
         raise Differs(f"a layer is {ours.gradient.shape} here and {theirs.gradient.shape} there")
     return float(np.linalg.norm(ours.input - theirs.input) / np.linalg.norm(theirs.input))
-
-
-def _pairs(kronnx: Side, torch: Side, seconds: float) -> Iterator[tuple[Turn, Turn]]:
-    """Measurements by both, at least FEWEST of each and until `seconds` are over; who is first changes each time."""
-    start, seed = time.perf_counter(), 0
-    while seed < FEWEST or time.perf_counter() - start < seconds:
-        seed += 1
-        if seed % 2:
-            ours, theirs = _turn(kronnx, seed), _turn(torch, seed)
-        else:
-            theirs, ours = _turn(torch, seed), _turn(kronnx, seed)
-        yield ours, theirs
 
 
 def _turn(side: Side, seed: int) -> Turn:

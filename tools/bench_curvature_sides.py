@@ -8,10 +8,7 @@ As a command it measures one side's memory, in a process of its own, and prints 
 from __future__ import annotations
 
 import argparse
-import gc
-import resource
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -30,6 +27,7 @@ from ..passes.curvature import Curvature, Runner, measure_factors
 from ..passes.moments import Want
 from ..runtime.environment import onnxruntime
 from ..runtime.sessions import Session, Target
+from .bench_turns import clock, peak_mib
 from .multiply_adds import Map
 from .zoo import default_cache
 from .zoo_nets import NETS, Feed, Net
@@ -53,12 +51,6 @@ class Taken:
     layers: tuple[Layer, ...]
     seconds: float
     once: float
-
-
-def clock(threads: int) -> Callable[[], float]:
-    """Seconds: with one thread those that the processor spends on this process, which other work on the machine hardly
-    changes; with more threads, which may wait for each other, those on the wall."""
-    return time.process_time if threads == 1 else time.perf_counter
 
 
 class Side(Protocol):
@@ -179,29 +171,6 @@ class Torch:
 def side(which: str, net: Net, threads: int, cache: Path) -> Side:
     """The side called `which`, ready to measure."""
     return Kronnx(net, threads, cache) if which == "kronnx" else Torch(net, threads)
-
-
-def peak_mib(run: Callable[[], object]) -> float:
-    """How far the resident memory of this process rises above what it is now while `run` runs."""
-    gc.collect()
-    before = _forget_peak()
-    run()
-    return _peak() - before
-
-
-def _forget_peak() -> float:
-    """Sets the peak to the present size, where the system can, and gives it in MiB."""
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> float:
-    if sys.platform == "linux":  # getrusage would also know the peak of the process that started this one
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def main() -> int:
