@@ -3,11 +3,12 @@ text, one file taken out of a wheel or an sdist, and clear messages for what is 
 
 import importlib
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     part = path.with_name(f".{path.name}.part.npz")
     np.savez_compressed(part, **dict(arrays))  # pyright: ignore[reportArgumentType]
     return part.replace(path)
+
+
+def save_folder(folder: Path, batches: Iterable[Mapping[str, np.ndarray]]) -> Path:
+    """Writes a folder of .npz, one a batch, in this order by name; the folder is there when all of them are."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for number, arrays in enumerate(batches):
+        save_arrays(part / f"{number:04d}.npz", arrays)
+    return part.replace(folder)
 
 
 def save_labels(path: Path, labels: np.ndarray) -> Path:

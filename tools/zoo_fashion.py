@@ -137,6 +137,12 @@ def lenet5(cache: Path) -> Entry:
     return Entry("lenet5", *paths, score="accuracy", notes="committed; 2,000 test images")
 
 
+def training_images(unit: bool) -> dict[str, np.ndarray]:
+    """All 60,000 training images, without labels: pixels of 0 to 1 where `unit`, else whole numbers of 0 to 255."""
+    images = read_images(default_folder(), "train")
+    return {"image": unit_scaled(images).pixels if unit else images.pixels}
+
+
 def mlp(cache: Path) -> Entry:
     """The perceptron, after 3 epochs."""
     return _trained(cache, "mlp", mlp_network, epochs=3, rate=1e-3)

@@ -40,8 +40,13 @@ class Run:
 
 def evaluate(entry: Entry, model: onnx_ir.Model | Path, target: Target | None = None, batch: int = 64) -> float:
     """The score of `model` in the entry's own measure, on all of its evaluation data."""
+    return SCORES[entry.score](ran(entry, model, target, batch))
+
+
+def ran(entry: Entry, model: onnx_ir.Model | Path, target: Target | None = None, batch: int = 64) -> Run:
+    """What `model` gives on all of the entry's evaluation data."""
     target, feeds = target or Target(), read_batches(entry.evaluation, batch)
-    return SCORES[entry.score](Run(entry, feeds, _outputs(model, feeds, target), target))
+    return Run(entry, feeds, _outputs(model, feeds, target), target)
 
 
 def read_batches(data: Path, batch: int) -> Batches:
@@ -55,7 +60,12 @@ def read_batches(data: Path, batch: int) -> Batches:
 
 def accuracy(run: Run) -> float:
     """Share of samples whose largest output is the label's."""
-    return float(np.mean(np.concatenate([_first(y).argmax(-1) for y in run.outputs]) == run.labels))
+    return float(np.mean(hits(run)))
+
+
+def hits(run: Run) -> np.ndarray:
+    """Whether the largest output of each sample is the label's, [samples] of bool."""
+    return np.concatenate([_first(y).argmax(-1) for y in run.outputs]) == run.labels
 
 
 def agreement(run: Run) -> float:
@@ -67,8 +77,13 @@ def agreement(run: Run) -> float:
 
 def cosine(run: Run) -> float:
     """Mean cosine of the sentence embeddings, states averaged over tokens that are no padding, to the original's."""
+    return float(np.mean(cosines(run)))
+
+
+def cosines(run: Run) -> np.ndarray:
+    """The cosine of each sentence's embedding to the original's, [samples]."""
     pairs = zip(_embeddings(run.feeds, run.outputs), _embeddings(run.feeds, run.reference), strict=True)
-    return float(np.mean(np.concatenate([(y * z).sum(-1) for y, z in pairs])))
+    return np.concatenate([(y * z).sum(-1) for y, z in pairs])
 
 
 def fidelity(run: Run) -> float:
@@ -79,11 +94,23 @@ def fidelity(run: Run) -> float:
 
 def cer(run: Run) -> float:
     """Character error rate: edits per character of the words, greedy decoding, spaces ignored."""
+    return float(edits(run).sum() / lengths(run).sum())
+
+
+def edits(run: Run) -> np.ndarray:
+    """The edits that each text needs, [samples]."""
     characters = _characters(run.entry.model)
     read = [_decoded(row, characters) for y in run.outputs for row in _first(y).argmax(-1)]
-    wanted = [str(word).replace(" ", "") for word in run.labels]
-    edits = sum(_distance(a.replace(" ", ""), b) for a, b in zip(read, wanted, strict=True))
-    return edits / sum(map(len, wanted))
+    return np.array([_distance(a.replace(" ", ""), b) for a, b in zip(read, _wanted(run), strict=True)])
+
+
+def lengths(run: Run) -> np.ndarray:
+    """The characters of each text, [samples]."""
+    return np.array(list(map(len, _wanted(run))))
+
+
+def _wanted(run: Run) -> list[str]:
+    return [str(text).replace(" ", "") for text in run.labels]
 
 
 SCORES: dict[str, Callable[[Run], float]] = {f.__name__: f for f in (accuracy, agreement, cosine, fidelity, cer)}

