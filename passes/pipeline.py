@@ -33,7 +33,7 @@ class Retrained:
     remarks: tuple[Remark, ...] = ()
 
 
-Recovered = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
+Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Bench:
     timer: Timer | None
     worth: Callable[[Cost], float]
     measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
-    recovered: Recovered | None = None
+    recovered: Retrain | None = None
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)

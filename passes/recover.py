@@ -15,7 +15,7 @@ from .recovery.optimizer import Optimizer
 from .recovery.optimizers import OPTIMIZERS, Sgd
 from .recovery.refit import KINDS
 from .recovery.schedule import Schedule
-from .recovery.sparsity import ChannelLasso, Lasso, Projection, TopK
+from .recovery.sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
 from .recovery.step import Rules
 
 SITE = "model"
@@ -33,8 +33,8 @@ class Recover(Pass):
     `clip` and `clip_value` limit the norm of all gradients and each element, 0 is no limit. `optimizer` is adam, adamw,
     adamax, sgd or kfac. `temperature` is that of the KL, `features` weighs what both models compute on the way,
     `labels` is the share of cross-entropy. `refit` (ordinary, total, none) fits layer by layer before that. `lasso`,
-    `channel_lasso`, `gates` (L0) and `keep` (the share of weights that stay) train sparsity in, `dropout` drops
-    features. `layers` is a pattern, `tables` tunes embeddings too, `augment` is `file.py:function`.
+    `group_lasso` (rows), `channel_lasso`, `gates` (L0) and `keep` (the share of weights that stay) train sparsity in,
+    `dropout` drops features. `layers` is a pattern, `tables` tunes embeddings too, `augment` is `file.py:function`.
     """
 
     name: ClassVar[str] = "recover"
@@ -44,7 +44,7 @@ class Recover(Pass):
     rate: float | None = None
     optimizer: str = "adam"
     momentum: float = 0.9
-    weight_decay: float = 0.0
+    weight_decay: float | None = None
     warmup: float = 0.05
     decay: str = "cosine"
     clip: float = 1.0
@@ -54,6 +54,7 @@ class Recover(Pass):
     labels: float = 0.0
     refit: str = "ordinary"
     lasso: float = 0.0
+    group_lasso: float = 0.0
     channel_lasso: float = 0.0
     gates: float = 0.0
     keep: float = 1.0
@@ -71,10 +72,11 @@ class Recover(Pass):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("warmup", "labels"):
             self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
-        for name in ("weight_decay", "clip", "clip_value", "features", "lasso", "channel_lasso", "gates"):
+        for name in ("clip", "clip_value", "features", "lasso", "group_lasso", "channel_lasso", "gates"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "finite and at least 0")
         self._check("keep", 0 < self.keep <= 1, "a share above 0 and up to 1")
         self._check("temperature", 0 < self.temperature < float("inf"), "above 0")
+        self._check("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < float("inf"), "at least 0")
         self._check("minutes", self.minutes is None or self.minutes > 0, "above 0")
         self._check("rate", self.rate is None or 0 < self.rate < float("inf"), "above 0")
         self._check("optimizer", self.optimizer in RATES, f"one of {', '.join(RATES)}")
@@ -89,7 +91,7 @@ class Recover(Pass):
     @property
     def sparsifies(self) -> bool:
         """Whether sparsity is trained in: then what it ends with counts, at any divergence."""
-        return self.keep < 1 or max(self.lasso, self.channel_lasso, self.gates) > 0
+        return self.keep < 1 or max(self.lasso, self.group_lasso, self.channel_lasso, self.gates) > 0
 
     def plan(self) -> Plan:
         """How long it trains and how often it looks."""
@@ -101,6 +103,7 @@ class Recover(Pass):
     def rules(self) -> Rules:
         """How it trains."""
         projections: list[Projection] = [Lasso(self.lasso)] if self.lasso else []
+        projections += [GroupLasso(self.group_lasso)] if self.group_lasso else []
         projections += [TopK(self.keep)] if self.keep < 1 else []
         channels = ChannelLasso(self.channel_lasso) if self.channel_lasso else None
         limits = self.clip or None, self.clip_value or None
@@ -109,9 +112,9 @@ class Recover(Pass):
 
     def _optimizer(self) -> Optimizer:
         if self.optimizer in (KFAC, Sgd.name):
-            return Sgd(momentum=self.momentum, weight_decay=self.weight_decay)
+            return Sgd(momentum=self.momentum, weight_decay=self.weight_decay or 0.0)
         known = OPTIMIZERS[self.optimizer]
-        return known(**({"weight_decay": self.weight_decay} if self.weight_decay else {}))
+        return known() if self.weight_decay is None else known(**{"weight_decay": self.weight_decay})
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:
         return ()

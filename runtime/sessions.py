@@ -38,8 +38,9 @@ class Session:
     `outputs` names the values to compute, all of the model's outputs by default. `optimize=False` turns the
     runtime's own graph optimizations off. `arena=False` gives memory back as soon as a value isn't needed any more,
     which takes a little more time and much less memory than to keep it for the next run; `planned=False` doesn't
-    reserve one block for all values of a run, much of which a large graph leaves unused. Operators that the GPU lacks run
-    on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't accept.
+    reserve one block for all values of a run, much of which a large graph leaves unused. Operators that the GPU lacks
+    run on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't
+    accept.
     """
 
     def __init__(

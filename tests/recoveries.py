@@ -1,6 +1,6 @@
 """Recoveries of models in memory, and compressed models to recover."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,14 @@ from kronnx.ir.lineage import Heirs, heirs
 from kronnx.ir.model import clone, normalize
 from kronnx.ir.model.cleaning import clean
 from kronnx.passes.curvature import Curvature, Store, measure
+from kronnx.passes.moments import Moments, Want
 from kronnx.passes.pipeline import Attempt, Bench
 from kronnx.passes.proposal import Pass
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import Recover
 from kronnx.passes.svd import Svd
 from kronnx.runtime.sessions import Target
-from kronnx.tools.preparation import opened
+from kronnx.tools.preparation import calibration_feeds, opened
 from kronnx.tools.progress import Silent
 from kronnx.tools.recovering import Recovered, Recovery, written
 from kronnx.tools.samples import Data
@@ -56,25 +57,30 @@ def recovery_of(
         train_labels=labels,
         recovering=True,
     )
-    store = None if folder is None else Store(folder)
-    return Recovery(subject, cleaned(model), seed, store)
+    original, sample = cleaned(model), subject.sample(1)
+    feeds = calibration_feeds(subject.samples.calibration, original, sample, subject.shapes(original, sample))
+    return Recovery(subject, original, feeds, seed, None if folder is None else Store(folder))
 
 
 def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
     return clean(normalize(clone(model)))
 
 
-def attempted(recovery: Recovery, *stages: Pass, price: float = 0.0) -> Attempt:
-    """What the stages make of the clean original; those with fixed options do so at any price."""
+def bench_of(recovery: Recovery, *stages: Pass) -> Bench:
+    """The clean original, ready for the stages; what counts are multiply-adds."""
     subject = recovery.subject
 
-    def moments(model: onnx_ir.Model, wants: object) -> Mapping:
+    def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
         feeds = list(subject.samples.calibration.take(SAMPLES).rebatch(64).batches)
         return measure(model, wants, subject.heads, feeds, subject.execute, Curvature(draws=1)).moments
 
-    sample = subject.sample(1)
-    given = recovery.original, stages, sample, subject.execute, None
-    return Bench(*given, lambda cost: cost.macs, moments, recovery.tuned).attempt(price)
+    given = recovery.original, stages, subject.sample(1), subject.execute, None
+    return Bench(*given, lambda cost: cost.macs, moments, recovery.tuned)
+
+
+def attempted(recovery: Recovery, *stages: Pass, price: float = 0.0) -> Attempt:
+    """What the stages make of the clean original; those with fixed options do so at any price."""
+    return bench_of(recovery, *stages).attempt(price)
 
 
 def as_they_were(model: onnx_ir.Model) -> dict[str, Heirs]:

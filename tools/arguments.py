@@ -179,8 +179,12 @@ def _what(parser: argparse.ArgumentParser) -> None:
 def _data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data", DATA)
     _inputs(group)
+    group.add_argument(
+        "--calibration", type=_whole(1), default=2048, metavar="N", help="the most samples that guide; default: 2048"
+    )
     group.add_argument("--eval-data", metavar="SPEC", help="other inputs, for the figures that are reported")
     group.add_argument("--labels", metavar="FILE", help=".npy or .npz of one integer a sample, for accuracy")
+    group.add_argument("--train-labels", metavar="FILE", help="labels of --data, for recover{labels=...}")
 
 
 def _inputs(group: argparse._ArgumentGroup) -> None:

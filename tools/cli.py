@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KronnxError as e:
         return _failed(str(e), e.exit_code)
     except KeyboardInterrupt:
-        return _failed("interrupted; nothing was written", INTERRUPTED)
+        return _failed("interrupted; no model was written; what was measured is kept for the next run", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter fails once more when it flushes at exit
         return NOBODY_READS
@@ -98,9 +98,10 @@ def _result(options: Namespace) -> "Result":
     from .driver import optimize
     from .progress import progress_on
 
-    same = ("passes", "example_inputs", "data", "eval_data", "labels", "max_drop", "speedup", "size", "macs")
+    same = ("passes", "example_inputs", "data", "eval_data", "labels", "train_labels", "calibration")
+    budget = ("max_drop", "speedup", "size", "macs")
     place = ("target", "threads", "batch", "seed", "cache_dir", "memory_limit", "fresh")
-    chosen = {name: getattr(options, name) for name in (*same, *place)}
+    chosen = {name: getattr(options, name) for name in (*same, *budget, *place)}
     shown = progress_on(sys.stderr, options.quiet)
     return optimize(options.model, inputs=options.input, heads=options.head, progress=shown, **chosen)
 

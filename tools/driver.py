@@ -1,19 +1,20 @@
 """The main job: a model in; a smaller and faster model, measured against it, and a report out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import onnx_ir
 
-from ..ir.errors import BudgetError, VerifyError
+from ..ir.errors import BudgetError, UsageError, VerifyError
 from ..ir.model import signature
 from ..ir.remarks import MISSED, Remark
 from ..passes.curvature import Feed, Store
 from ..passes.pipeline import Shapes
 from ..passes.proposal import Pass
+from ..passes.recover import Recover
 from ..runtime.comparison import Outputs, accuracy_change, compare, run_all
 from ..runtime.environment import versions
 from ..runtime.latency import LatencyTable
@@ -23,12 +24,14 @@ from .accounting import figures, serialized_size, sites, verdict
 from .budget import Budget, Limit
 from .budget import limit as parsed_limit
 from .exploration import Choice, Exploration, Explored, Gains, timer_of
+from .finishing import Finish
 from .gate import Judge, resolved
 from .layer_records import Inventory
 from .memory import peak_memory
 from .pipeline import parse, text_of
-from .preparation import Subject, cache_folder, opened, statistics_store
+from .preparation import Subject, cache_folder, calibration_feeds, opened, statistics_store
 from .progress import Progress, Silent
+from .recovering import Recovery
 from .report import (
     AccuracyFigures,
     DivergenceFigures,
@@ -40,7 +43,7 @@ from .report import (
     TimingRecord,
 )
 from .result import Result
-from .samples import Data, Labels
+from .samples import LARGEST_CALIBRATION, Data, Labels
 from .sources import examples_of
 
 NOT_SMALLER = 0.995
@@ -59,6 +62,22 @@ class Settings:
     cache_dir: Path
     memory_limit: int | None
     store: Store | None
+    checkpoints: Store
+
+    @property
+    def recover(self) -> Recover | None:
+        """The pass `recover` at the end of the pipeline, which the search for the price knows of."""
+        last = self.stages[-1]
+        return last if isinstance(last, Recover) else None
+
+    @property
+    def planned(self) -> tuple[Pass, ...]:
+        """The stages before that."""
+        return self.stages if self.recover is None else self.stages[:-1]
+
+    @property
+    def trains(self) -> bool:
+        return any(isinstance(stage, Recover) for stage in self.stages)
 
 
 def optimize(
@@ -70,6 +89,8 @@ def optimize(
     data: Data | None = None,
     eval_data: Data | None = None,
     labels: Labels | None = None,
+    train_labels: Labels | None = None,
+    calibration: int = LARGEST_CALIBRATION,
     max_drop: str | float | None = None,
     speedup: float | None = None,
     size: float | None = None,
@@ -92,7 +113,9 @@ def optimize(
     `x=float32[batch,3,32,32]`.
 
     `data` and `eval_data` are what `--data` takes, a Dataset, or arrays, samples first: one, or a dict by the names of
-    the inputs; `labels` an array or a file of integers, one a sample.
+    the inputs; `labels` an array or a file of integers, one a sample of `eval_data`, or of `data` without that;
+    `train_labels` those of `data`, which the pass `recover` can mix in. At most `calibration` samples
+    guide the choice of what is compressed.
     `max_drop` is a number or text such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1.
     Without any of these four the mean KL is at most 0.01 nats (categorical heads) or the relative error at most 1 %
     (gaussian ones), measured on samples that guided nothing. `memory_limit` is the bytes that the measuring of
@@ -106,8 +129,11 @@ def optimize(
     place = Target(target, threads)
     cache = cache_folder(cache_dir)
     store = statistics_store(cache, place, fresh)
-    settings = Settings(parse(passes), budget, place, batch, seed, cache, memory_limit, store)
+    checkpoints = statistics_store(cache, place, fresh=False)
+    assert checkpoints is not None
+    settings = Settings(parse(passes), budget, place, batch, seed, cache, memory_limit, store, checkpoints)
     by_accuracy = budget.max_drop is not None and budget.max_drop.metric == "acc"
+    _check_samples(settings, data, train_labels)
     subject = opened(
         source,
         examples_of(example_inputs, inputs, seed),
@@ -119,10 +145,20 @@ def optimize(
         data=data,
         eval_data=eval_data,
         labels=labels,
+        train_labels=train_labels,
         by_accuracy=by_accuracy,
+        recovering=settings.trains,
+        calibration=calibration,
     )
     job, reason = _Job(settings, subject), subject.reason_to_leave()
     return job.run() if reason is None else job.left_alone(*reason)
+
+
+def _check_samples(settings: Settings, data: Data | None, train_labels: Labels | None) -> None:
+    if settings.trains and data is None:
+        raise UsageError("recover trains on samples of your own: give --data")
+    if train_labels is not None and not settings.trains:
+        raise UsageError("--train-labels are what recover{labels=...} learns from, and no pass here is recover")
 
 
 @dataclass(frozen=True)
@@ -144,24 +180,55 @@ class _Job:
         judge = self.subject.judge(samples.validation)
         model = self.subject.cleaned(judge)
         shapes = self.subject.shapes(model, self._sample)
+        recovery = self._recovery(model, shapes)
+        finish = self._finish(recovery, lambda model: judge.drop(model, limit))
         with LatencyTable(self.settings.target, self.settings.cache_dir) as table:
-            explored = self._exploration(model, shapes, judge, limit, table).run()
+            explored = self._exploration(model, shapes, judge, limit, table, recovery, finish).run()
         layers = Inventory(model, shapes, explored.traces)
         final = self.subject.judge(samples.evaluation) if samples.separate else judge
-        choice, gate = self._passing(explored, final, limit)
+        choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
+        choice, gate = self._passing(choices, final, limit)
         if choice is None or not choice.attempt.steps:
             reason = f"nothing is worth its price within {_said(limit)}"
-            return self._unchanged(
-                f"returned unchanged: {reason}", (*explored.idle, *explored.remarks), gate, layers.records()
-            )
+            return self._unchanged(f"returned unchanged: {reason}", _said_of(choice, explored), gate, layers.records())
         return self._changed(choice, explored, layers, final, gate)
 
+    def _recovery(self, model: onnx_ir.Model, shapes: Shapes) -> Recovery | None:
+        """What trains; what the passes ask of it is checked before anything is measured."""
+        asking = [stage for stage in self.settings.stages if isinstance(stage, Recover)]
+        if not asking:
+            return None
+        settings, data = self.settings, self.subject.samples.calibration
+        recovery = Recovery(
+            subject=self.subject,
+            original=model,
+            feeds=calibration_feeds(data, model, self._sample, shapes, settings.memory_limit),
+            seed=settings.seed,
+            store=settings.checkpoints,
+            fresh=settings.store is None,
+            memory_limit=settings.memory_limit,
+        )
+        for stage in asking:
+            recovery.check(stage)
+        return recovery
+
+    def _finish(self, recovery: Recovery | None, drop: Callable[[onnx_ir.Model], float]) -> Finish | None:
+        last = self.settings.recover
+        return None if recovery is None or last is None else Finish(recovery, last, drop)
+
     def _exploration(
-        self, model: onnx_ir.Model, shapes: Shapes, judge: Judge, limit: Limit, table: LatencyTable
+        self,
+        model: onnx_ir.Model,
+        shapes: Shapes,
+        judge: Judge,
+        limit: Limit,
+        table: LatencyTable,
+        recovery: Recovery | None,
+        finish: Finish | None,
     ) -> Exploration:
         return Exploration(
             model=model,
-            stages=self.settings.stages,
+            stages=self.settings.planned,
             heads=self.subject.heads,
             calibration=self.subject.samples.calibration,
             sample=self._sample,
@@ -172,6 +239,8 @@ class _Job:
             limit=limit,
             limited=not self.settings.budget.has_target or self.settings.budget.max_drop is not None,
             drop=lambda attempt: judge.drop(attempt.model, limit),
+            expectation=None if finish is None else finish.expectation,
+            recovered=None if recovery is None else recovery.tuned,
             gains=self._gains(),
             seed=self.settings.seed,
             memory_limit=self.settings.memory_limit,
@@ -194,21 +263,21 @@ class _Job:
     def _before(self) -> Figures:
         return self._figures(self.subject.original, self.subject.source.size)
 
-    def _passing(self, explored: Explored, judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
+    def _passing(self, choices: Iterable[Choice], judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
         """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or
         must."""
         budget = self.settings.budget
-        free = budget.max_drop is None and (budget.has_target or all(c.attempt.fixed for c in explored.choices))
-        drops: list[float] = []
-        for choice in explored.choices:
-            drops.append(max(choice.drop, judge.drop(choice.attempt.model, limit)))
-            if free:
-                return choice, GateRecord(None, None, drops[-1])
-            if drops[-1] <= limit.value:
-                return choice, GateRecord(limit.metric, limit.value, drops[-1])
-        demanded = (budget.has_target or c.attempt.fixed or c.drop > limit.value for c in explored.choices)
-        if any(demanded):
-            return explored.choices[0], GateRecord(limit.metric, limit.value, drops[0], passed=False)
+        seen: list[tuple[Choice, float]] = []
+        for choice in choices:
+            drop = max(choice.drop, judge.drop(choice.attempt.model, limit))
+            seen.append((choice, drop))
+            if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
+                return choice, GateRecord(None, None, drop)
+            if drop <= limit.value:
+                return choice, GateRecord(limit.metric, limit.value, drop)
+        free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _ in seen)
+        if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _ in seen):
+            return seen[0][0], GateRecord(limit.metric, limit.value, seen[0][1], passed=False)
         return None, GateRecord(limit.metric, limit.value, 0.0)
 
     @cached_property
@@ -229,15 +298,14 @@ class _Job:
             )
         reason = None if self._aims_elsewhere(choice) else self._in_vain(model, timing)
         if reason is not None:
-            remarks = (*explored.idle, *explored.remarks)
-            return self._unchanged(f"returned unchanged: {reason}", remarks, gate, layers.records())
+            return self._unchanged(f"returned unchanged: {reason}", _said_of(choice, explored), gate, layers.records())
         shapes = self.subject.shapes(model, self._sample)
         after = figures(model, shapes, serialized_size(model))
         report = self._report(
             self._before, after, gate, sites(choice.attempt, explored.remarks), judge, outputs, timing
         )
         became = layers.records_after(model, shapes, choice.attempt.lineage)
-        return Result(model, replace(report, layers=became))
+        return Result(model, replace(report, layers=became, recovery=choice.recovery))
 
     def _in_vain(self, model: onnx_ir.Model, timing: Timing) -> str | None:
         """Why a changed model is not worth having, if it isn't."""
@@ -310,6 +378,12 @@ class _Job:
         return TimingRecord(
             timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.batch
         )
+
+
+def _said_of(choice: Choice | None, explored: Explored) -> tuple[Remark, ...]:
+    """All remarks on a choice that isn't taken."""
+    own = () if choice is None else choice.attempt.remarks
+    return (*own, *explored.idle, *explored.remarks)
 
 
 def _said(limit: Limit) -> str:

@@ -16,13 +16,14 @@ from ..ir.heads import Head
 from ..ir.remarks import Remark
 from ..passes.curvature import Curvature, Execute, Store, measure
 from ..passes.moments import Moments, Want
-from ..passes.pipeline import Attempt, Bench, Shapes
+from ..passes.pipeline import Attempt, Bench, Retrain, Shapes
 from ..passes.proposal import Pass
 from ..runtime.data import Dataset
 from ..runtime.latency import LatencyTable
 from .budget import Budget, Limit
 from .preparation import calibration_feeds
 from .progress import Progress
+from .report import RecoveryRecord
 from .search import STEPS, Search
 
 TEMPERATURES = (1.0, 4.0)
@@ -31,11 +32,13 @@ SPEED_MARGIN = 1.03  # a short measurement has to show a little more than what t
 
 @dataclass(frozen=True)
 class Choice:
-    """An attempt, its measured drop, and the temperature of the metric that found it."""
+    """An attempt, its drop (measured, or expected where a recovery is still to come), the temperature of the metric
+    that found it, and what a recovery did to it."""
 
     attempt: Attempt
     drop: float
     temperature: float
+    recovery: RecoveryRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Gains:
 @dataclass
 class Exploration:
     """Everything that stays the same while metrics and prices are tried. `limited` is False where a target of the
-    budget is to
-    be reached at any drop."""
+    budget is to be reached at any drop. `expectation` makes, for one bench, a measure of the drop that an attempt will
+    have after the recovery that follows; None where none does."""
 
     model: onnx_ir.Model
     stages: Sequence[Pass]
@@ -80,6 +83,8 @@ class Exploration:
     limit: Limit
     limited: bool
     drop: Callable[[Attempt], float]
+    expectation: Callable[[], Callable[[Attempt], float]] | None
+    recovered: Retrain | None
     gains: Gains
     seed: int
     memory_limit: int | None
@@ -109,7 +114,7 @@ class Exploration:
         if not found:
             raise BudgetError(f"{self._targets()} can't be reached with {self._passes()}; ask for less, or add passes")
         least = min(choice.drop for choice in found)
-        if self.limited and least > self.limit.value:
+        if self.limited and self.expectation is None and least > self.limit.value:
             raise BudgetError(
                 f"{self._targets()} costs {self.limit.metric} {least:.3g}, beyond the limit {self.limit.value:g}; "
                 "ask for less, or raise --max-drop"
@@ -136,7 +141,9 @@ class Exploration:
         def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
             return self._moments(model, wants, Curvature(temperature=temperature, seed=self.seed))
 
-        return Bench(self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments)
+        return Bench(
+            self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments, self.recovered
+        )
 
     def _moments(self, model: onnx_ir.Model, wants: Sequence[Want], settings: Curvature) -> Mapping[str, Moments]:
         feeds = calibration_feeds(self.calibration, self.model, self.sample, self.shapes, self.memory_limit)
@@ -182,7 +189,7 @@ class Exploration:
         if idle.fixed:
             return [(idle, self.drop(idle))]
         with self.progress.step("search for the price", STEPS) as advance:
-            search = Search(bench, self.drop, advance)
+            search = Search(bench, self.drop if self.expectation is None else self.expectation(), advance)
             if self.budget.has_target:
                 return search.reaching(self._reaches, 0.01)
             return search.within(self.limit.value, _first_price(self.limit)) or self._beyond(idle)

@@ -27,7 +27,7 @@ from ..runtime.sessions import Session, Target
 from .gate import Judge
 from .progress import Progress
 from .report import DataRecord
-from .samples import Data, Labels, Samples, gather
+from .samples import LARGEST_CALIBRATION, Data, Labels, Samples, gather
 from .sources import Source, read
 
 QUANTIZED = (
@@ -117,8 +117,8 @@ class Subject:
         data = self.samples.evaluation.rebatch(batch)
         sizes = data.sizes
         largest = max(sizes)
-        full = [batch for batch, size in zip(data.batches, sizes, strict=True) if size == largest]
-        return full[len(full) // 2]
+        full = [place for place, size in enumerate(sizes) if size == largest]
+        return data.batches[full[len(full) // 2]]
 
     def shapes(self, model: onnx_ir.Model, sample: Feed) -> Shapes:
         return concrete_shapes(model, sample, self.execute)
@@ -139,7 +139,10 @@ def opened(
     seed: int,
     eval_data: Data | None = None,
     labels: Labels | None = None,
+    train_labels: Labels | None = None,
     by_accuracy: bool = False,
+    recovering: bool = False,
+    calibration: int = LARGEST_CALIBRATION,
 ) -> Subject:
     """Reads the model, which is lowered with `examples` if it is none of ONNX, and its samples; `target` is where it is
     timed, `threads` are for all other runs."""
@@ -148,7 +151,12 @@ def opened(
         check_weights(found.model)
         baseline = Session(found.runnable, target)
     known = find_heads(found.model, heads)
-    samples = gather(found.model, data, eval_data, labels, seed, baseline.run, by_accuracy)
+    samples = gather(
+        *(found.model, data, eval_data, labels, seed, baseline.run, by_accuracy),
+        recovering=recovering,
+        train_labels=train_labels,
+        calibration=calibration,
+    )
     return Subject(found, baseline, Target(target.provider, threads), known, samples, progress)
 
 
@@ -176,7 +184,7 @@ def calibration_feeds(
     run = LARGEST_RUN if memory_limit is None else min(LARGEST_RUN, memory_limit / 2)
     each = BYTES_OF_AN_ELEMENT * sum(prod(shape) for shape in shapes.values()) / samples
     size = min(LARGEST_PATCHES / max(widest, 1), run / max(each, 1))
-    return data.rebatch(int(np.clip(size, 1, LARGEST_BATCH))).batches
+    return tuple(data.rebatch(int(np.clip(size, 1, LARGEST_BATCH))).batches)
 
 
 def _patches(layer: Layer, shapes: Shapes) -> int:

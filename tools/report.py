@@ -155,10 +155,22 @@ class DataRecord:
 
 
 @dataclass(frozen=True)
+class RecoveryRecord:
+    """A retraining: `steps` in `seconds`, and the divergence on samples that were not trained on, before and after it:
+    mean KL in nats, and the squared relative error of heads without classes, or that error itself where all are."""
+
+    steps: int
+    seconds: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Report:
     """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up; `output` is None if no model was
     written; `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say;
-    `layers` are those of the cleaned original in the order of the graph, none of a model that was left alone."""
+    `layers` are those of the cleaned original in the order of the graph, none of a model that was left alone;
+    `recovery` is that at the end of the pipeline, if there was one."""
 
     input: str
     output: str | None
@@ -177,6 +189,7 @@ class Report:
     notes: tuple[str, ...] = ()
     peak_memory: int | None = None
     layers: tuple[LayerRecord, ...] = ()
+    recovery: RecoveryRecord | None = None
 
     def to_json(self) -> str:
         return json_text(self)

@@ -61,12 +61,13 @@ def gather(
     *,
     recovering: bool = False,
     train_labels: Labels | None = None,
+    calibration: int = LARGEST_CALIBRATION,
 ) -> Samples:
     """Reads or makes the samples. With `by_accuracy` the labelled ones are halved: one half chooses, the other is
     reported. With `recovering` there are samples for training too, at most 100,000 of a function's.
 
     `labels` are those of `eval_data`, or of `data` where that isn't given; `train_labels` are those of `data`, with
-    which the training samples come labelled.
+    which the training samples come labelled. At most `calibration` samples guide the run.
     Raises DataError for what doesn't fit, and where there are too few samples to keep the purposes apart.
     """
     given = _given(model, data, seed, run, LARGEST_TRAINING if recovering else MAX_SAMPLES)
@@ -82,10 +83,10 @@ def gather(
         validation, rest = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), seed)
         evaluation = validation if reported is None else reported
     if not recovering:
-        return Samples(_limited(rest, LARGEST_CALIBRATION), validation, evaluation)
+        return Samples(_limited(rest, calibration), validation, evaluation)
     _check_enough(rest, HELD_OUT)
     held_out, training = rest.split(min(HELD_OUT_SHARE * given.samples, LARGEST_HELD_OUT) / rest.samples, seed + 1)
-    return Samples(_limited(training, LARGEST_CALIBRATION), validation, evaluation, training, held_out)
+    return Samples(_limited(training, calibration), validation, evaluation, training, held_out)
 
 
 def _given(model: onnx_ir.Model, data: Data | None, seed: int, run: Callable, most: int) -> Dataset:

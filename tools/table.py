@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .quantities import digits, duration, percent, quantity, signed
-from .report import AccuracyFigures, DivergenceFigures, Figures, GateRecord, Report, SiteRecord, TimingRecord
+from .report import (
+    AccuracyFigures,
+    DivergenceFigures,
+    Figures,
+    GateRecord,
+    RecoveryRecord,
+    Report,
+    SiteRecord,
+    TimingRecord,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -107,9 +116,16 @@ def footnotes(report: Report) -> list[str]:
     seen = changed | {site.name for site in report.sites if site.verdict == "missed"}
     if seen:
         lines.append(f"Changed {len(changed)} of {len(seen)} sites; --remarks gives the reason for each.")
+    if report.recovery is not None:
+        lines.append(_recovered(report.recovery))
     if report.peak_memory is not None:
         lines.append(f"Peak memory of the run: {quantity(report.peak_memory, 'B')}.")
     return [*lines, *report.notes]
+
+
+def _recovered(record: RecoveryRecord) -> str:
+    divergence = f"{digits(record.before)} → {digits(record.after)}"
+    return f"Recovery: divergence of samples not trained on {divergence}; {record.steps} steps, {record.seconds:.0f} s."
 
 
 def gate_line(gate: GateRecord) -> str:

@@ -68,9 +68,9 @@ class Store:
     def _tidy(self) -> None:
         files = sorted(self.folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
         total = 0
-        for path in files:
+        for number, path in enumerate(files):
             total += path.stat().st_size
-            if total > LIMIT:
+            if number and total > LIMIT:  # what was just written stays, however large it is
                 path.unlink(missing_ok=True)
 
 

@@ -195,10 +195,10 @@ class _Build:
         return norm
 
     def _last_made_first(self, found: Values) -> list[onnx_ir.Value]:
-        """ONNX Runtime runs nodes of the same rank from the last to the first: each gradient of a weight is then made as
-        soon as that of its layer's output is there, which needn't be kept."""
-        place = {node: number for number, node in enumerate(self.model.graph)}
-        return sorted(found.values(), key=lambda v: -place[v.producer()] if v.producer() in place else 0)
+        """ONNX Runtime runs nodes of the same rank from the last to the first: each gradient of a weight is then made
+        as soon as that of its layer's output is there, which needn't be kept."""
+        places = {v: number for number, node in enumerate(self.model.graph) for v in node.outputs}
+        return sorted(found.values(), key=lambda gradient: -places[gradient])
 
     def _natural(self, kfac: Kfac, found: Values, rate: onnx_ir.Value, count: onnx_ir.Value) -> Values:
         """What is descended along by K-FAC; the inverses of its factors are states, which nothing here updates."""

@@ -137,6 +137,7 @@ class Loop:
         if found is not None:
             self.trainer.write(found.state)
             self.notes.append(f"resumed after step {int(found.numbers['step'])}")
+            self.advance(int(found.numbers["step"]))
             return Status.of(found.numbers), dict(found.best)
         before = self.divergence(self._weights())
         status = Status(self.plan.schedule.steps, before, before if math.isfinite(before) else math.inf)

@@ -1,5 +1,5 @@
-"""The loss of a recovery: how far a model's outputs are from the original's. What a head's distribution is computed from
-in both models in; the loss and its derivative, in closed form, out."""
+"""The loss of a recovery: how far a model's outputs are from the original's. What a distribution is computed from in
+both models in; the loss and its derivative, in closed form, out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import onnx_ir
 
 from ...ir.model import clone
-from .trainable import Weight, trainable
+from .trainable import Weight, mask, trainable
 
 TakeApart = Callable[[onnx_ir.Model], onnx_ir.Model]
 
@@ -44,4 +44,5 @@ def _cut_by_nodes(model: onnx_ir.Model, take_apart: TakeApart, names: list[str])
 def _weight(model: onnx_ir.Model, name: str) -> Weight:
     tensor = model.graph.initializers[name].const_value
     assert tensor is not None
-    return Weight(name, tensor.numpy())
+    array = tensor.numpy()
+    return Weight(name, array, mask=mask(array))

@@ -52,8 +52,9 @@ class Rules:
 @dataclass(frozen=True)
 class Step:
     """A step graph. It reads the model's inputs, RATE and COUNT [], for each head `targets[output]`, what the original
-    computes its distribution from, likewise each matched value under `targets[name]`, LABELS [samples] if `labelled`, what `noise` draws, and `state`; it
-    gives LOSS and NORM (of the gradients) [] and, under `updates[name]`, the next state.
+    computes its distribution from, likewise each matched value under `targets[name]`, LABELS [samples] if `labelled`,
+    what `noise` draws, and `state`; it gives LOSS and NORM (of the gradients) [] and, under `updates[name]`, the next
+    state.
 
     States in `in_place` may be written over while the graph runs. `weights` are those that are tuned, `gated` those of
     them whose output channels have gates; `blocks` are the layers whose `inverses_of` are states that K-FAC has to

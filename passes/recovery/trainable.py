@@ -53,7 +53,7 @@ def trainable(model: onnx_ir.Model, layers: str = "*", tables: bool = False) -> 
         if chosen and is_constant(value) and not value.is_graph_output() and _learnt(value, model.graph, tables):
             assert value.const_value is not None
             array = value.const_value.numpy()
-            found.append(Weight(str(value.name), array, layer, _mask(array)))
+            found.append(Weight(str(value.name), array, layer, mask(array)))
     return tuple(found)
 
 
@@ -90,6 +90,7 @@ def _is_vector(value: onnx_ir.Value) -> bool:
     return tensor is not None and sum(d > 1 for d in tensor.shape.numpy()) == 1
 
 
-def _mask(array: np.ndarray) -> np.ndarray | None:
+def mask(array: np.ndarray) -> np.ndarray | None:
+    """Where a weight may change: exact zeros of a matrix stay zero. None where all of it may."""
     nonzero = array != 0
     return None if array.ndim < 2 or nonzero.all() else nonzero

@@ -1,5 +1,5 @@
-"""The pass `recover`: its options, and where it stands in a pipeline. What it calls for a training is a function that is
-given here; `tests/tools/test_recovering.py` has the real one."""
+"""The pass `recover`: its options, and where it stands in a pipeline. What it calls for a training is a function that
+halves weights; `tests/tools/test_recovering.py` has the real one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

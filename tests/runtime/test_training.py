@@ -11,8 +11,9 @@ from kronnx.runtime.training import Training
 
 MOMENTUM = """g (float[N,3] x, float[3] w, float[3] m, float[3] fixed, float rate)
     => (float[3] g, float[3] after, float[3] sum, float[] loss) {
-    y = Mul(x, w) axes = Constant<value_ints=[0]>() g = ReduceMean<keepdims=0>(y, axes) half = Constant<value_float=0.5>()
-    h = Mul(m, half) sum = Add(h, g) s = Mul(sum, rate) t = Mul(s, fixed) after = Sub(w, t)
+    y = Mul(x, w) axes = Constant<value_ints=[0]>() g = ReduceMean<keepdims=0>(y, axes)
+    half = Constant<value_float=0.5>() h = Mul(m, half) sum = Add(h, g)
+    s = Mul(sum, rate) t = Mul(s, fixed) after = Sub(w, t)
     loss = ReduceSum<keepdims=0>(y) }"""
 UPDATES = {"w": "after", "m": "sum"}
 STATE = {name: np.full(3, value, np.float32) for name, value in (("w", 1.0), ("m", 0.0), ("fixed", 2.0))}

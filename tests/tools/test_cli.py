@@ -141,7 +141,11 @@ def test_beyond_the_gate_the_table_is_shown_and_no_model_written(driver, mlp_pat
         (VerifyError("no model"), 4, "error: no model\n"),
         (GateError("too far"), 5, "error: too far\n"),
         (BudgetError("too slow"), 6, "error: too slow\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; nothing was written\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "error: interrupted; no model was written; what was measured is kept for the next run\n",
+        ),
         (MemoryError(), 3, "error: out of memory; lower --memory-limit, give fewer --data, or use a larger machine\n"),
         (OSError(28, "No space left on device"), 3, "error: [Errno 28] No space left on device\n"),
     ],

@@ -8,16 +8,14 @@ import numpy as np
 import onnx_ir
 import pytest
 import torch
-from kronnx.ir.model import clone
 from kronnx.passes.recovery.adaptive import Adam, AdamW
-from kronnx.passes.recovery.building import training_step
 from kronnx.passes.recovery.kfac import Kfac
 from kronnx.passes.recovery.matching import matched
 from kronnx.passes.recovery.optimizers import Sgd
 from kronnx.passes.recovery.sparsity import ChannelLasso, Lasso, TopK
 from kronnx.passes.recovery.step import LOSS, NORM, Objective, Rules, Step, gate_of
 from kronnx.passes.recovery.trainable import trainable
-from recovering import PLAIN, disturbed, step_of, stepped, trained, training_of, with_targets
+from recovering import disturbed, step_of, trained, training_of, with_targets
 from torch import Tensor
 from torch.nn import functional
 
@@ -344,8 +342,10 @@ def test_labels_serve_every_type(kind: str, rng: np.random.Generator) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-BEHIND = """(float[N,4,4] x) => (float[N,1] y) <float[4,4] w, float[4] b, float[1,6] v, float[6,1] u, int64[1] last = {-1}>
-    { h = MatMul(x, w) g = Add(h, b) d = Det(g) e = Unsqueeze(d, last) f = MatMul(e, v) r = Tanh(f) y = MatMul(r, u) }"""
+BEHIND = """(float[N,4,4] x) => (float[N,1] y)
+    <float[4,4] w, float[4] b, float[1,6] v, float[6,1] u, int64[1] last = {-1}>
+    { h = MatMul(x, w) g = Add(h, b) d = Det(g) e = Unsqueeze(d, last) f = MatMul(e, v) r = Tanh(f)
+      y = MatMul(r, u) }"""
 """Det has no rule: the gradient ends there."""
 
 

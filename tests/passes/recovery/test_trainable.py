@@ -165,7 +165,6 @@ def test_arrays_are_as_they_are_stored(kind: str) -> None:
 
 def test_integers_and_operators_of_other_domains_have_nothing_to_learn() -> None:
     proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20, "com.acme" : 1]>
-        net (float[N,4] x) => (float[N,4] y) <float[4,4] w = {%s}, int64[4,4] i = {%s}>
-        { h = com.acme.MatMul(x, w) c = Cast<to=7>(h) m = MatMul(c, i) y = Cast<to=1>(m) }"""
-        % (", ".join(["1.0"] * 16), ", ".join(["1"] * 16)))  # fmt: skip
+        net (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1.0, 2.0, 3.0, 4.0}, int64[2,2] i = {1, 2, 3, 4}>
+        { h = com.acme.MatMul(x, w) c = Cast<to=7>(h) m = MatMul(c, i) y = Cast<to=1>(m) }""")
     assert trainable(name_nodes(infer_shapes(onnx_ir.from_proto(proto)))) == ()
