@@ -21,7 +21,7 @@ from kronnx.passes.recover import RATES, Recover
 from kronnx.passes.recovery.adaptive import Adam, AdaMax, AdamW
 from kronnx.passes.recovery.kfac import Kfac
 from kronnx.passes.recovery.optimizers import Sgd
-from kronnx.passes.recovery.sparsity import ChannelLasso, Lasso, TopK
+from kronnx.passes.recovery.sparsity import ChannelLasso, GroupLasso, Lasso, TopK
 from kronnx.passes.registry import available
 from kronnx.passes.svd import Svd
 from kronnx.tools.pipeline import parse, text_of
@@ -143,6 +143,7 @@ def test_every_optimizer_has_its_rate(name: str) -> None:
 def test_weight_decay_and_momentum_reach_the_optimizer() -> None:
     assert Recover(optimizer="adamw", weight_decay=0.1).rules().optimizer == AdamW(weight_decay=0.1)
     assert Recover(weight_decay=0.1).rules().optimizer == Adam(weight_decay=0.1)
+    assert Recover(optimizer="adamw", weight_decay=0.0).rules().optimizer == AdamW(weight_decay=0.0)
     assert Recover(optimizer="sgd", momentum=0.5, weight_decay=0.1).rules().optimizer == Sgd(0.5, weight_decay=0.1)
 
 
@@ -151,10 +152,19 @@ def test_options_reach_the_rules() -> None:
     assert (plain.largest_norm, plain.largest_value, plain.projections, plain.channels) == (1.0, None, (), None)
     assert (plain.gates, plain.dropout, plain.kfac) == (0, 0, None)
     all_of_them = Recover(
-        clip=0, clip_value=0.1, lasso=0.2, keep=0.5, channel_lasso=0.3, gates=0.4, dropout=0.6, optimizer="kfac"
+        clip=0,
+        clip_value=0.1,
+        lasso=0.2,
+        group_lasso=0.7,
+        keep=0.5,
+        channel_lasso=0.3,
+        gates=0.4,
+        dropout=0.6,
+        optimizer="kfac",
     ).rules()
     assert (all_of_them.largest_norm, all_of_them.largest_value) == (None, 0.1)
-    assert all_of_them.projections == (Lasso(0.2), TopK(0.5))
+    assert set(all_of_them.projections) == {Lasso(0.2), GroupLasso(0.7), TopK(0.5)}
+    assert all_of_them.projections[-1] == TopK(0.5)  # what the others leave is still as sparse as was asked for
     assert (all_of_them.channels, all_of_them.gates, all_of_them.dropout) == (ChannelLasso(0.3), 0.4, 0.6)
     assert all_of_them.kfac == Kfac()
 
@@ -166,7 +176,7 @@ def test_options_reach_the_plan() -> None:
     assert Recover(steps=3, looks=20).plan().interval == 1
 
 
-@pytest.mark.parametrize("option", ["lasso", "channel_lasso", "gates"])
+@pytest.mark.parametrize("option", ["lasso", "group_lasso", "channel_lasso", "gates"])
 def test_what_trains_sparsity_in_says_so(option: str) -> None:
     assert not Recover().plan().sparse
     assert Recover(**{option: 0.1}).plan().sparse
@@ -181,8 +191,9 @@ WRONG = [
     ("warmup", 1.5, "a share from 0 to 1"), ("warmup", -0.5, "a share from 0 to 1"),
     ("labels", 1.5, "a share from 0 to 1"), ("labels", -0.5, "a share from 0 to 1"),
     *((name, value, "finite and at least 0")
-      for name in ("weight_decay", "clip", "clip_value", "features", "lasso", "channel_lasso", "gates")
+      for name in ("clip", "clip_value", "features", "lasso", "group_lasso", "channel_lasso", "gates")
       for value in (-1.0, float("inf"), float("nan"))),
+    *(("weight_decay", value, "at least 0") for value in (-1.0, float("inf"), float("nan"))),
     ("keep", 0.0, "a share above 0 and up to 1"), ("keep", 1.5, "a share above 0 and up to 1"),
     ("temperature", 0.0, "above 0"), ("temperature", float("inf"), "above 0"), ("temperature", float("nan"), "above 0"),
     ("minutes", 0.0, "above 0"), ("minutes", -1.0, "above 0"), ("rate", 0.0, "above 0"), ("rate", -1.0, "above 0"),

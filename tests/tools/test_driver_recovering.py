@@ -21,7 +21,7 @@ from kronnx.tools.exploration import TEMPERATURES
 from kronnx.tools.progress import Advance, Lines, Silent
 from kronnx.tools.result import Result
 
-RECOVER = "recover{steps=200 rate=5e-3 looks=4}"
+RECOVER = "recover{steps=100 rate=5e-3 looks=3}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,27 +71,20 @@ def test_at_the_same_size_the_outputs_are_nearer(plain: Result, recovered: Resul
 def test_the_report_says_what_recovery_did(recovered: Result, plain: Result, tmp_path: Path) -> None:
     record = recovered.report.recovery
     assert record is not None
-    assert record.steps <= 200
+    assert record.steps <= 100
     assert record.after < record.before
     assert said(recovered)["model"] == "applied"
-    assert recovered.report.pipeline.startswith("svd,prune,recover{steps=200")
+    assert recovered.report.pipeline.startswith("svd,prune,recover{steps=100")
     recovered.report.save(tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text("utf-8"))["recovery"]
     assert read["after"] == pytest.approx(record.after)
     assert plain.report.recovery is None
 
 
-def test_the_same_run_gives_the_same_bytes(cache: Path, recovered: Result, tmp_path: Path) -> None:
-    again = run(cache, f"svd,prune,{RECOVER}", macs=0.3)
-    for name, one in (("a", recovered), ("b", again)):
-        one.save(tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
 def test_the_search_within_a_limit_recovers_some_candidates_briefly(cache: Path) -> None:
     stream = io.StringIO()
     report = run(cache, f"svd,prune,{RECOVER}", max_drop="kl=0.05", progress=Lines(stream)).report
-    assert 1 <= stream.getvalue().count("short recovery: step 20 of 20") <= len(TEMPERATURES) * PROBES
+    assert 1 <= stream.getvalue().count("short recovery: step 10 of 10") <= len(TEMPERATURES) * PROBES
     assert report.gate.passed
     assert report.gate.measured <= 0.05
 
@@ -144,17 +137,25 @@ def _idle(n: int = 1) -> None:
     pass
 
 
+FIXED = "svd{rank=0.2},recover{steps=40 rate=5e-3 looks=4 refit=none}"
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a run of FIXED writes."""
+    path = tmp_path_factory.mktemp("whole") / "model.onnx"
+    run(cache, FIXED).save(path)
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize("fresh", [False, True])
-def test_the_same_command_goes_on_after_an_interruption(cache: Path, tmp_path: Path, fresh: bool) -> None:
-    passes = "svd{rank=0.2},recover{steps=40 rate=5e-3 looks=4 refit=none}"
-    run(cache, passes).save(tmp_path / "whole.onnx")
+def test_the_same_command_goes_on_after_an_interruption(cache: Path, tmp_path: Path, whole: bytes, fresh: bool) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(cache, passes, progress=Interrupting(25))
+        run(cache, FIXED, progress=Interrupting(25))
     stream = io.StringIO()
-    again = run(cache, passes, fresh=fresh, progress=Lines(stream))
-    again.save(tmp_path / "again.onnx")
+    run(cache, FIXED, fresh=fresh, progress=Lines(stream)).save(tmp_path / "again.onnx")
     assert ("recover: step 10 of 40" in stream.getvalue()) == fresh
-    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+    assert (tmp_path / "again.onnx").read_bytes() == whole
 
 
 def test_labels_of_the_training_samples_are_mixed_in(cache: Path) -> None:

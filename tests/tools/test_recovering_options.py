@@ -150,6 +150,13 @@ def test_the_lasso_makes_single_weights_zero(recovery: Recovery) -> None:
     assert found.after < 0.5
 
 
+def test_the_group_lasso_makes_outputs_of_layers_zero(recovery: Recovery) -> None:
+    settings = replace(BRIEF, steps=200, rate=0.01, looks=3, group_lasso=0.15)
+    found = recovery.recovered(recovery.original, as_they_were(recovery.original), settings)
+    assert 0 < (~found.weights["w"].any(axis=0)).sum() < 32
+    assert found.after < 1.0
+
+
 def test_gates_close_whole_channels(recovery: Recovery) -> None:
     settings = replace(BRIEF, gates=0.05, rate=0.01, steps=80)
     found = recovery.recovered(recovery.original, as_they_were(recovery.original), settings)
