@@ -10,6 +10,7 @@ import scipy.special
 from kronnx.ir.autodiff import Gradients, gradients
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_conv_transpose
 
 Run = Callable[[onnx.ModelProto, Mapping[str, np.ndarray]], list[np.ndarray]]
 
@@ -30,8 +31,18 @@ class Gelu(OpRun):
         return (x * scipy.special.ndtr(x),)
 
 
+class ConvTranspose(op_conv_transpose.ConvTranspose):
+    """Group by group, since onnx's own fails where a group has several outputs."""
+
+    def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, **attributes) -> tuple[np.ndarray]:
+        groups = attributes.pop("group", None) or 1
+        parts = zip(np.split(X, groups, 1), np.split(W, groups), strict=True)
+        y = np.concatenate([super(ConvTranspose, self)._run(x, w, group=1, **attributes)[0] for x, w in parts], 1)
+        return (y if B is None else y + B.reshape(-1, *(1,) * (y.ndim - 2)),)
+
+
 def reference(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    return ReferenceEvaluator(model, new_ops=[Erf, Gelu]).run(None, dict(feeds))
+    return ReferenceEvaluator(model, new_ops=[ConvTranspose, Erf, Gelu]).run(None, dict(feeds))
 
 
 def session(model: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
