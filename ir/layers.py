@@ -73,17 +73,39 @@ class Layer:
         casts = [view.attributes["to"].as_int() for view in self.views if view.op_type == "Cast"]
         return onnx_ir.DataType(casts[-1]) if casts else self.weight.dtype
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes of the constant in the order in which the operator reads them, behind the views."""
+        assert self.weight.const_value is not None
+        return _order(self.views, len(self.weight.const_value.shape))
+
+    @property
+    def outputs_first(self) -> bool:
+        """Whether the operator reads the outputs as the first axis of the weight, not as the second."""
+        return self.op == "Conv" or (self.op == "Gemm" and integer(self.uses[0].node, "transB", 0) == 1)
+
     def stored(self) -> np.ndarray:
         """The weight in the layout that the operator reads: [k, n], or [n, k] (Gemm, transB), or [n, c, ...kernel]."""
-        return _after_views(self.weight, self.views)
+        assert self.weight.const_value is not None
+        return self.weight.const_value.numpy().transpose(self.order)
+
+    def unread(self, stored: np.ndarray) -> np.ndarray:
+        """The constant that the views turn into `stored`."""
+        return stored.transpose(np.argsort(self.order))
+
+    def laid_out(self, matrix: np.ndarray) -> np.ndarray:
+        """A matrix [groups, out, in] in the layout that the operator reads; it may have fewer rows and columns than
+        the layer's."""
+        if self.op == "Conv":
+            return matrix.reshape(matrix.shape[0] * matrix.shape[1], -1, *self.kernel)
+        return matrix[0] if self.outputs_first else matrix[0].T
 
     def matrix(self) -> np.ndarray:
         """W [groups, out, in] in float64."""
         stored = self.stored().astype(np.float64)
         if self.op == "Conv":
             return stored.reshape(self.groups, self.out, self.inputs)
-        transposed = self.op == "Gemm" and integer(self.uses[0].node, "transB", 0) == 1
-        return (stored if transposed else stored.T)[None]
+        return (stored if self.outputs_first else stored.T)[None]
 
 
 @dataclass(frozen=True)
@@ -236,7 +258,9 @@ def _layer(nodes: list[onnx_ir.Node]) -> Layer:
     first = nodes[0]
     weight, views = _constant(first)
     _check_readers(weight, nodes)
-    stored = _shape_after_views(weight, views)
+    assert weight.const_value is not None
+    shape = weight.const_value.shape.numpy()
+    stored = tuple(shape[axis] for axis in _order(views, len(shape)))
     bias = _bias(first)
     uses = tuple(Use(n, n.inputs[0], n.outputs[0]) for n in nodes if n.inputs[0] is not None)
     if weight.dtype is None or not weight.dtype.is_floating_point():
@@ -289,22 +313,16 @@ def _ends(reader: onnx_ir.Node) -> set[onnx_ir.Node]:
     return {end for use in reader.outputs[0].uses() for end in _ends(use.node)}
 
 
-def _after_views(weight: onnx_ir.Value, views: tuple[onnx_ir.Node, ...]) -> np.ndarray:
-    assert weight.const_value is not None
-    array = weight.const_value.numpy()
+def _order(views: tuple[onnx_ir.Node, ...], rank: int) -> tuple[int, ...]:
+    """The axes of a constant of `rank` axes as they lie behind the views."""
+    axes = np.arange(rank)
     for view in views:
         if view.op_type == "Transpose":
-            permutation = view.attributes.get("perm")
-            array = array.transpose(None if permutation is None else tuple(permutation.as_ints()))
-    return array
+            axes = axes[permutation(view, rank)]
+    return tuple(axes.tolist())
 
 
-def _shape_after_views(weight: onnx_ir.Value, views: tuple[onnx_ir.Node, ...]) -> tuple[int, ...]:
-    assert weight.const_value is not None
-    axes = np.arange(len(weight.const_value.shape))
-    for view in views:
-        if view.op_type == "Transpose":
-            permutation = view.attributes.get("perm")
-            axes = axes[::-1] if permutation is None else axes[list(permutation.as_ints())]
-    shape = weight.const_value.shape.numpy()
-    return tuple(shape[int(axis)] for axis in axes)
+def permutation(transpose: onnx_ir.Node, rank: int) -> list[int]:
+    """The axes of what a Transpose of `rank` axes reads, in the order in which it gives them."""
+    attribute = transpose.attributes.get("perm")
+    return list(range(rank))[::-1] if attribute is None else list(attribute.as_ints())

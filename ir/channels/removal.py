@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 
 from ..errors import GraphError, ShapeError
-from ..layers import Layer, find_layers, integer
+from ..layers import Layer, find_layers, integer, permutation
 from .groups import Group
 from .pieces import Extent
 
@@ -91,12 +91,12 @@ class _Removal:
         """The layer no longer reads `columns`; `weight` [out, kept in] is its new W, or what is left of the old one."""
         layer = self.layers[name]
         kept = np.delete(layer.matrix()[0], columns, axis=1) if weight is None else weight
-        self._set_weight(layer, _operator_layout(layer, kept), inputs=kept.shape[1])
+        self._set_weight(layer, layer.laid_out(kept[None]), inputs=kept.shape[1])
 
     def shorten(self, name: str, rows: np.ndarray) -> None:
         """The layer no longer makes `rows` [groups * out] of its outputs; its own bias loses them as well."""
         layer = self.layers[name]
-        axis = 0 if layer.op == "Conv" or _transposed(layer) else 1
+        axis = 0 if layer.outputs_first else 1
         kept = np.delete(layer.stored(), rows, axis=axis)
         if layer.depthwise:
             self._set_weight(layer, kept, groups=kept.shape[0] // layer.out)
@@ -177,7 +177,7 @@ class _Removal:
                 del self.model.graph.initializers[name]
 
     def _set_weight(self, layer: Layer, stored: np.ndarray, **sizes: int) -> None:
-        new = self._like(layer.weight, _before_views(layer, stored))
+        new = self._like(layer.weight, layer.unread(stored))
         for node, number in list(layer.weight.uses()):
             self._read(node, number, new)
         for use in layer.uses:
@@ -217,30 +217,6 @@ def _shape_views(value: onnx_ir.Value | None) -> tuple[int, ...]:
         return tuple(value.const_value.shape.numpy())
     shape = _shape_views(view.inputs[0])
     if view.op_type == "Transpose":
-        shape = tuple(shape[k] for k in _order(view, len(shape)))
+        shape = tuple(shape[k] for k in permutation(view, len(shape)))
     value.shape = onnx_ir.Shape(shape)
     return shape
-
-
-def _order(view: onnx_ir.Node, rank: int) -> list[int]:
-    permutation = view.attributes.get("perm")
-    return list(range(rank))[::-1] if permutation is None else list(permutation.as_ints())
-
-
-def _transposed(layer: Layer) -> bool:
-    return layer.op == "Gemm" and integer(layer.uses[0].node, "transB", 0) == 1
-
-
-def _operator_layout(layer: Layer, weight: np.ndarray) -> np.ndarray:
-    """W [out, in] in the layout that the operator reads."""
-    if layer.op == "Conv":
-        return weight.reshape(len(weight), -1, *layer.kernel)
-    return weight if _transposed(layer) else weight.T
-
-
-def _before_views(layer: Layer, stored: np.ndarray) -> np.ndarray:
-    """The constant that the layer's views turn into `stored`."""
-    for view in reversed(layer.views):
-        if view.op_type == "Transpose":
-            stored = stored.transpose(np.argsort(_order(view, stored.ndim)))
-    return stored

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ...ir.autodiff.emitter import Emitter
-from ...ir.layers import Layer, integer
+from ...ir.layers import Layer
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,9 @@ class Axis:
 
 def output_axis(layer: Layer) -> Axis:
     """The axis [groups * out] of the layer's constant."""
-    return _stored(layer, 0 if _outputs_lead(layer) else 1)
+    return Axis(layer.order[0 if layer.outputs_first else 1], len(layer.order))
 
 
 def input_axis(layer: Layer) -> Axis:
     """The axis of the layer's constant that holds its inputs [in], a convolution's channels of one group."""
-    return _stored(layer, 1 if _outputs_lead(layer) else 0)
-
-
-def _outputs_lead(layer: Layer) -> bool:
-    return layer.op == "Conv" or (layer.op == "Gemm" and integer(layer.uses[0].node, "transB", 0) == 1)
-
-
-def _stored(layer: Layer, axis: int) -> Axis:
-    """The axis of the constant that the views make `axis` of what the operator reads."""
-    rank = 2 + len(layer.kernel)
-    for view in reversed(layer.views):
-        if view.op_type == "Transpose":
-            permutation = view.attributes.get("perm")
-            axis = rank - 1 - axis if permutation is None else permutation.as_ints()[axis]
-    return Axis(axis, rank)
+    return Axis(layer.order[1 if layer.outputs_first else 0], len(layer.order))

@@ -8,7 +8,7 @@ import onnx_ir
 from onnx_ir import Value
 
 from ...ir.autodiff.emitter import Emitter
-from ...ir.layers import Layer, integer
+from ...ir.layers import Layer
 from ..curvature.rows import LARGEST
 
 
@@ -99,9 +99,7 @@ def _bias(layer: Layer, trained: Collection[str], taken: Collection[str]) -> Val
 
 
 def _block(layer: Layer, bias: Value | None) -> Block:
-    axes, transposed = _axes(layer), layer.op == "MatMul"
-    if layer.op == "Gemm":
-        transposed = integer(layer.uses[0].node, "transB", 0) == 0
+    axes, transposed = layer.order, not layer.outputs_first
     if axes == (1, 0):  # the product is the same the other way round
         axes, transposed = (0, 1), not transposed
     return Block(
@@ -115,15 +113,6 @@ def _block(layer: Layer, bias: Value | None) -> Block:
         out=layer.out,
         inputs=layer.inputs,
     )
-
-
-def _axes(layer: Layer) -> tuple[int, ...]:
-    axes = np.arange(len(_shape(layer.weight)))
-    for view in layer.views:
-        if view.op_type == "Transpose":
-            permutation = view.attributes.get("perm")
-            axes = axes[::-1] if permutation is None else axes[list(permutation.as_ints())]
-    return tuple(int(axis) for axis in axes)
 
 
 def _shape(value: onnx_ir.Value) -> tuple[int, ...]:

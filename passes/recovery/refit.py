@@ -19,7 +19,7 @@ from ..curvature import Execute, Feed
 from .least_squares import Change, Solver, equilibrated, fitted, ordinary
 from .refit_prefix import Prefix, Stretch
 from .refit_samples import chosen, judges
-from .refit_sites import Correspondence, Site, constant_of, find_sites
+from .refit_sites import Correspondence, Site, find_sites
 from .refit_sums import Gathered, SumGraph
 
 KINDS: Mapping[str, Solver] = {"ordinary": ordinary, "total": equilibrated}
@@ -126,7 +126,7 @@ class _Run:
 
     def _write(self, site: Site, changes: Sequence[Change]) -> None:
         weight = site.part.matrix() + np.stack([change.weight for change in changes])
-        self._set(site.part.weight, constant_of(site.part, weight))
+        self._set(site.part.weight, site.part.unread(site.part.laid_out(weight)))
         if site.bias is not None and site.bias.free:
             self._set(site.bias.value, site.bias.whole(np.concatenate([change.bias for change in changes])))
 

@@ -8,7 +8,7 @@ from itertools import dropwhile
 import numpy as np
 import onnx_ir
 
-from ...ir.layers import Layer, Use, find_layers, integer
+from ...ir.layers import Layer, Use, find_layers
 from ...ir.lineage import Heir
 from ...ir.remarks import MISSED, Remark
 from .least_squares import support_work
@@ -82,21 +82,6 @@ def find_sites(
                 found[heir.layer] = _site(model, targets[name], parts, heir, inherited)
     behind = dropwhile(lambda name: _same(parts[name], targets.get(name)), parts)
     return tuple(found[name] for name in behind if name in found), tuple(left)
-
-
-def constant_of(layer: Layer, matrix: np.ndarray) -> np.ndarray:
-    """The constant that gives the layer the matrix [groups, out, in]."""
-    assert layer.weight.const_value is not None
-    if layer.op == "Conv":
-        stored = matrix.reshape(layer.groups * layer.out, layer.channels, *layer.kernel)
-    else:
-        stored = matrix[0] if layer.op == "Gemm" and integer(layer.uses[0].node, "transB", 0) else matrix[0].T
-    for view in reversed(layer.views):
-        if view.op_type == "Transpose":
-            permutation = view.attributes.get("perm")
-            order = range(stored.ndim)[::-1] if permutation is None else permutation.as_ints()
-            stored = stored.transpose(np.argsort(order))
-    return stored
 
 
 def _same(part: Layer, target: Layer | None) -> bool:
