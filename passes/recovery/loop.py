@@ -33,8 +33,9 @@ class Trainer(Protocol):
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast. `interval` steps lie between two looks at the held-out divergence; after `patience` looks
-    without a new best training stops; `seconds` limits the steps to what fits, by the time of the first ones. With
-    `sparse`, for sparsity that is trained in, the weights of the last look are the best, and all steps are made."""
+    without a new best training stops. `seconds` limits the steps to what fits, by the time of those so far, and brings
+    the looks closer together, so that there are as many. With `sparse`, for sparsity that is trained in, the weights of
+    the last look are the best, and all steps are made."""
 
     schedule: Schedule
     interval: int
@@ -115,13 +116,14 @@ class Loop:
         while status.step < status.steps and status.stale < self.plan.patience:
             began = time.perf_counter()
             loss, done = self._stretch(status)
-            now = self.divergence(self._weights()) if math.isfinite(loss) else math.nan
+            state = self.trainer.read()
+            now = self.divergence(self.step.tuned(state)) if math.isfinite(loss) else math.nan
             status.seconds += time.perf_counter() - began
             if not self._is_sound(status, now):
                 if self._gives_up(status, good, now):
                     break
                 continue
-            status.step, status.stale, good = status.step + done, status.stale + 1, self.trainer.read()
+            status.step, status.stale, good = status.step + done, status.stale + 1, state
             if self.plan.sparse or now < status.best:
                 status.best, status.best_step, status.stale = now, status.step, 0
                 best = self.step.tuned(good)
@@ -133,7 +135,7 @@ class Loop:
         return self._trained(status, best)
 
     def _begun(self) -> tuple[Status, dict[str, np.ndarray]]:
-        found = None if self.checkpoints is None else self.checkpoints.read(self.trainer.read())
+        found = None if self.checkpoints is None else self.checkpoints.read(self.step.state)
         if found is not None:
             self.trainer.write(found.state)
             self.notes.append(f"resumed after step {int(found.numbers['step'])}")
