@@ -23,14 +23,13 @@ import onnx_ir
 from onnx_ir.tape import Tape
 from threadpoolctl import threadpool_limits
 
-from ..ir.errors import KronnxError, UsageError
+from ..ir.errors import KronnxError
 from ..runtime.sessions import Session, Target
 from .bench_curvature_sides import Kronnx, Layer, Side, Torch
 from .bench_table import fill, machine, markdown, parts
-from .bench_turns import Differs, Times, clock, in_turns, memory_of
+from .bench_turns import Differs, Times, clock, in_turns, known, memory_of
 from .multiply_adds import Count, of_attention, of_maps
 from .report import write_atomically
-from .suggest import did_you_mean
 from .zoo import default_cache
 from .zoo_nets import NETS, TOKENS, WIDTH, Net
 
@@ -234,7 +233,7 @@ def _cells(row: Row) -> list[str]:
 def main() -> int:
     options = _options()
     try:
-        nets = _wanted(options.names)
+        nets = known(options.names, NETS)
         if options.write:
             parts(options.write, "bench_curvature")  # fails now rather than after minutes
         rates = product_rates(options.threads)
@@ -248,13 +247,6 @@ def main() -> int:
         return e.exit_code
     print("\n".join(m for row in rows for m in row.missed) or "every goal is reached", file=sys.stderr)
     return 0
-
-
-def _wanted(names: Sequence[str]) -> list[Net]:
-    unknown = [name for name in names if name not in NETS]
-    if unknown:
-        raise UsageError(f"no network {unknown[0]!r}{did_you_mean(unknown[0], sorted(NETS))}")
-    return [NETS[name] for name in names or NETS]
 
 
 def _rows(nets: Sequence[Net], peak: float, options: argparse.Namespace) -> Iterator[Row]:

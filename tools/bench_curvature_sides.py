@@ -7,7 +7,6 @@ As a command it measures one side's memory, in a process of its own, and prints 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,12 +26,9 @@ from ..passes.curvature import Curvature, Runner, measure_factors
 from ..passes.moments import Want
 from ..runtime.environment import onnxruntime
 from ..runtime.sessions import Session, Target
-from .bench_turns import clock, peak_mib
+from .bench_turns import clock, peak_mib, side_options
 from .multiply_adds import Map
-from .zoo import default_cache
 from .zoo_nets import NETS, Feed, Net
-
-SIDES = ("kronnx", "torch")
 
 
 @dataclass(frozen=True)
@@ -174,20 +170,11 @@ def side(which: str, net: Net, threads: int, cache: Path) -> Side:
 
 
 def main() -> int:
-    options = _options()
+    options = side_options("bench_curvature_sides", NETS)
     with threadpool_limits(options.threads):
         chosen = side(options.side, NETS[options.name], options.threads, options.cache)
         print(peak_mib(lambda: chosen.take(0)))
     return 0
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser("kronnx.tools.bench_curvature_sides", description="Measures one side's memory.")
-    parser.add_argument("name", choices=NETS)
-    parser.add_argument("side", choices=SIDES)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

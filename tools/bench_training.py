@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..ir.errors import KronnxError, UsageError
+from ..ir.errors import KronnxError
 from .bench_table import fill, machine, markdown, parts
 from .bench_training_cases import CASES, Arrays, Case, lesson
 from .bench_training_sides import Kronnx, Side, torch_side
-from .bench_turns import Differs, Times, clock, in_turns, memory_of
-from .suggest import did_you_mean
+from .bench_turns import Differs, Times, clock, in_turns, known, memory_of
 from .zoo import default_cache
 
 GOAL = 1.2  # of torch's time
@@ -144,7 +143,7 @@ def _cells(row: Row) -> list[str]:
 def main() -> int:
     options = _options()
     try:
-        cases = _wanted(options.names)
+        cases = known(options.names, CASES)
         if options.write:
             parts(options.write, "bench_training")  # fails now rather than after minutes
         rows = list(_rows(cases, options))
@@ -157,13 +156,6 @@ def main() -> int:
         return e.exit_code
     print("\n".join(m for row in rows for m in row.missed) or "every goal is reached", file=sys.stderr)
     return 0
-
-
-def _wanted(names: Sequence[str]) -> list[Case]:
-    unknown = [name for name in names if name not in CASES]
-    if unknown:
-        raise UsageError(f"no network {unknown[0]!r}{did_you_mean(unknown[0], sorted(CASES))}")
-    return [CASES[name] for name in names or CASES]
 
 
 def _rows(cases: Sequence[Case], options: argparse.Namespace) -> Iterator[Row]:

@@ -5,10 +5,8 @@
 As a command it measures one side's memory, in a process of its own, and prints MiB.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +18,8 @@ from ..passes.recovery.step import COUNT, LOSS, RATE, Objective, Rules
 from ..runtime.sessions import Target
 from ..runtime.training import Training
 from .bench_training_cases import CASES, LARGEST_NORM, LEARNING_RATE, Case, Lesson, lesson
-from .bench_turns import peak_mib
-from .zoo import default_cache
+from .bench_turns import peak_mib, side_options
 
-SIDES = ("kronnx", "torch")
 MEASURED = 3  # steps whose memory is measured: from the second on there is what the one before has left
 
 
@@ -72,7 +68,7 @@ def torch_side(case: Case, taught: Lesson, threads: int, exact: bool = False) ->
 
 
 def main() -> int:
-    options = _options()
+    options = side_options("bench_training_sides", CASES)
     with threadpool_limits(options.threads):
         case, threads = CASES[options.name], options.threads
         taught = lesson(case, options.cache)
@@ -85,15 +81,6 @@ def _train(side: Side) -> None:
     side.begin()
     for _ in range(MEASURED):
         side.step()
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser("kronnx.tools.bench_training_sides", description="Measures one side's memory.")
-    parser.add_argument("name", choices=CASES)
-    parser.add_argument("side", choices=SIDES)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

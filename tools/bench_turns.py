@@ -1,20 +1,24 @@
 """Two ways to do the same, side by side: timed by turns in one process, and the memory of each in one of its own."""
 
+import argparse
 import gc
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from ..ir.errors import KronnxError
+from ..ir.errors import KronnxError, UsageError
 from ..runtime.timing import median_interval
+from .suggest import did_you_mean
+from .zoo import default_cache
 
+SIDES = ("kronnx", "torch")
 FEWEST = 6  # pairs: below there is no 95 % interval
 
 T = TypeVar("T")
@@ -60,6 +64,24 @@ def in_turns(ours: Callable[[int], T], theirs: Callable[[int], T], seconds: floa
         else:
             other, one = theirs(number), ours(number)
         yield one, other
+
+
+def known(names: Sequence[str], cases: Mapping[str, T]) -> list[T]:
+    """The networks of these names, or all. Raises UsageError for an unknown one."""
+    unknown = [name for name in names if name not in cases]
+    if unknown:
+        raise UsageError(f"no network {unknown[0]!r}{did_you_mean(unknown[0], sorted(cases))}")
+    return [cases[name] for name in names or cases]
+
+
+def side_options(module: str, names: Iterable[str]) -> argparse.Namespace:
+    """The arguments of the command that `memory_of` runs: the name of a network and the side."""
+    parser = argparse.ArgumentParser(f"kronnx.tools.{module}", description="Measures one side's memory.")
+    parser.add_argument("name", choices=names)
+    parser.add_argument("side", choices=SIDES)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    return parser.parse_args()
 
 
 def memory_of(module: str, arguments: Sequence[str], who: str) -> float:
