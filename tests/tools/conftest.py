@@ -1,12 +1,19 @@
 """Models with something to gain, and samples for them, for the tests of the driver and what it ties together."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir
 import pytest
 from networks import parsed, set_weight
+
+if TYPE_CHECKING:
+    from kronnx.passes.pipeline import Attempt
+    from kronnx.tools.recovering import Recovered, Recovery
 
 CLASSIFIER = """(float[N, 64] x) => (float[N, 10] logits)
     <float[64, 128] a, float[128] a_bias, float[128, 128] b, float[128] b_bias, float[128, 10] c, float[10] c_bias> {
@@ -44,3 +51,25 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     np.save(folder / "labels.npy", random.integers(0, 10, 200))
     names = ("data.npz", "evaluation.npz", "labels.npy")
     return Planted(folder / "model.onnx", *(str(folder / n) for n in names), folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def recoveries() -> ModuleType:
+    """The module, which trains a classifier with torch: imported where it is asked for."""
+    return import_module("recoveries")
+
+
+@pytest.fixture(scope="module")
+def recovery(recoveries: ModuleType) -> "Recovery":
+    return recoveries.classifier_recovery()
+
+
+@pytest.fixture(scope="module")
+def compressed(recoveries: ModuleType) -> "Attempt":
+    """A tenth of the weights is left, and an accuracy of some 30 %."""
+    return recoveries.compressed()
+
+
+@pytest.fixture(scope="module")
+def found(recoveries: ModuleType) -> "Recovered":
+    return recoveries.recovered_briefly()

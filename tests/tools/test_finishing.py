@@ -15,14 +15,9 @@ from kronnx.tools.exploration import Choice
 from kronnx.tools.finishing import LONGEST, TRIES, Finish, brief
 from kronnx.tools.recovering import Recovery, written
 from kronnx.tools.search import Search
-from recoveries import BRIEF, attempted, bench_of, classifier_recovery, recovery_of
+from recoveries import BRIEF, attempted, bench_of, recovery_of
 
 RANKS = (0.1, 0.15, 0.2, 0.3, 0.5)
-
-
-@pytest.fixture(scope="module")
-def recovery() -> Recovery:
-    return classifier_recovery()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-import recoveries
 from kronnx.passes.pipeline import Attempt
 from kronnx.passes.svd import Svd
 from kronnx.runtime.data import load_data
@@ -19,31 +18,13 @@ from recoveries import (
     as_they_were,
     assert_same,
     attempted,
-    classifier_recovery,
     details,
     reasons,
     recovered,
-    recovered_briefly,
     recovery_of,
     wiring,
 )
 from recovering import disturbed
-
-
-@pytest.fixture(scope="module")
-def recovery() -> Recovery:
-    return classifier_recovery()
-
-
-@pytest.fixture(scope="module")
-def compressed() -> Attempt:
-    """A tenth of the weights is left, and an accuracy of some 30 %."""
-    return recoveries.compressed()
-
-
-@pytest.fixture(scope="module")
-def found() -> Recovered:
-    return recovered_briefly()
 
 
 def test_without_labels_the_divergence_falls_and_the_accuracy_comes_back(

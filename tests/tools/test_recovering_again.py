@@ -7,37 +7,17 @@ from pathlib import Path
 
 import fashion
 import pytest
-import recoveries
 from kronnx.passes.pipeline import Attempt
 from kronnx.passes.recover import Recover
-from kronnx.tools.recovering import Recovered, Recovery
 from recoveries import (
     BRIEF,
     Noted,
     assert_same,
-    classifier_recovery,
     details,
     recovered,
-    recovered_briefly,
     recovery_of,
 )
 from recovering import disturbed
-
-
-@pytest.fixture(scope="module")
-def recovery() -> Recovery:
-    return classifier_recovery()
-
-
-@pytest.fixture(scope="module")
-def compressed() -> Attempt:
-    """A tenth of the weights is left, and an accuracy of some 30 %."""
-    return recoveries.compressed()
-
-
-@pytest.fixture(scope="module")
-def found() -> Recovered:
-    return recovered_briefly()
 
 
 @dataclass

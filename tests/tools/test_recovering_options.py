@@ -8,7 +8,6 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-import recoveries
 from kronnx.ir.errors import DataError, UsageError
 from kronnx.ir.model import clone
 from kronnx.passes.pipeline import Attempt
@@ -20,29 +19,11 @@ from recoveries import (
     as_they_were,
     assert_same,
     attempted,
-    classifier_recovery,
     reasons,
     recovered,
-    recovered_briefly,
     recovery_of,
     wiring,
 )
-
-
-@pytest.fixture(scope="module")
-def recovery() -> Recovery:
-    return classifier_recovery()
-
-
-@pytest.fixture(scope="module")
-def compressed() -> Attempt:
-    """A tenth of the weights is left, and an accuracy of some 30 %."""
-    return recoveries.compressed()
-
-
-@pytest.fixture(scope="module")
-def found() -> Recovered:
-    return recovered_briefly()
 
 
 def test_true_labels_bring_more_than_wrong_ones(recovery: Recovery, compressed: Attempt) -> None:
