@@ -55,14 +55,17 @@ def test_the_model_gets_smaller_and_keeps_its_signature(planted, result):
     onnx.checker.check_model(onnx_ir.to_proto(result.model), full_check=True)
 
 
-def test_the_reported_divergence_is_that_of_the_file(planted, result, tmp_path):
+def test_the_reported_divergence_is_that_of_the_file(planted, tmp_path):
+    """The ranks are fixed: those that a search would choose hang on measured latencies."""
+    options = {"eval_data": planted.evaluation, "labels": planted.labels, "max_drop": "kl=0.01"}
+    result = run(planted, "svd{energy=0.97}", **options)
     result.save(tmp_path / "small.onnx")
     original = load(planted.model)
     data = load_data(planted.evaluation, original)
     before, after = (run_all(Session(p, Target("cpu", 1)), data) for p in (planted.model, tmp_path / "small.onnx"))
     found = compare(before, after, find_heads(original))
     assert found.kl_mean == pytest.approx(result.report.divergence.kl_mean, rel=1e-3)
-    assert 0 < found.kl_mean <= 0.01
+    assert 0.002 < found.kl_mean <= 0.01
     assert result.report.gate.passed
 
 
