@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from .ir.model import load, save
     from .ir.remarks import Remark
     from .ir.rewriter import Rewriter
-    from .passes.factorization import corrected_bias
-    from .passes.moments import Moments, Want, divergence
-    from .passes.proposal import Candidate, Context, Pass, Proposal
-    from .tools.convert import convert
-    from .tools.driver import Result, optimize
-    from .tools.sensitivity import Sensitivity, sensitivity
-    from .tools.sources import Source
+    from .passes.curvature.moments import Moments, Want, divergence
+    from .passes.low_rank.factorization import corrected_bias
+    from .passes.planning.proposal import Candidate, Context, Pass, Proposal
+    from .tools.job.convert import convert
+    from .tools.job.model_sources import Source
+    from .tools.job.optimize import Result, optimize
+    from .tools.job.sensitivity import sensitivity
+    from .tools.report.sensitivity_records import Sensitivity
 
     __version__: str
 
 HOMES = {
     "Analyses": ".ir.analyses",
-    "Candidate": ".passes.proposal",
+    "Candidate": ".passes.planning.proposal",
     "Chain": ".ir.forms",
-    "Context": ".passes.proposal",
+    "Context": ".passes.planning.proposal",
     "Examples": ".frontends.examples",
     "Factor": ".ir.forms",
     "Form": ".ir.forms",
@@ -44,29 +45,29 @@ HOMES = {
     "KronnxError": ".ir.errors",
     "Layer": ".ir.layers",
     "Lowered": ".frontends.frontend",
-    "Moments": ".passes.moments",
-    "Pass": ".passes.proposal",
+    "Moments": ".passes.curvature.moments",
+    "Pass": ".passes.planning.proposal",
     "Piece": ".ir.cost",
     "Probe": ".frontends.frontend",
-    "Proposal": ".passes.proposal",
+    "Proposal": ".passes.planning.proposal",
     "Remark": ".ir.remarks",
-    "Result": ".tools.driver",
+    "Result": ".tools.job.optimize",
     "Rewriter": ".ir.rewriter",
-    "Sensitivity": ".tools.sensitivity",
-    "Source": ".tools.sources",
+    "Sensitivity": ".tools.report.sensitivity_records",
+    "Source": ".tools.job.model_sources",
     "Step": ".frontends.frontend",
     "Striped": ".ir.forms",
     "Structure": ".ir.forms",
     "UsageError": ".ir.errors",
-    "Want": ".passes.moments",
-    "convert": ".tools.convert",
-    "corrected_bias": ".passes.factorization",
-    "divergence": ".passes.moments",
+    "Want": ".passes.curvature.moments",
+    "convert": ".tools.job.convert",
+    "corrected_bias": ".passes.low_rank.factorization",
+    "divergence": ".passes.curvature.moments",
     "load": ".ir.model",
     "low_rank": ".ir.forms",
-    "optimize": ".tools.driver",
+    "optimize": ".tools.job.optimize",
     "save": ".ir.model",
-    "sensitivity": ".tools.sensitivity",
+    "sensitivity": ".tools.job.sensitivity",
     "structure_of": ".ir.forms",
 }
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from .tools.cli import main as run
+from .tools.commands.cli import main as run
 
 
 def main() -> int:

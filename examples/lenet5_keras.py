@@ -26,12 +26,12 @@ import keras
 import kronnx
 import numpy as np
 from kronnx.ir.errors import BudgetError
-from kronnx.tools.layer_table import plain_layers
-from kronnx.tools.quantities import percent, quantity
-from kronnx.tools.report import Report
-from kronnx.tools.sensitivity_table import plain_table as plain_sensitivity
-from kronnx.tools.table import aligned, plain_table
-from kronnx.tools.zoo_fashion import default_folder, read_images
+from kronnx.tools.report.layer_table import plain_layers
+from kronnx.tools.report.quantities import percent, quantity
+from kronnx.tools.report.records import Report
+from kronnx.tools.report.sensitivity_table import plain_table as plain_sensitivity
+from kronnx.tools.report.summary_table import aligned, plain_table
+from kronnx.tools.zoo.fashion import default_folder, read_images
 from practice_plots import front_figure, overview_figure, spectra_figure, wilson
 
 BATCH, VALIDATION_SHARE = 32, 0.1

@@ -9,8 +9,8 @@ labelled evaluation set. Nothing else is needed to use them; run this only to ma
 import argparse
 from pathlib import Path
 
-from kronnx.tools.zoo_entry import require, save_arrays, save_labels
-from kronnx.tools.zoo_fashion import default_folder, export_classifier, lenet5_network, read_images, train
+from kronnx.tools.zoo.entry import require, save_arrays, save_labels
+from kronnx.tools.zoo.fashion import default_folder, export_classifier, lenet5_network, read_images, train
 
 EVALUATION_IMAGES = 2000
 CALIBRATION_IMAGES = 1000

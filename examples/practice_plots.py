@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from kronnx.tools.quantities import digits, duration, percent, quantity
-from kronnx.tools.report import LayerRecord, Report
+from kronnx.tools.report.quantities import digits, duration, percent, quantity
+from kronnx.tools.report.records import LayerRecord, Report
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D

@@ -7,13 +7,13 @@ import onnx
 import onnx_ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+from ..ir.cleanup.clean import clean
+from ..ir.cleanup.duplicate_weights import merge_duplicates
+from ..ir.cleanup.guarded_step import fault_of
+from ..ir.cleanup.normalize import normalize
 from ..ir.errors import UnsupportedOp, VerifyError
-from ..ir.model import normalize
-from ..ir.model.attempt import fault_of
-from ..ir.model.cleaning import clean
-from ..ir.model.duplicates import merge_duplicates
-from ..ir.model.inference import infer_shapes
-from ..ir.model.naming import name_nodes
+from ..ir.model.node_names import name_nodes
+from ..ir.model.shape_inference import infer_shapes
 from ..ir.model.weights import nodes
 from .examples import Dims
 

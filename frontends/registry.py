@@ -1,6 +1,6 @@
 """Which frontends there are: Kronnx's own, and those of other packages under the entry point `kronnx.frontends`."""
 
-from ..ir.extensions import extensions
+from ..ir.plugins import extensions
 from .frontend import Frontend
 from .keras import Keras
 from .saved_model import SavedModel

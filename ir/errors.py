@@ -1,22 +1,16 @@
-"""What can go wrong, as exceptions that carry the exit code of the command line."""
+"""What can go wrong, as exceptions; `tools/commands/exit_codes.py` says what the command line makes of each."""
 
 
 class KronnxError(Exception):
     """Root of all errors that Kronnx raises on purpose; anything else is a bug."""
 
-    exit_code = 1
-
 
 class UsageError(KronnxError):
     """A pass, an option or a value that does not exist or does not fit."""
 
-    exit_code = 2
-
 
 class InputError(KronnxError):
     """A model, data or an environment that can't be worked with."""
-
-    exit_code = 3
 
 
 class GraphError(InputError):
@@ -38,16 +32,6 @@ class DataError(InputError):
 class VerifyError(KronnxError):
     """A result that is not a valid model, or no longer has the original's signature."""
 
-    exit_code = 4
-
-
-class GateError(KronnxError):
-    """A result whose measured divergence is beyond the gate."""
-
-    exit_code = 5
-
 
 class BudgetError(KronnxError):
     """A budget (speed-up, size, multiply-adds) that could not be reached within the gate."""
-
-    exit_code = 6

@@ -11,10 +11,10 @@ from onnx_ir.tape import Tape
 from .analyses import Analyses
 from .channels.groups import Group
 from .channels.removal import remove
+from .cleanup.clean import clean
 from .errors import ShapeError
 from .forms import Chain, Factor, Form, Structure
 from .layers import OPERATORS, Layer
-from .model.cleaning import clean
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from ..ir.analyses import Analyses
 from ..ir.rewriter import Rewriter
-from .moments import Want
-from .proposal import Candidate, Context, Pass, Proposal
+from .curvature.moments import Want
+from .planning.proposal import Candidate, Context, Pass, Proposal
 
 SITE = "model"
 

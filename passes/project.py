@@ -15,9 +15,9 @@ from ..ir.forms import Chain, Factor, structure_of
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
-from .factorization import Spectrum, shifted, spectrum
-from .moments import Want
-from .proposal import Candidate, Context, Pass, Proposal
+from .curvature.moments import Want
+from .low_rank.factorization import Spectrum, shifted, spectrum
+from .planning.proposal import Candidate, Context, Pass, Proposal
 
 SHARES = (0.95, 0.87, 0.8, 0.72, 0.65, 0.57, 0.5, 0.43, 0.36, 0.3, 0.24, 0.19, 0.14, 0.1, 0.07)
 

@@ -17,12 +17,12 @@ from ..ir.forms import Chain, Factor, Striped, structure_of
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
-from .factorization import shifted
-from .moments import Moments, Want
-from .proposal import Candidate, Context, Pass, Proposal
-from .removal_path import Path, Reader, compensated, removal_path
-from .silent_channels import of_constants, silent_channels
-from .stripes import Stripes
+from .curvature.moments import Moments, Want
+from .low_rank.factorization import shifted
+from .planning.proposal import Candidate, Context, Pass, Proposal
+from .pruning.block_sparsity import Stripes
+from .pruning.channel_scores import Path, Reader, compensated, removal_path
+from .pruning.silent_channels import of_constants, silent_channels
 
 # Shares of the channels that go, closer where little goes: that is where most of a budget is spent.
 SHARES = (0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.38, 0.47, 0.57, 0.68, 0.8, 0.9)

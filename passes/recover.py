@@ -7,8 +7,8 @@ from typing import ClassVar
 from ..ir.analyses import Analyses
 from ..ir.errors import UsageError
 from ..ir.rewriter import Rewriter
-from .moments import Want
-from .proposal import Candidate, Context, Pass, Proposal
+from .curvature.moments import Want
+from .planning.proposal import Candidate, Context, Pass, Proposal
 from .recovery.kfac import Kfac
 from .recovery.loop import Plan
 from .recovery.optimizer import Optimizer

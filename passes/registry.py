@@ -1,9 +1,9 @@
 """Which passes there are: Kronnx's own, and those of other packages under the entry point `kronnx.passes`."""
 
-from ..ir.extensions import extensions
+from ..ir.plugins import extensions
 from .cleanup import Cleanup
+from .planning.proposal import Pass
 from .project import Project
-from .proposal import Pass
 from .prune import Prune
 from .recover import Recover
 from .svd import Svd

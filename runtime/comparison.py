@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.errors import DataError, InputError, VerifyError
-from ..ir.heads import Head
-from .dataset import Dataset
+from ..ir.output_heads import Head
+from .data.dataset import Dataset
 from .sessions import Session
 
 Outputs = Sequence[dict[str, np.ndarray]]

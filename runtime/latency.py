@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir
 
 from ..ir.errors import DataError
+from .data.model_inputs import Input, inputs_of
 from .environment import device_name, runtime_version
-from .fragments import fingerprint
-from .inputs import Input, inputs_of
+from .fingerprints import fingerprint
 from .sessions import Session, Target
 
 CACHE_FILE = "latency.json"

@@ -7,15 +7,16 @@ import numpy as np
 import onnx
 import onnx_ir
 from kronnx.ir.analyses import Analyses
-from kronnx.ir.heads import find_heads
-from kronnx.ir.model import clone, normalize, signature
-from kronnx.ir.model.cleaning import clean_with_notes
-from kronnx.ir.model.inference import infer_shapes
-from kronnx.ir.model.naming import name_nodes
+from kronnx.ir.cleanup.clean import clean_with_notes
+from kronnx.ir.cleanup.normalize import normalize
+from kronnx.ir.model import clone, signature
+from kronnx.ir.model.node_names import name_nodes
+from kronnx.ir.model.shape_inference import infer_shapes
+from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import Curvature, Runner, measure
-from kronnx.passes.pipeline import concrete_shapes
-from kronnx.passes.proposal import Candidate, Context, Pass
+from kronnx.passes.planning.proposal import Candidate, Context, Pass
+from kronnx.passes.planning.stages import concrete_shapes
 from kronnx.runtime.sessions import Session
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]> net '

@@ -9,22 +9,23 @@ import fashion
 import numpy as np
 import onnx_ir
 from kronnx.frontends.examples import Examples
+from kronnx.ir.cleanup.clean import clean
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.layers import find_layers
 from kronnx.ir.lineage import Heirs, heirs
-from kronnx.ir.model import clone, normalize
-from kronnx.ir.model.cleaning import clean
+from kronnx.ir.model import clone
 from kronnx.passes.curvature import Curvature, Store, measure
-from kronnx.passes.moments import Moments, Want
-from kronnx.passes.pipeline import Attempt, Bench
-from kronnx.passes.proposal import Pass
+from kronnx.passes.curvature.moments import Moments, Want
+from kronnx.passes.planning.proposal import Pass
+from kronnx.passes.planning.stages import Attempt, Bench
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import Recover
 from kronnx.passes.svd import Svd
 from kronnx.runtime.sessions import Target
-from kronnx.tools.preparation import calibration_feeds, opened
-from kronnx.tools.progress import Silent
-from kronnx.tools.recovering import Recovered, Recovery, written
-from kronnx.tools.samples import Data
+from kronnx.tools.job.recovery import Recovered, Recovery, written
+from kronnx.tools.job.samples import Data
+from kronnx.tools.job.subject import calibration_feeds, opened
+from kronnx.tools.report.progress import Silent
 
 SAMPLES = 256  # that curvature is measured on
 BRIEF = Recover(steps=40, rate=5e-3, refit="none", looks=8)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import networks
 import numpy as np
 import onnx_ir
-from kronnx.ir.heads import distribution, find_heads
 from kronnx.ir.model import clone
+from kronnx.ir.output_heads import distribution, find_heads
 from kronnx.passes.recovery.building import training_step
 from kronnx.passes.recovery.optimizers import Sgd
 from kronnx.passes.recovery.step import COUNT, LOSS, RATE, Objective, Rules, Step

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from kronnx.ir.cleanup.clean import clean
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.errors import KronnxError
-from kronnx.ir.model import normalize
-from kronnx.ir.model.cleaning import clean
 from kronnx.ir.rewriter import Rewriter
+from kronnx.passes.planning.proposal import Context
 from kronnx.passes.project import Project
-from kronnx.passes.proposal import Context
 from kronnx.passes.prune import Prune
 from kronnx.passes.svd import Svd
-from kronnx.tools.driver import optimize
+from kronnx.tools.job.optimize import optimize
 
 PASSES = (Svd(), Svd(rank=1.0), Prune(), Prune(sparsity=0.0), Prune(block="16x512"), Project(), Project(rank=1.0))
 GROUPS = (*string.ascii_lowercase, "pytorch", "simple")

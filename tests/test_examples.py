@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from kronnx.tools.report import Report
+from kronnx.tools.report.records import Report
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "lenet5_keras.ipynb"

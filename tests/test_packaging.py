@@ -12,17 +12,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("frontends", "ir", "passes", "runtime", "tools")
+IN_A_CHECKOUT_ONLY = ("tools/bench", "tools/zoo")
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
 
 
+def files_on_disk() -> list[Path]:
+    """What a wheel holds, relative to the root."""
+    found = (file.relative_to(ROOT) for part in PARTS for file in (ROOT / part).rglob("*.py"))
+    return [file for file in found if not file.as_posix().startswith(IN_A_CHECKOUT_ONLY)]
+
+
 def packages_on_disk() -> set[str]:
-    folders = (file.parent for part in PARTS for file in (ROOT / part).rglob("*.py"))
-    return {"kronnx"} | {".".join(("kronnx", *folder.relative_to(ROOT).parts)) for folder in folders}
+    return {"kronnx"} | {".".join(("kronnx", *file.parent.parts)) for file in files_on_disk()}
 
 
 def modules_on_disk() -> set[str]:
-    files = [*ROOT.glob("*.py"), *(file for part in PARTS for file in (ROOT / part).rglob("*.py"))]
-    return {f"kronnx/{file.relative_to(ROOT).as_posix()}" for file in files}
+    files = [*(file.relative_to(ROOT) for file in ROOT.glob("*.py")), *files_on_disk()]
+    return {f"kronnx/{file.as_posix()}" for file in files}
 
 
 def run(*words: object, cwd: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.passes.registry import available
-from kronnx.tools.cli import main
+from kronnx.tools.commands.cli import main
 from networks import parsed
 
 PAGE = Path(__file__).parents[1] / "docs" / "writing-passes.md"

@@ -10,7 +10,7 @@ import onnx_ir
 
 from ..autodiff.registry import VJPS, ZERO_GRADIENT
 from ..autodiff.reverse import may_be_floating, subgraphs
-from ..model.folding import lift_constants
+from ..cleanup.constant_folding import lift_constants
 from .registry import Outputs
 from .site import Left, Site
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnx_ir
 
 from ..autodiff.dimensions import dims, static
-from ..model.folding import fold, lift_constants
-from ..model.inference import infer_shapes
+from ..cleanup.constant_folding import fold, lift_constants
+from ..model.shape_inference import infer_shapes
 from ..model.skeleton import skeleton
 
 ROUNDS = 4  # shapes fold into constants that make more shapes known

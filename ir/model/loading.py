@@ -8,8 +8,8 @@ import onnx_ir
 from google.protobuf.message import DecodeError
 
 from ..errors import InputError
-from .external import attach
-from .sparse import densify
+from .external_data import attach
+from .sparse_tensors import densify
 from .weights import graphs, nodes, weights
 
 PROTOBUF_LIMIT = 1 << 31  # bytes: no protobuf message is larger

@@ -11,8 +11,8 @@ import onnx_ir
 from ...ir.autodiff import gradients
 from ...ir.decomposition import decompose
 from ...ir.errors import DataError
-from ...ir.heads import Head
 from ...ir.layers import Use
+from ...ir.output_heads import Head
 from ...ir.remarks import ANALYSIS, Remark
 from .seeds import Seeds, Survey, count, draws, survey, vectors
 from .settings import Curvature, Execute, Feed, Runner

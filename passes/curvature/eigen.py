@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from ...ir.heads import Head
 from ...ir.layers import Layer, Use
+from ...ir.output_heads import Head
 from . import rows
 from .backward import Bench, back_propagated
 from .factors import Factors

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from ...ir.layers import Layer
-from ..moments import ROUNDING, Moments
 from .graph import GradientSums, InputSums, Task
+from .moments import ROUNDING, Moments
 from .shrinkage import shrunken
 from .sums import Arrays
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir
 
-from ...ir.heads import Head
 from ...ir.layers import Layer, Use
+from ...ir.output_heads import Head
 from ...ir.remarks import Remark
 from . import rows
 from .backward import back_propagated

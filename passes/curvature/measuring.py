@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir
 
 from ...ir.errors import InputError
-from ...ir.heads import Head
 from ...ir.layers import Layer
+from ...ir.output_heads import Head
 from ...ir.remarks import ANALYSIS, Remark
-from ..moments import Moments, Want
 from .backward import Bench
 from .factors import Factors, Inner, Outer, assembled_inner, assembled_outer, factors_of, moments_of
 from .graph import Graph, Task, statistics_graph
+from .moments import Moments, Want
 from .records import Records
 from .rows import LARGEST
 from .seeds import unit

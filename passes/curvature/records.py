@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import onnx_ir
 
-from ...ir.heads import Head
+from ...ir.output_heads import Head
 from .factors import Inner, Outer
 from .graph import Task
 from .settings import Curvature, Feed

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir
 
 from ...ir.errors import InputError
-from ...ir.heads import Head
 from ...ir.layers import Layer, Use
+from ...ir.output_heads import Head
 from . import rows
 from .backward import Bench, back_propagated
 from .seeds import count, seed, unit

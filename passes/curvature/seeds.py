@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from ...ir.heads import Head, distribution
+from ...ir.output_heads import Head, distribution
 from .settings import Curvature, Execute, Feed
 from .work import INT64, Work, size
 

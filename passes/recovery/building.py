@@ -9,9 +9,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...ir.analyses import Analyses
 from ...ir.autodiff import gradients
 from ...ir.autodiff.emitter import Emitter
-from ...ir.heads import Head, distribution
 from ...ir.layers import find_layers
 from ...ir.model import clone
+from ...ir.output_heads import Head, distribution
 from . import gates
 from .clipping import clip_by_value, global_norm, norm_scale
 from .dropout import add_dropout

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 
 from ...ir.autodiff.emitter import Emitter
-from ...ir.heads import Head
+from ...ir.output_heads import Head
 
 TINY = float(np.finfo(np.float32).tiny)
 

@@ -137,7 +137,7 @@ def test_a_wrong_weight_is_found_and_its_layer_named():
     from kronnx.frontends.agreement import agreement
     from kronnx.frontends.registry import frontend_of
     from kronnx.runtime.sessions import Session
-    from kronnx.tools.sources import examples_of
+    from kronnx.tools.job.model_sources import examples_of
 
     module = MODELS["CNN"]()
     frontend = frontend_of(module)

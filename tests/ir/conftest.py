@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from kronnx.ir.model.inference import infer_shapes
-from kronnx.ir.model.naming import name_nodes
+from kronnx.ir.model.node_names import name_nodes
+from kronnx.ir.model.shape_inference import infer_shapes
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> net '
 

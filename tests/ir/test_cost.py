@@ -3,11 +3,11 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.cost import Cost, Piece, macs, parameters
 from kronnx.ir.forms import Structure, fragment, low_rank, structure_of
 from kronnx.ir.layers import find_layers
-from kronnx.ir.model import normalize
-from kronnx.passes.pipeline import concrete_shapes
+from kronnx.passes.planning.stages import concrete_shapes
 
 CASES = {
     "matmul": ("(float[2,5,6] x) => (float[2,5,3] y) <float[6,3] w> { y = MatMul(x, w) }", 2 * 5 * 6 * 3),

@@ -10,7 +10,7 @@ from kronnx.ir.forms import Chain, Form, Striped, composites, fragment, low_rank
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone
 from kronnx.ir.rewriter import Rewriter
-from kronnx.passes.pipeline import concrete_shapes
+from kronnx.passes.planning.stages import concrete_shapes
 
 PRODUCTS = {
     "matmul": "(float[N,6] x) => (float[N,5] y) <float[6,5] w> { y = MatMul(x, w) }",

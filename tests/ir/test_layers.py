@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.layers import Layer, find_layers
-from kronnx.ir.model import normalize
 from kronnx.ir.remarks import MISSED
 
 ONE = {

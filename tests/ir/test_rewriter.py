@@ -9,7 +9,7 @@ from kronnx.ir.errors import ShapeError
 from kronnx.ir.forms import Form, low_rank, structure_of, tucker
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone, signature
-from kronnx.ir.model.inference import infer_shapes
+from kronnx.ir.model.shape_inference import infer_shapes
 from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter, Tuned
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>

@@ -11,9 +11,9 @@ from kronnx.ir.errors import UsageError
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.rewriter import Rewriter
-from kronnx.passes.moments import Want, after, divergence
+from kronnx.passes.curvature.moments import Want, after, divergence
+from kronnx.passes.planning.proposal import Context
 from kronnx.passes.project import Project
-from kronnx.passes.proposal import Context
 from scipy.stats import spearmanr
 
 ATTENTION = """(float[N,T,16] x) => (float[N,4] y)

@@ -7,16 +7,17 @@ import onnx_ir
 import onnxruntime
 import pytest
 from kronnx.ir.analyses import Analyses
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.errors import GraphError, UsageError
-from kronnx.ir.heads import find_heads
-from kronnx.ir.model import clone, normalize, signature
+from kronnx.ir.model import clone, signature
+from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import Curvature, measure
-from kronnx.passes.moments import Moments, after, divergence
-from kronnx.passes.pipeline import concrete_shapes
-from kronnx.passes.proposal import Candidate, Context
+from kronnx.passes.curvature.moments import Moments, after, divergence
+from kronnx.passes.planning.proposal import Candidate, Context
+from kronnx.passes.planning.stages import concrete_shapes
 from kronnx.passes.prune import Blocks, Kept, Prune
-from kronnx.passes.stripes import Stripes
+from kronnx.passes.pruning.block_sparsity import Stripes
 from scipy.stats import spearmanr
 
 Arrays = Mapping[str, np.ndarray]
@@ -413,7 +414,7 @@ def test_fewer_blocks_cost_more(rng: np.random.Generator) -> None:
 def test_sweeps_over_the_stripes_lower_the_loss(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
     for sweeps in (0, 1, 2, 4):
-        monkeypatch.setattr("kronnx.passes.stripes.SWEEPS", sweeps)
+        monkeypatch.setattr("kronnx.passes.pruning.block_sparsity.SWEEPS", sweeps)
         cut = stripes(np.random.default_rng(5))
         losses.append(cut.loss(cut.form(cut.indices(0.4))))
     assert (np.diff(losses) <= 1e-12).all()

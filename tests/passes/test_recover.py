@@ -10,12 +10,12 @@ import onnx_ir
 import pytest
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.errors import UsageError
-from kronnx.ir.heads import find_heads
 from kronnx.ir.lineage import Heirs
+from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import MISSED, Remark
 from kronnx.passes.curvature import Curvature, measure
-from kronnx.passes.pipeline import Bench, Retrained
-from kronnx.passes.proposal import Context, Pass
+from kronnx.passes.planning.proposal import Context, Pass
+from kronnx.passes.planning.stages import Bench, Retrained
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import RATES, Recover
 from kronnx.passes.recovery.adaptive import Adam, AdaMax, AdamW
@@ -24,7 +24,7 @@ from kronnx.passes.recovery.optimizers import Sgd
 from kronnx.passes.recovery.sparsity import ChannelLasso, GroupLasso, Lasso, TopK
 from kronnx.passes.registry import available
 from kronnx.passes.svd import Svd
-from kronnx.tools.pipeline import parse, text_of
+from kronnx.tools.job.pipeline_text import parse, text_of
 
 NET = """(float[N,12] x) => (float[N,5] y) <float[12,24] w, float[24] b, float[24,5] v>
     { f = Gemm(x, w, b) r = Relu(f) z = MatMul(r, v) y = Softmax(z) }"""

@@ -12,8 +12,8 @@ from kronnx.ir.forms import Chain
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.rewriter import Rewriter
-from kronnx.passes.moments import Want, after
-from kronnx.passes.proposal import Candidate, Context
+from kronnx.passes.curvature.moments import Want, after
+from kronnx.passes.planning.proposal import Candidate, Context
 from kronnx.passes.svd import Svd
 from scipy.stats import spearmanr
 

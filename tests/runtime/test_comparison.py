@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from kronnx.ir.errors import DataError, InputError, VerifyError
-from kronnx.ir.heads import Head
+from kronnx.ir.output_heads import Head
 from kronnx.runtime import comparison
 from kronnx.runtime.comparison import (
     AccuracyChange,
@@ -13,7 +13,7 @@ from kronnx.runtime.comparison import (
     paired_change,
     run_all,
 )
-from kronnx.runtime.dataset import Dataset
+from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session
 from scipy.special import rel_entr, softmax
 

@@ -3,7 +3,7 @@ import json
 import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError
-from kronnx.runtime.fragments import fingerprint
+from kronnx.runtime.fingerprints import fingerprint
 from kronnx.runtime.latency import LatencyTable
 from kronnx.runtime.sessions import Target
 

@@ -12,8 +12,8 @@ import pytest
 from networks import parsed, set_weight
 
 if TYPE_CHECKING:
-    from kronnx.passes.pipeline import Attempt
-    from kronnx.tools.recovering import Recovered, Recovery
+    from kronnx.passes.planning.stages import Attempt
+    from kronnx.tools.job.recovery import Recovered, Recovery
 
 CLASSIFIER = """(float[N, 64] x) => (float[N, 10] logits)
     <float[64, 128] a, float[128] a_bias, float[128, 128] b, float[128] b_bias, float[128, 10] c, float[10] c_bias> {

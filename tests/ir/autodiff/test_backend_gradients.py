@@ -15,9 +15,9 @@ from adjoint import outputs_of, reference, seeded, session, value_named
 from backend_nodes import NodeModel, node_models
 from kronnx.ir.autodiff import gradients
 from kronnx.ir.autodiff.reverse import UNREACHED
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.decomposition import decompose
-from kronnx.ir.model import normalize
-from kronnx.ir.model.inference import infer_shapes
+from kronnx.ir.model.shape_inference import infer_shapes
 
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 Feed = dict[str, np.ndarray]

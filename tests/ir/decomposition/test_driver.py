@@ -9,10 +9,11 @@ import onnxruntime
 import pytest
 from adjoint import session
 from kronnx.ir.autodiff import gradients
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.decomposition import decompose
 from kronnx.ir.layers import find_layers
-from kronnx.ir.model import clone, load, normalize, signature
-from kronnx.ir.model.naming import name_nodes
+from kronnx.ir.model import clone, load, signature
+from kronnx.ir.model.node_names import name_nodes
 from onnx_ir.passes.common import CheckerPass
 
 LSTM = """(float[T,N,3] x) => (float[T,N,2] z) <float[1,16,3] w, float[1,16,4] r, float[1,32] b,

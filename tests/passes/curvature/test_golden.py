@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from kronnx.ir.heads import find_heads
+from kronnx.ir.cleanup.clean import clean
+from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.layers import find_layers
-from kronnx.ir.model import load, normalize
-from kronnx.ir.model.cleaning import clean
+from kronnx.ir.model import load
+from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import Curvature, Execute, Factors, Feed, Runner, eigenbases, measure_factors
-from kronnx.passes.moments import Want
+from kronnx.passes.curvature.moments import Want
 from kronnx.runtime.sessions import Session
 from onnx.reference import ReferenceEvaluator
 

@@ -5,12 +5,12 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.heads import find_heads
 from kronnx.ir.layers import find_layers
+from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import ANALYSIS
 from kronnx.passes.curvature import Curvature, Feed, Measured, measure, measure_factors
 from kronnx.passes.curvature.graph import InputSums, Task, statistics_graph
-from kronnx.passes.moments import Moments, Want, divergence
+from kronnx.passes.curvature.moments import Moments, Want, divergence
 
 LINEAR = "(float[N,5] x) => (float[N,3] y) <float[5,3] w> { z = MatMul(x, w) y = Softmax(z) }"
 DEEP = """(float[N,4] x) => (float[N,3] y) <float[4,6] w, float[6,5] u, float[5,3] v>

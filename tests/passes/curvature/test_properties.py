@@ -7,10 +7,10 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.heads import find_heads
+from kronnx.ir.cleanup.clean import clean
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone
-from kronnx.ir.model.cleaning import clean
+from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import (
     Curvature,
     Factors,
@@ -22,7 +22,7 @@ from kronnx.passes.curvature import (
     measure_factors,
     score,
 )
-from kronnx.passes.moments import Want
+from kronnx.passes.curvature.moments import Want
 from onnx.reference import ReferenceEvaluator
 
 SMOOTH = """(double[N,4] x) => (double[N,3] y) <double[4,6] w, double[6] b, double[6,5] u, double[5,3] v>

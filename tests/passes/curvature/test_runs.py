@@ -9,10 +9,9 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError, InputError
-from kronnx.ir.heads import find_heads
 from kronnx.ir.layers import find_embeddings, find_layers
+from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
-from kronnx.passes.changes import changes_of
 from kronnx.passes.curvature import (
     Curvature,
     Execute,
@@ -29,11 +28,12 @@ from kronnx.passes.curvature import (
     measuring,
     score,
 )
+from kronnx.passes.curvature.layer_changes import changes_of
+from kronnx.passes.curvature.moments import Want
 from kronnx.passes.curvature.shelf import Shelf
-from kronnx.passes.factorization import Factorizer
-from kronnx.passes.moments import Want
+from kronnx.passes.low_rank.factorization import Factorizer
+from kronnx.passes.planning.proposal import Pass
 from kronnx.passes.project import Project
-from kronnx.passes.proposal import Pass
 from kronnx.passes.prune import Prune
 from kronnx.passes.svd import Svd
 

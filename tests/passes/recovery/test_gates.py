@@ -10,7 +10,7 @@ from emitting import as_inputs, emitted, layer_of, matrix
 from kronnx.ir.autodiff import gradients
 from kronnx.ir.autodiff.emitter import Emitter
 from kronnx.ir.layers import find_layers
-from kronnx.passes.pipeline import Bench
+from kronnx.passes.planning.stages import Bench
 from kronnx.passes.prune import Prune
 from kronnx.passes.recovery.gates import draw, final_gates, gated, initial, penalty_gradient
 from scipy.stats import kstest

@@ -8,10 +8,10 @@ import onnx_ir
 import pytest
 from kronnx.ir.autodiff.emitter import Emitter
 from kronnx.ir.errors import UsageError
-from kronnx.ir.heads import find_heads
 from kronnx.ir.layers import find_layers
+from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import Curvature, Factors, measure_factors
-from kronnx.passes.moments import Want
+from kronnx.passes.curvature.moments import Want
 from kronnx.passes.recovery.kfac import Kfac, damped_inverses, identities, mean_eigenvalue
 from kronnx.passes.recovery.kronecker import Block, blocks
 from kronnx.passes.recovery.optimizers import Sgd

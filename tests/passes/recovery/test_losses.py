@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 import torch
 from kronnx.ir.autodiff.emitter import Emitter
-from kronnx.ir.heads import Head
+from kronnx.ir.output_heads import Head
 from kronnx.passes.recovery.losses import Loss, Losses
 from kronnx.runtime.sessions import Session
 from torch.nn import functional

@@ -4,8 +4,8 @@ import networks
 import onnx_ir
 import pytest
 from kronnx.ir.model import clone
-from kronnx.passes.pipeline import concrete_shapes
-from kronnx.passes.proposal import Pass
+from kronnx.passes.planning.proposal import Pass
+from kronnx.passes.planning.stages import concrete_shapes
 from kronnx.passes.prune import Prune
 from kronnx.passes.recovery.matching import matched
 from kronnx.passes.svd import Svd

@@ -14,7 +14,7 @@ from kronnx.ir.lineage import heirs
 from kronnx.ir.model import clone
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import Feed
-from kronnx.passes.proposal import Pass
+from kronnx.passes.planning.proposal import Pass
 from kronnx.passes.prune import Prune
 from kronnx.passes.recovery.refit import Refitted, refit
 from kronnx.passes.svd import Svd

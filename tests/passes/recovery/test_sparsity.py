@@ -11,7 +11,7 @@ from kronnx.ir.analyses import Analyses
 from kronnx.ir.autodiff.emitter import Emitter
 from kronnx.ir.errors import UsageError
 from kronnx.ir.layers import Layer
-from kronnx.passes.pipeline import Attempt, Bench
+from kronnx.passes.planning.stages import Attempt, Bench
 from kronnx.passes.prune import Prune
 from kronnx.passes.recovery.sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
 from scipy.optimize import minimize

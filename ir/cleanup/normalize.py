@@ -1,0 +1,64 @@
+"""Brings a model into the one form that analyses and passes read, without changing any result."""
+
+import onnx_ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    RemoveUnusedFunctionsPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
+
+from ..model.node_names import name_nodes
+from ..model.shape_inference import infer_shapes
+from ..model.signature import restore_signature
+from ..model.stated_shapes import restate, stated_shapes
+from ..model.weights import clone
+from .constant_folding import fold, lift_constants
+from .guarded_step import Step, attempt, in_order
+from .opset_conversion import convert
+
+OPSET = 18
+ROUNDS = 4  # shapes fold into constants that make more shapes known; real models need two or three rounds
+
+
+def normalize(model: onnx_ir.Model) -> onnx_ir.Model:
+    """`normalize_with_notes` without the notes."""
+    return normalize_with_notes(model)[0]
+
+
+def normalize_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str, ...]]:
+    """A new model with the same signature and results, and a note for each step that had to be left out.
+
+    Functions are inlined, Constant nodes become initializers, an opset below 18 is converted to 18 (others stay),
+    shape arithmetic is folded, shapes are inferred (and kept where the file says more), unused nodes go, and every
+    node has a unique name. Names of values and of nodes are kept. A weight that is read twice stays one weight.
+    """
+    notes: list[str] = []
+    result = model
+    for what, step in _steps(model):
+        result = attempt(what, step, result, notes)
+    result = name_nodes(clone(result))
+    restate(result, stated_shapes(model))
+    restore_signature(result, model)
+    return result, tuple(notes)
+
+
+def _steps(model: onnx_ir.Model) -> list[tuple[str, Step]]:
+    remove_functions = (RemoveUnusedFunctionsPass(), RemoveUnusedOpsetsPass())
+    steps: list[tuple[str, Step]] = [("naming nodes", name_nodes)]
+    if model.functions:
+        steps.append(("inlining functions", in_order(InlinePass(), *remove_functions)))
+    steps.append(("lifting constants", lift_constants))
+    if model.opset_imports.get("", OPSET) < OPSET:
+        steps += [(f"converting to opset {OPSET}", lambda m: convert(infer_shapes(m), OPSET))]
+    return [*steps, ("lifting constants", lift_constants), ("folding constants", _fold)]
+
+
+def _fold(model: onnx_ir.Model) -> onnx_ir.Model:
+    tidy = RemoveUnusedNodesPass()
+    for _ in range(ROUNDS):
+        before = len(model.graph)
+        model = tidy(lift_constants(fold(infer_shapes(model)))).model
+        if len(model.graph) == before:
+            break
+    return infer_shapes(model)

@@ -1,0 +1,44 @@
+"""Rewrites as changes of the weights that were: what `curvature.score` takes."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ...ir.layers import Layer
+from ...ir.rewriter import Projected, Removed, Replaced, Rewrite
+from . import LayerChange
+
+
+def changes_of(rewrites: Iterable[Rewrite], layers: Mapping[str, Layer]) -> dict[str, LayerChange]:
+    """What `rewrites` do to `layers`, those of the model before all of them, by name.
+
+    A removed channel is one whose readers have zeros in its columns. Each layer may be rewritten once: KeyError for one
+    that an earlier rewrite made.
+    """
+    changes: dict[str, LayerChange] = {}
+    for rewrite in rewrites:
+        if isinstance(rewrite, Replaced):
+            changes[rewrite.layer] = _change(layers[rewrite.layer], rewrite.form.dense(), rewrite.bias)
+        elif isinstance(rewrite, Projected):
+            for name, up in rewrite.ups.items():
+                changes[name] = _change(layers[name], up @ rewrite.down, rewrite.biases.get(name))
+        elif isinstance(rewrite, Removed):
+            changes |= _without(rewrite, layers)
+    return changes
+
+
+def _without(rewrite: Removed, layers: Mapping[str, Layer]) -> dict[str, LayerChange]:
+    gone = np.delete(np.arange(rewrite.group.channels), rewrite.keep)
+    changes = {}
+    for consumer in rewrite.group.consumers:
+        layer = layers[consumer.layer]
+        weight, bias = rewrite.consumers[consumer.layer]
+        whole = np.zeros((1, layer.out, layer.inputs))
+        whole[0][:, np.delete(np.arange(layer.inputs), consumer.columns[gone].ravel())] = weight
+        changes[layer.name] = _change(layer, whole, bias)
+    return changes
+
+
+def _change(layer: Layer, weight: np.ndarray, bias: np.ndarray | None) -> LayerChange:
+    shift = None if bias is None else bias.reshape(layer.groups, layer.out) - layer.bias_or_zero()
+    return LayerChange(weight - layer.matrix(), None if shift is None else shift.ravel())

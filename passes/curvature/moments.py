@@ -1,0 +1,211 @@
+"""Curvature of layers as matrices: second moments of inputs, outputs and gradients, and how rewrites change them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from ...ir.forms import Chain, composites, unfold
+from ...ir.rewriter import Projected, Removed, Replaced, Rewrite
+
+ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand inputs
+
+
+@dataclass(frozen=True)
+class Want:
+    """A layer, by name, and whether the second moment of its inputs is needed; without it, that of its outputs is
+    given.
+
+    `rows` says that the gradients of single outputs are needed; without it those of a layer of very many outputs are
+    given along a basis.
+    """
+
+    layer: str
+    inputs: bool
+    rows: bool = True
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The factors of one layer, float64, already shrunken, so that all are positive definite.
+
+    `input` A [groups, in, in] is the second moment of the inputs over samples and positions, `mean` [groups, in] the
+    first. Without them, `output` [groups, out, out] and `output_mean` [groups, out] are the moments of W a.
+    `gradient` G [groups, out, out] is scaled so that 1/2 tr(G D A D^T) predicts nats per sample for a change D of the
+    weight. `measured` is False where no gradient could be had and G is the identity over the mean square of the
+    outputs.
+
+    Where `basis` Q [out, k] is given, orthonormal columns that span those of W, `gradient` [1, k, k] is that of Q^T
+    g: all that changes within the span of W need (`compressed`), and no product of very many outputs.
+    """
+
+    gradient: np.ndarray
+    input: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    output: np.ndarray | None = None
+    output_mean: np.ndarray | None = None
+    measured: bool = True
+    basis: np.ndarray | None = None
+
+    def compressed(self, weight: np.ndarray) -> np.ndarray:
+        """Q^T W [groups, k, ...] for W [groups, out, ...], what `gradient` is the metric of."""
+        return weight if self.basis is None else np.tensordot(self.basis.T, weight[0], axes=1)[None]
+
+    def expanded(self, weight: np.ndarray) -> np.ndarray:
+        """Q W [groups, out, ...] for W [groups, k, ...]."""
+        return weight if self.basis is None else np.tensordot(self.basis, weight[0], axes=1)[None]
+
+    def kept(self, keep: Callable[[np.ndarray], np.ndarray]) -> "Moments":
+        """The same with every matrix where `keep` puts it."""
+        matrices = {name: getattr(self, name) for name in ("gradient", "input", "output")}
+        return replace(self, **{name: keep(matrix) for name, matrix in matrices.items() if matrix is not None})
+
+    def centered_input(self) -> np.ndarray | None:
+        """The covariance of the inputs: what a change costs when the bias takes up the mean of it.
+
+        Inputs that hardly vary, a single sample for instance, leave only rounding of the difference: ROUNDING of the
+        mean square is added, so that it stays positive definite.
+        """
+        if self.input is None or self.mean is None:
+            return None
+        floor = ROUNDING * np.trace(self.input, axis1=1, axis2=2)[:, None, None] / self.input.shape[-1]
+        covariance = self.input - self.mean[:, :, None] * self.mean[:, None, :]
+        return covariance + floor * np.eye(self.input.shape[-1])
+
+    def outputs(self, weight: np.ndarray, centered: bool) -> np.ndarray:
+        """The second moment [groups, out, out] of W a, or its covariance; `weight` is W [groups, out, in]."""
+        if self.input is not None:
+            inner = self.centered_input() if centered else self.input
+            return weight @ inner @ weight.transpose(0, 2, 1)
+        assert self.output is not None
+        assert self.output_mean is not None
+        if not centered:
+            return self.output
+        return self.output - self.output_mean[:, :, None] * self.output_mean[:, None, :]
+
+
+def divergence(change: np.ndarray, inner: np.ndarray, gradient: np.ndarray) -> float:
+    """1/2 tr(G D A D^T) over all groups, for D [groups, out, in], A [groups, in, in], G [groups, out, out]."""
+    return 0.5 * float(np.einsum("goi,goi->", gradient @ change, change @ inner))
+
+
+def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[str, Moments]:
+    """The moments of the layers that stand after `rewrites`, in the same quadratic model; those that can't be had are
+    left out, and those of layers that a clean-up made are measured anew by whoever needs them."""
+    current = dict(moments)
+    for rewrite in rewrites:
+        if isinstance(rewrite, Replaced):
+            _replaced(current, rewrite)
+        elif isinstance(rewrite, Projected):
+            _projected(current, rewrite)
+        elif isinstance(rewrite, Removed):
+            _removed(current, rewrite)
+    return current
+
+
+def _replaced(moments: dict[str, Moments], rewrite: Replaced) -> None:
+    whole = moments.pop(rewrite.layer, None)
+    structure = rewrite.form.structure
+    if whole is None or not isinstance(structure, Chain):
+        return
+    *inner, last = rewrite.form.weights
+    gradients = _gradients(structure, (*inner, whole.compressed(last)), whole.gradient)
+    maps = _input_maps(structure, rewrite)
+    for part, gradient, inputs in zip(rewrite.parts, gradients, maps, strict=True):
+        moments[part] = _mapped(whole, inputs, gradient)
+    moments[rewrite.parts[-1]] = replace(moments[rewrite.parts[-1]], basis=whole.basis)
+
+
+def _mapped(whole: Moments, inputs: np.ndarray, gradient: np.ndarray) -> Moments:
+    if whole.input is None or whole.mean is None:
+        return Moments(gradient, measured=whole.measured)
+    inner = inputs @ whole.input @ inputs.transpose(0, 2, 1)
+    mean = np.einsum("gki,gi->gk", inputs, whole.mean)
+    return Moments(gradient, inner, mean, measured=whole.measured)
+
+
+def _gradients(chain: Chain, weights: tuple[np.ndarray, ...], gradient: np.ndarray) -> list[np.ndarray]:
+    """G of every factor, from the last back; the taps of a kernel count as independent positions."""
+    result = [gradient]
+    for factor, weight in zip(chain.factors[:0:-1], weights[:0:-1], strict=True):
+        taps = weight.reshape(*weight.shape[:2], factor.channels, prod(factor.kernel))
+        result.insert(0, np.einsum("goct,gop,gpdt->gcd", taps, result[0], taps, optimize=True))
+    return result
+
+
+def _input_maps(chain: Chain, rewrite: Replaced) -> list[np.ndarray]:
+    """For each factor, the map [groups, its inputs, inputs of the whole] from a patch of the layer to its own patch."""
+    groups = chain.factors[0].groups
+    identity = np.broadcast_to(np.eye(rewrite.channels), (groups, rewrite.channels, rewrite.channels))
+    ones: tuple[int, ...] = (1,) * len(rewrite.kernel)
+    products = [identity, *composites(chain, rewrite.form.weights)[:-1]]
+    kernel = ones
+    spans: list[tuple[int, ...]] = [kernel]
+    for factor in chain.factors[:-1]:
+        kernel = tuple(a * b for a, b in zip(kernel, factor.kernel, strict=True))
+        spans.append(kernel)
+    return [
+        _centre(unfold(product, rewrite.channels, span, factor.kernel), rewrite, span, factor.kernel)
+        for product, span, factor in zip(products, spans, chain.factors, strict=True)
+    ]
+
+
+def _centre(mapping: np.ndarray, rewrite: Replaced, span: tuple[int, ...], following: tuple[int, ...]) -> np.ndarray:
+    """Places a map that reads a smaller kernel at the middle of the layer's whole kernel."""
+    joint = tuple(a * b for a, b in zip(span, following, strict=True))
+    groups, rows, _ = mapping.shape
+    placed = np.zeros((groups, rows, rewrite.channels, *rewrite.kernel))
+    middle = (slice(None) if a == b else slice(b // 2, b // 2 + 1) for a, b in zip(joint, rewrite.kernel, strict=True))
+    placed[(slice(None), slice(None), slice(None), *middle)] = mapping.reshape(groups, rows, rewrite.channels, *joint)
+    return placed.reshape(groups, rows, -1)
+
+
+def _projected(moments: dict[str, Moments], rewrite: Projected) -> None:
+    known = [(moments.get(name), up) for name, up in rewrite.ups.items()]
+    if any(m is None or m.input is None for m, _ in known):
+        for name in rewrite.ups:
+            moments.pop(name, None)
+        return
+    first = known[0][0]
+    assert first is not None
+    narrow = [(m.gradient, m.compressed(up)) for m, up in known if m is not None]
+    gradient = sum(up.transpose(0, 2, 1) @ g @ up for g, up in narrow)
+    moments[rewrite.part] = replace(first, gradient=np.asarray(gradient), basis=None)
+    for name in rewrite.ups:
+        whole = moments[name]
+        moments[name] = replace(_mapped(whole, rewrite.down, whole.gradient), basis=whole.basis)
+
+
+def _removed(moments: dict[str, Moments], rewrite: Removed) -> None:
+    """Cuts what producers give and consumers read; a carrier's groups are fewer, and nobody asks for its moments."""
+    group = rewrite.group
+    gone = np.delete(np.arange(group.channels), rewrite.keep)
+    for carrier in group.carriers:
+        moments.pop(carrier.layer, None)
+    for producer in group.producers:
+        whole = moments.get(producer.layer)
+        if whole is not None and whole.basis is not None:
+            del moments[producer.layer]  # the basis doesn't say what single outputs did
+        elif whole is not None:
+            rows = np.delete(np.arange(whole.gradient.shape[1]), producer.rows[gone].ravel())
+            moments[producer.layer] = _without_outputs(whole, rows)
+    for consumer in group.consumers:
+        whole = moments.get(consumer.layer)
+        if whole is not None:
+            moments[consumer.layer] = _without_inputs(whole, consumer.columns[gone].ravel())
+
+
+def _without_outputs(whole: Moments, rows: np.ndarray) -> Moments:
+    def cut(matrix: np.ndarray | None) -> np.ndarray | None:
+        return None if matrix is None else matrix[np.ix_(np.arange(len(matrix)), rows, rows)]
+
+    mean = None if whole.output_mean is None else whole.output_mean[:, rows]
+    return replace(whole, gradient=whole.gradient[:, rows][:, :, rows], output=cut(whole.output), output_mean=mean)
+
+
+def _without_inputs(whole: Moments, gone: np.ndarray) -> Moments:
+    if whole.input is None or whole.mean is None:
+        return Moments(whole.gradient, measured=whole.measured, basis=whole.basis)
+    inner = np.delete(np.delete(whole.input, gone, axis=1), gone, axis=2)
+    return replace(whole, input=inner, mean=np.delete(whole.mean, gone, axis=1))

@@ -1,0 +1,1 @@
+"""What `svd` and `project` stand on: weighted low-rank approximation."""

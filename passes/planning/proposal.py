@@ -1,0 +1,112 @@
+"""What a pass is: it proposes candidates from what is known of a model, and applies those that were chosen."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from ...ir.analyses import Analyses
+from ...ir.cost import Piece
+from ...ir.errors import UsageError
+from ...ir.forms import Structure, structure_of
+from ...ir.layers import Layer
+from ...ir.remarks import MISSED, Remark
+from ...ir.rewriter import Rewriter
+from ..curvature.moments import Moments, Want
+
+T = TypeVar("T")
+
+
+def _untrained(rewriter: Rewriter, settings: Any) -> Mapping[str, np.ndarray]:
+    raise UsageError("nothing was given that can retrain the model: recovery needs a Bench with `recovered`")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One concrete change at one site.
+
+    `predicted` is its divergence in nats per sample; the pieces `before` and `after` are what runs without and with
+    it, from which the planner takes the saving. Two candidates that touch a layer in common exclude each other within
+    a stage. `choice` is what the pass needs to apply it.
+    """
+
+    site: str
+    label: str
+    predicted: float
+    before: tuple[Piece, ...]
+    after: tuple[Piece, ...]
+    touches: frozenset[str]
+    choice: Any
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """All candidates of a pass, and a remark for every site that has none.
+
+    `fixed` says that the options already fix how much is taken: then every candidate is, whatever it costs.
+    """
+
+    candidates: tuple[Candidate, ...]
+    remarks: tuple[Remark, ...] = ()
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may look at: the analyses of the model as it is, concrete shapes, and curvature.
+
+    `shapes` gives the shape of every layer's inputs and outputs by value name, at the batch size that is optimized
+    for. `moments` has an entry by layer name for all that `wants` asked for and that could be had. `recovered` retrains
+    the rewriter's model as a pass `recover` says, and gives the new values of its constants.
+    """
+
+    analyses: Analyses
+    shapes: Mapping[str, tuple[int, ...]]
+    moments: Mapping[str, Moments]
+    memory: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
+    recovered: Callable[[Rewriter, Any], Mapping[str, np.ndarray]] = _untrained
+
+    def remembered(self, key: Hashable, layers: Iterable[str], compute: Callable[[], T]) -> T:
+        """What `compute` gives, computed once for `key` for as long as the moments of `layers` stay the same.
+
+        A price is tried many times, and most layers are the same each time.
+        """
+        held = tuple(self.moments.get(name) for name in layers)
+        known = (key, *map(id, held))
+        if known not in self.memory:
+            self.memory[known] = held, compute()  # what is held can't be collected, so that its id stays its own
+        return self.memory[known][1]
+
+    def inputs(self, layer: Layer) -> tuple[tuple[int, ...], ...]:
+        """The shapes of what the layer reads, one for each node."""
+        return tuple(self.shapes[str(use.input.name)] for use in layer.uses)
+
+    def replacement(self, layer: Layer, structure: Structure, predicted: float, choice: Any) -> Candidate:
+        """The candidate that `layer` runs as `structure` on what it reads now."""
+        shapes = self.inputs(layer)
+        before, after = Piece(structure_of(layer), shapes), Piece(structure, shapes)
+        return Candidate(layer.name, structure.label, predicted, (before,), (after,), frozenset((layer.name,)), choice)
+
+
+class Pass(ABC):
+    """A rewrite that can be planned. Subclasses are frozen dataclasses whose fields are the options."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def wants(self, analyses: Analyses) -> Iterable[Want]:
+        """The moments that `propose` reads."""
+
+    @abstractmethod
+    def propose(self, context: Context) -> Proposal:
+        """Candidates at every site, from slight to drastic; changes nothing."""
+
+    @abstractmethod
+    def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
+        """Makes the change; `context` is that of `propose`, `rewriter.analyses` knows what was applied since."""
+
+    def missed(self, site: str, reason: str, detail: str) -> Remark:
+        """The verdict on a site that is left alone; `reason` is a stable code, `detail` the sentence for a person."""
+        return Remark(site, self.name, MISSED, reason, detail)

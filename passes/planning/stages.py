@@ -1,0 +1,230 @@
+"""Running stages at a price: a model with its curvature in, an attempt (a changed copy and what was done to it) out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from ...ir.analyses import Analyses
+from ...ir.cost import Cost, Timer
+from ...ir.errors import UsageError
+from ...ir.layers import OPERATORS, Layer
+from ...ir.lineage import Descent, Heirs, heirs, lineage
+from ...ir.model import clone
+from ...ir.remarks import MISSED, Remark
+from ...ir.rewriter import Cleaned, Rewriter, Tuned
+from ..curvature import Execute, Feed
+from ..curvature.moments import Moments, Want, after
+from .choice import Option, choose, options
+from .proposal import Candidate, Context, Pass, Proposal
+
+Shapes = Mapping[str, tuple[int, ...]]
+Weights = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """New values of constants by name, none where nothing made the model better, and what is to be said of that."""
+
+    weights: Weights
+    remarks: tuple[Remark, ...] = ()
+
+
+Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change that was made, and by which pass."""
+
+    by: str
+    option: Option
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save;
+    `fixed` says that the options of all stages fix how much is taken, so that no price changes anything; `lineage`
+    what became of each layer of the original, `heirs` which layers now give its outputs."""
+
+    model: onnx_ir.Model
+    price: float
+    steps: tuple[Step, ...]
+    remarks: tuple[Remark, ...]
+    fixed: bool
+    lineage: Mapping[str, Descent] = field(default_factory=dict)
+    heirs: Mapping[str, Heirs] = field(default_factory=dict)
+
+    @property
+    def predicted(self) -> float:
+        return sum(step.option.candidate.predicted for step in self.steps)
+
+    @property
+    def saving(self) -> Cost:
+        return sum((step.option.saving for step in self.steps), Cost())
+
+    @property
+    def worth(self) -> float:
+        return sum(step.option.worth for step in self.steps)
+
+    @property
+    def key(self) -> tuple[tuple[str, str, str], ...]:
+        """What was done: two attempts of the same key have the same model."""
+        return tuple((s.by, s.option.candidate.site, s.option.candidate.label) for s in self.steps)
+
+
+@dataclass
+class Bench:
+    """One model under one metric, ready to be tried at any price.
+
+    `sample` is the feed whose shapes count for the cost; `worth` turns a saving into the unit of the budget.
+    `recovered` retrains a model, given what gives the outputs of the original's layers and the pass that asks for it.
+    """
+
+    model: onnx_ir.Model
+    stages: Sequence[Pass]
+    sample: Feed
+    execute: Execute
+    timer: Timer | None
+    worth: Callable[[Cost], float]
+    measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
+    recovered: Retrain | None = None
+    _memory: dict = field(default_factory=dict)
+    _proposals: dict[tuple, Proposal] = field(default_factory=dict)
+    _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
+    _retrainings: dict[tuple, Retrained] = field(default_factory=dict)
+
+    def wants(self) -> tuple[Want, ...]:
+        """What all stages want of the model as it is at first."""
+        return merged(w for stage in self.stages for w in stage.wants(Analyses(self.model)))
+
+    def attempt(self, price: float) -> Attempt:
+        """Runs all stages at `price`, in nats for the whole of the model's cost."""
+        rewriter = Rewriter(clone(self.model))
+        layers = rewriter.analyses.layers.found
+        moments = self._measured((), self.model, self.wants)
+        steps: list[Step] = []
+        remarks = list(rewriter.analyses.layers.left)
+        fixed = True
+        for number, stage in enumerate(self.stages):
+            done = (number, *(self._key(s) for s in steps))
+            if number and any(isinstance(r, Cleaned | Tuned) for r in rewriter.log):
+                wanted = partial(_wants, stage, rewriter)
+                moments = self._measured(done, rewriter.model, wanted)
+            context = self._context(rewriter, moments, partial(self._retrained, done, layers, remarks))
+            proposal = self._propose(done, stage, context)
+            fixed = fixed and proposal.fixed
+            chosen = self._chosen(proposal, price)
+            remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, chosen)))
+            for option in chosen:
+                begun = len(rewriter.log)
+                moments = self._apply(stage, option, rewriter, context, moments)
+                context = replace(context, analyses=rewriter.analyses, moments=moments)
+                if len(rewriter.log) > begun:
+                    steps.append(Step(stage.name, option))
+        became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
+        return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, *became)
+
+    def _apply(
+        self, stage: Pass, option: Option, rewriter: Rewriter, context: Context, moments: dict[str, Moments]
+    ) -> dict[str, Moments]:
+        begun = len(rewriter.log)
+        stage.apply(option.candidate, context, rewriter)
+        return after(moments, rewriter.log[begun:])
+
+    def _key(self, step: Step) -> tuple[str, str, str]:
+        return step.by, step.option.candidate.site, step.option.candidate.label
+
+    def _measured(self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]]) -> dict[str, Moments]:
+        if key not in self._moments:
+            wants = wanted()
+            self._moments[key] = dict(self.measure_moments(model, wants)) if wants else {}
+        return dict(self._moments[key])
+
+    def _context(
+        self,
+        rewriter: Rewriter,
+        moments: Mapping[str, Moments],
+        recovered: Callable[[Rewriter, Pass], Weights],
+    ) -> Context:
+        shapes = concrete_shapes(rewriter.model, self.sample, self.execute)
+        return Context(rewriter.analyses, shapes, moments, self._memory, recovered)
+
+    def _retrained(
+        self, done: tuple, layers: Mapping[str, Layer], remarks: list[Remark], rewriter: Rewriter, stage: Pass
+    ) -> Weights:
+        """The constants after a recovery, which the same steps need only once."""
+        if self.recovered is None:
+            raise UsageError(f"{stage.name} trains on samples, and this bench has no `recovered` that does")
+        if done not in self._retrainings:
+            self._retrainings[done] = self.recovered(rewriter.model, heirs(layers, rewriter.log), stage)
+        remarks.extend(self._retrainings[done].remarks)
+        return self._retrainings[done].weights
+
+    def _propose(self, done: tuple, stage: Pass, context: Context) -> Proposal:
+        if done not in self._proposals:
+            self._proposals[done] = stage.propose(context)
+        return self._proposals[done]
+
+    def _chosen(self, proposal: Proposal, price: float) -> list[Option]:
+        if proposal.fixed:
+            return [Option(c, self._saving(c), self.worth(self._saving(c))) for c in proposal.candidates]
+        return choose(options(proposal.candidates, self._saving, self.worth), price)
+
+    def _saving(self, candidate: Candidate) -> Cost:
+        before = sum((piece.cost(self.timer) for piece in candidate.before), Cost())
+        return before - sum((piece.cost(self.timer) for piece in candidate.after), Cost())
+
+
+def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> list[Remark]:
+    """A remark for every site that has candidates of which none was taken."""
+    least: dict[str, Candidate] = {}
+    for candidate in proposal.candidates:
+        kept = least.get(candidate.site)
+        if kept is None or candidate.predicted < kept.predicted:
+            least[candidate.site] = candidate
+    for option in chosen:
+        least.pop(option.candidate.site, None)
+    return [
+        Remark(
+            site,
+            stage.name,
+            MISSED,
+            "not-worth-it",
+            f"{c.label} would cost {c.predicted:.2g} nats, more than it saves is worth",
+        )
+        for site, c in least.items()
+    ]
+
+
+def _wants(stage: Pass, rewriter: Rewriter) -> tuple[Want, ...]:
+    return merged(stage.wants(rewriter.analyses))
+
+
+def merged(wants: Iterable[Want]) -> tuple[Want, ...]:
+    """One want for each layer, with the inputs and the rows if any asks for them."""
+    found: dict[str, Want] = {}
+    for want in wants:
+        other = found.get(want.layer, want)
+        found[want.layer] = Want(want.layer, want.inputs or other.inputs, want.rows or other.rows)
+    return tuple(found.values())
+
+
+def concrete_shapes(model: onnx_ir.Model, feed: Feed, execute: Execute) -> dict[str, tuple[int, ...]]:
+    """The shapes of what every linear node reads and gives, by value name, on `feed`."""
+    shapes: dict[str, tuple[int, ...]] = {name: array.shape for name, array in feed.items()}
+    probe = clone(model)
+    computed: dict[str, onnx_ir.Value] = {}
+    for node in probe.graph:
+        if node.op_type in (*OPERATORS, "ConvTranspose", "MatMulInteger", "ConvInteger", "QLinearConv"):
+            for value in (*node.inputs, *node.outputs):
+                if value is not None and value.const_value is None and value.name and not value.is_graph_input():
+                    computed[value.name] = value
+    probe.graph.outputs.clear()
+    probe.graph.outputs.extend(computed.values())
+    if computed:
+        shapes.update({name: array.shape for name, array in execute(probe)(feed).items()})
+    return shapes

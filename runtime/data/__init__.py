@@ -1,0 +1,1 @@
+"""Samples: what a person names in; checked batches of feeds out."""

@@ -1,0 +1,50 @@
+"""Budgets: what `--max-drop` and its kin accept, mean and refuse."""
+
+import pytest
+from kronnx.ir.errors import UsageError
+from kronnx.tools.job.budget import Budget, Limit, limit
+
+
+@pytest.mark.parametrize(
+    ("given", "labelled", "wanted"),
+    [
+        (None, True, None),
+        (0.5, True, Limit("acc", 0.5)),
+        ("0.5", True, Limit("acc", 0.5)),
+        ("0.02", False, Limit("divergence", 0.02)),
+        ("kl=0.02", True, Limit("kl", 0.02)),
+        ("rel=0.05", False, Limit("rel", 0.05)),
+        ("acc=0.5", True, Limit("acc", 0.5)),
+        ("0", True, Limit("acc", 0.0)),
+    ],
+)
+def test_a_limit_is_read(given, labelled, wanted):
+    assert limit(given, labelled) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("kk=1", "did you mean 'kl'"),
+        ("acc=1", "accuracy needs --labels"),
+        ("kl=x", "is no number"),
+        ("", "is no number"),
+        ("-1", "0 or more"),
+        ("nan", "finite"),
+        ("rel=5", "0.05 is 5 %"),
+    ],
+)
+def test_a_limit_that_can_not_be_meant_is_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        limit(given, labelled=False)
+
+
+@pytest.mark.parametrize("wrong", [{"speedup": 1.0}, {"speedup": 0.5}, {"size": 0.0}, {"size": 1.0}, {"macs": 50.0}])
+def test_a_target_out_of_range_is_refused(wrong):
+    with pytest.raises(UsageError, match=f"--{next(iter(wrong))} "):
+        Budget(**wrong)
+
+
+def test_a_limit_alone_is_no_target():
+    assert not Budget(max_drop=Limit("kl", 0.1)).has_target
+    assert Budget(speedup=2.0).has_target

@@ -1,0 +1,65 @@
+"""Budgets with a target: reached as the graph counts it, refused when out of reach, and the limit beside it kept."""
+
+import numpy as np
+import onnx_ir
+import pytest
+from kronnx.ir.errors import BudgetError
+from kronnx.tools.commands.cli import main
+from kronnx.tools.job.optimize import optimize
+from networks import parsed, set_weight
+
+
+def run(planted, passes="svd", **options):
+    return optimize(planted.model, passes, data=planted.data, cache_dir=planted.cache, **options)
+
+
+def test_a_share_of_the_multiply_adds_is_reached_and_not_overshot(planted):
+    report = run(planted, macs=0.5).report
+    assert 0.35 < report.after.macs / report.before.macs <= 0.5
+
+
+def test_a_share_of_the_size_is_reached(planted):
+    report = run(planted, "svd,prune", size=0.4).report
+    assert 0.25 < report.after.parameters / report.before.parameters <= 0.41  # biases are no layer's to save
+
+
+def test_a_target_alone_is_reached_at_any_drop_without_a_gate(planted):
+    report = run(planted, macs=0.05).report
+    assert report.after.macs <= 0.05 * report.before.macs
+    assert report.divergence.kl_mean > 0.01
+    assert (report.gate.metric, report.gate.passed) == (None, True)
+
+
+def test_a_speed_is_reached_as_it_is_measured(tmp_path, rng):
+    model = parsed("(float[N, 768] x) => (float[N, 768] y) <float[768, 768] w> { y = MatMul(x, w) }")
+    set_weight(model, "w", rng.normal(size=(768, 4)) @ rng.normal(size=(4, 768)) / 768)
+    onnx_ir.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(64, 768)).astype(np.float32))
+    options = {"data": str(tmp_path / "x.npz"), "cache_dir": tmp_path}
+    report = optimize(tmp_path / "model.onnx", "svd", speedup=1.5, **options).report
+    assert report.timing.ratio >= 1.5
+    assert report.divergence.relative_error < 1e-3  # the planted rank is all there is
+
+
+def test_a_target_out_of_reach_is_refused(planted):
+    with pytest.raises(BudgetError, match=r"--macs 0\.001 can't be reached with svd; ask for less, or add passes"):
+        run(planted, macs=0.001)
+
+
+def test_a_target_that_costs_more_than_the_limit_is_refused(planted):
+    with pytest.raises(BudgetError, match=r"--macs 0\.05 costs kl .*, beyond the limit 0\.0001"):
+        run(planted, macs=0.05, max_drop="kl=0.0001")
+
+
+def test_a_target_within_the_limit_is_reached_and_gated(planted):
+    report = run(planted, macs=0.5, max_drop="kl=0.05").report
+    assert report.after.macs <= 0.5 * report.before.macs
+    assert (report.gate.metric, report.gate.limit, report.gate.passed) == ("kl", 0.05, True)
+    assert report.gate.measured <= 0.05
+
+
+def test_the_command_ends_with_6_and_writes_nothing(planted, tmp_path, capsys):
+    words = [str(planted.model), "--data", planted.data, "--macs", "0.001", "-p", "svd", "--quiet"]
+    assert main([*words, "-o", str(tmp_path / "small.onnx"), "--cache-dir", str(planted.cache)]) == 6
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err.startswith("error: --macs 0.001 can't be reached")

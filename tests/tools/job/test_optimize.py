@@ -1,0 +1,245 @@
+"""The main job on small models and on the example: what is kept, what is changed, what is left alone, what is said."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from kronnx.ir.analyses import Analyses
+from kronnx.ir.cleanup.normalize import normalize
+from kronnx.ir.model import load, signature
+from kronnx.ir.output_heads import find_heads
+from kronnx.runtime.comparison import compare, run_all
+from kronnx.runtime.data.named_data import load_data
+from kronnx.runtime.sessions import Session, Target
+from kronnx.tools.commands.cli import main
+from kronnx.tools.job.optimize import optimize
+from kronnx.tools.job.result import Result
+from networks import parsed, set_weight
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+KEYS = {
+    "input", "output", "pipeline", "versions", "before", "after", "divergence", "accuracy", "sites", "gate",
+}  # fmt: skip
+
+
+def run(planted, passes="svd,prune", **options) -> Result:
+    return optimize(planted.model, passes, **{"data": planted.data, "cache_dir": planted.cache, **options})
+
+
+def saved(text: str, path: Path, **samples: np.ndarray) -> Path:
+    """Writes the model of `text`, and `samples` beside it as data.npz."""
+    onnx_ir.save(parsed(text), path / "model.onnx")
+    np.savez(path / "data.npz", **samples)
+    return path
+
+
+def low_rank(inputs: int, outputs: int, rank: int = 6) -> np.ndarray:
+    random = np.random.default_rng(inputs + outputs)
+    low = random.normal(size=(inputs, rank)) @ random.normal(size=(rank, outputs))
+    return (low / np.sqrt(rank) + 0.01 * random.normal(size=low.shape)) / np.sqrt(inputs)
+
+
+@pytest.fixture(scope="module")
+def result(planted) -> Result:
+    return run(planted, eval_data=planted.evaluation, labels=planted.labels, max_drop="kl=0.01")
+
+
+def test_the_model_gets_smaller_and_keeps_its_signature(planted, result):
+    assert result.report.after.parameters < 0.5 * result.report.before.parameters
+    assert signature(result.model) == signature(load(planted.model))
+    onnx.checker.check_model(onnx_ir.to_proto(result.model), full_check=True)
+
+
+def test_the_reported_divergence_is_that_of_the_file(planted, tmp_path):
+    """The ranks are fixed: those that a search would choose hang on measured latencies."""
+    options = {"eval_data": planted.evaluation, "labels": planted.labels, "max_drop": "kl=0.01"}
+    result = run(planted, "svd{energy=0.97}", **options)
+    result.save(tmp_path / "small.onnx")
+    original = load(planted.model)
+    data = load_data(planted.evaluation, original)
+    before, after = (run_all(Session(p, Target("cpu", 1)), data) for p in (planted.model, tmp_path / "small.onnx"))
+    found = compare(before, after, find_heads(original))
+    assert found.kl_mean == pytest.approx(result.report.divergence.kl_mean, rel=1e-3)
+    assert 0.002 < found.kl_mean <= 0.01
+    assert result.report.gate.passed
+
+
+def test_the_report_has_all_that_was_promised(result, tmp_path):
+    result.report.save(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert set(report) >= KEYS
+    for part in ("before", "after"):
+        assert set(report[part]) >= {"parameters", "macs", "bytes", "latency_us"}
+    assert set(report["divergence"]) >= {"kl_mean", "kl_p99", "agreement", "relative_error"}
+    assert set(report["accuracy"]) >= {"before", "after"}
+    assert all(set(site) >= {"name", "pass", "verdict", "reason", "predicted", "saving"} for site in report["sites"])
+    assert report["data"]["evaluation"] == 200
+
+
+def test_every_layer_has_one_verdict_of_each_pass_with_a_reason(planted, result):
+    counted = Counter((site.name, site.pass_) for site in result.report.sites)
+    assert set(counted.values()) == {1}
+    names = {site.name for site in result.report.sites if site.pass_ == "svd"}
+    assert names == set(Analyses(normalize(load(planted.model))).layers.found)
+    assert all(site.reason and site.verdict in ("passed", "missed", "analysis") for site in result.report.sites)
+
+
+def test_the_same_run_gives_the_same_bytes(planted, result, tmp_path):
+    again = run(planted, eval_data=planted.evaluation, labels=planted.labels, max_drop="kl=0.01")
+    for name, one in (("a", result), ("b", again)):
+        one.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_memory_limit_changes_no_prediction(planted, tmp_path):
+    free, tight = (
+        run(planted, "svd{rank=0.5}", cache_dir=tmp_path, memory_limit=limit, fresh=True).report
+        for limit in (None, 1_000_000)
+    )
+    assert [s.predicted for s in tight.sites] == [s.predicted for s in free.sites]
+    assert not (tmp_path / "statistics").exists()
+
+
+def test_the_report_says_what_memory_the_run_took(result):
+    assert 50_000_000 < result.report.peak_memory < 20_000_000_000
+
+
+@pytest.mark.parametrize("passes", ["svd{rank=1.0}", "prune{sparsity=0}", "svd{rank=1.0},prune{sparsity=0}"])
+def test_full_rank_and_no_sparsity_change_nothing(planted, tmp_path, passes):
+    unchanged = run(planted, passes)
+    unchanged.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == planted.model.read_bytes()
+    assert unchanged.report.verdict.startswith("returned unchanged")
+    assert {s.verdict for s in unchanged.report.sites} == {"missed"}
+    assert {s.name for s in unchanged.report.sites} >= set(Analyses(normalize(load(planted.model))).layers.found)
+
+
+def test_nothing_worth_its_price_still_gives_a_reason_for_each_layer(planted):
+    unchanged = run(planted, "svd", max_drop="kl=1e-12")
+    assert unchanged.unchanged == planted.model
+    reasons = {s.name: s.reason for s in unchanged.report.sites if s.pass_ == "svd"}
+    assert set(reasons) == set(Analyses(normalize(load(planted.model))).layers.found)
+    assert set(reasons.values()) == {"not-worth-it"}
+
+
+def test_a_fixed_rank_skips_the_search_and_is_not_gated(planted):
+    fixed = run(planted, "svd{rank=0.01}")
+    assert {s.form for s in fixed.report.sites if s.verdict == "passed"} == {"low rank 1"}
+    assert fixed.report.divergence.kl_mean > 0.01
+    assert (fixed.report.gate.metric, fixed.report.gate.passed) == (None, True)
+
+
+def test_a_fixed_rank_beyond_a_limit_that_is_asked_for_ends_with_5_and_writes_nothing(planted, tmp_path, capsys):
+    words = [str(planted.model), "-p", "svd{rank=0.01}", "--data", planted.data, "--max-drop", "kl=0.01", "--quiet"]
+    assert main([*words, "-o", str(tmp_path / "small.onnx"), "--cache-dir", str(planted.cache)]) == 5
+    assert list(tmp_path.iterdir()) == []
+    assert "beyond the gate" in capsys.readouterr().err
+
+
+def test_accuracy_is_gated_on_one_half_of_the_labelled_samples_and_reported_on_the_other(planted):
+    report = run(planted, "svd", eval_data=planted.evaluation, labels=planted.labels, max_drop=1.0).report
+    assert (report.gate.metric, report.accuracy.samples) == ("acc", 100)
+    assert report.gate.measured <= 1.0
+
+
+def test_values_are_held_to_a_relative_error(tmp_path, rng):
+    text = """(float[N, 64] x) => (float[N, 64] z) <float[64, 192] a, float[192] b, float[192, 64] c> {
+        h = Gemm(x, a, b)  t = Tanh(h)  z = MatMul(t, c) }"""
+    saved(text, tmp_path, x=rng.normal(size=(200, 64)).astype(np.float32))
+    model = load(tmp_path / "model.onnx")
+    set_weight(model, "c", low_rank(192, 64))
+    onnx_ir.save(model, tmp_path / "model.onnx")
+    report = optimize(
+        tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path, size=0.9, max_drop=0.02
+    ).report
+    assert (report.gate.metric, report.heads) == ("rel", {"z": "gaussian"})
+    assert 0 < report.divergence.relative_error <= 0.02
+    assert report.divergence.kl_mean is None
+    assert any("--head z=categorical" in note for note in report.notes)
+
+
+def test_dynamic_shapes_and_two_heads_stay(tmp_path, rng):
+    text = """(float[N, T, 48] x) => (float[N, T, 9] y, float[N, T, 16] features)
+        <float[48, 160] a, float[160, 16] c, float[16, 9] d> {
+        h = MatMul(x, a)  r = Relu(h)  features = MatMul(r, c)  z = MatMul(features, d)  y = Softmax<axis = -1>(z) }"""
+    saved(text, tmp_path, x=rng.normal(size=(60, 5, 48)).astype(np.float32))
+    model = load(tmp_path / "model.onnx")
+    set_weight(model, "a", low_rank(48, 160))
+    onnx_ir.save(model, tmp_path / "model.onnx")
+    result = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path, size=0.8)
+    assert result.report.heads == {"y": "categorical", "features": "gaussian"}
+    assert result.report.divergence.kl_mean is not None
+    assert result.report.divergence.relative_error is not None
+    assert signature(result.model) == signature(model)
+    result.save(tmp_path / "small.onnx")
+    session = Session(tmp_path / "small.onnx", Target("cpu", 1))
+    assert session.run({"x": np.ones((2, 11, 48), np.float32)})["y"].shape == (2, 11, 9)
+
+
+def test_a_quantized_model_is_left_alone_byte_for_byte(tmp_path, rng):
+    text = """(float[N, 8] x) => (float[N, 8] y) {
+        s = Constant<value = float {0.1}>()  q = QuantizeLinear(x, s)  y = DequantizeLinear(q, s) }"""
+    saved(text, tmp_path, x=rng.normal(size=(8, 8)).astype(np.float32))
+    result = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path)
+    result.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
+    assert "quantized" in result.report.verdict
+    assert [site.reason for site in result.report.sites] == ["quantized"]
+
+
+def test_a_model_that_gives_decisions_alone_is_left_alone(tmp_path, rng):
+    text = "(float[N, 8] x) => (int64[N] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }"
+    saved(text, tmp_path, x=rng.normal(size=(8, 8)).astype(np.float32))
+    report = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path).report
+    assert report.verdict.startswith("left alone: no output holds floating-point numbers")
+    assert [site.reason for site in report.sites] == ["no-head"]
+
+
+def test_a_model_without_layers_is_returned_unchanged(tmp_path):
+    saved("(float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }", tmp_path, x=np.ones((8, 8), np.float32))
+    result = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path)
+    assert result.unchanged == tmp_path / "model.onnx"
+    assert result.report.verdict.startswith("returned unchanged")
+
+
+def test_products_of_computed_values_say_why_they_are_left(tmp_path, rng):
+    text = """(float[N, 4, 8] x) => (float[N, 4, 4] y) { t = Transpose<perm = [0, 2, 1]>(x)  y = MatMul(x, t) }"""
+    saved(text, tmp_path, x=rng.normal(size=(8, 4, 8)).astype(np.float32))
+    report = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path).report
+    assert [(s.pass_, s.reason) for s in report.sites] == [("layers", "not-constant")]
+
+
+def test_without_data_the_report_and_the_terminal_say_so(planted, tmp_path, capsys):
+    words = [str(planted.model), "-p", "svd{rank=0.5}", "-o", str(tmp_path / "small.onnx")]
+    report = tmp_path / "report.json"
+    assert main([*words, "--cache-dir", str(planted.cache), "--report", str(report)]) == 0
+    assert "No real data guided this" in capsys.readouterr().out
+    assert json.loads(report.read_text("utf-8"))["data"]["synthetic"] is True
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory) -> dict:
+    """The report of README's first command."""
+    folder = tmp_path_factory.mktemp("lenet5")
+    data = [f"--{k}={EXAMPLES}/lenet5_{v}.npz" for k, v in (("data", "calibration"), ("eval-data", "evaluation"))]
+    line = [sys.executable, "-m", "kronnx", f"{EXAMPLES}/lenet5.onnx", *data, f"--labels={EXAMPLES}/lenet5_labels.npy"]
+    line += [f"--cache-dir={folder}", f"--report={folder}/report.json", f"--output={folder}/small.onnx", "--quiet"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    assert (folder / "small.onnx").stat().st_size == report["after"]["bytes"]
+    return report
+
+
+def test_the_example_gets_smaller_and_not_slower_within_the_default_gate(example):
+    ratios = [example["before"][k] / example["after"][k] for k in ("parameters", "macs")]
+    assert max(ratios) >= 2.5  # above 3 on a quiet machine; times that others disturb move the choice
+    assert example["timing"]["verdict"] != "slower"
+    assert example["divergence"]["kl_mean"] <= example["gate"]["limit"] == 0.01
+    assert example["accuracy"]["before"] - example["accuracy"]["after"] < 0.01

@@ -1,0 +1,110 @@
+"""The search for the price, on a bench without a model whose drop and worth are known functions of the price."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from kronnx.tools.job.price_search import MARGIN, STEPS, Search
+
+
+@dataclass(frozen=True)
+class Try:
+    """As much of an attempt as the search looks at; `taken` is how much was done."""
+
+    taken: int
+    drop: float
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(range(self.taken))
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        return (self.taken,)
+
+    @property
+    def worth(self) -> float:
+        return self.taken
+
+
+@dataclass
+class Ladder:
+    """Takes `levels` steps, one more for every factor of 1.1 in the price above `first`; step k costs drop(k)."""
+
+    drop: Callable[[int], float]
+    first: float = 1e-4
+    levels: int = 200
+    prices: list[float] = field(default_factory=list)
+
+    def attempt(self, price: float) -> Try:
+        self.prices.append(price)
+        taken = 0 if price < self.first else min(self.levels, 1 + int(math.log(price / self.first) / math.log(1.1)))
+        return Try(taken, self.drop(taken))
+
+
+def search(bench: Ladder) -> Search:
+    return Search(bench, lambda attempt: attempt.drop)
+
+
+def exponential(steps: int) -> float:
+    return 1e-6 * 1.1**steps if steps else 0.0
+
+
+@pytest.mark.parametrize("limit", [1e-5, 1e-3, 0.05])
+@pytest.mark.parametrize("start", [1e-7, 1e-2, 1e3])
+def test_the_limit_is_met_from_below_and_nearly_used_up(limit, start):
+    best, drop = search(Ladder(exponential)).within(limit, start)[0]
+    assert 0.7 * limit <= drop <= MARGIN * limit
+    assert drop == best.drop
+
+
+def test_the_attempts_come_with_the_largest_worth_first():
+    found = search(Ladder(exponential)).within(0.01, 1e-3)
+    assert [a.worth for a, _ in found] == sorted((a.worth for a, _ in found), reverse=True)
+    assert len({a.key for a, _ in found}) == len(found)
+
+
+def test_nothing_is_found_where_every_step_is_beyond_the_limit():
+    assert search(Ladder(lambda steps: 1.0 if steps else 0.0)).within(0.01, 0.1) == []
+
+
+def test_everything_is_taken_where_nothing_costs():
+    (best, drop), *_ = search(Ladder(lambda steps: 0.0)).within(0.01, 0.1)
+    assert (best.taken, drop) == (200, 0.0)
+
+
+def test_a_drop_that_is_not_finite_is_beyond_the_limit():
+    best, _ = search(Ladder(lambda steps: math.nan if steps > 50 else 0.0)).within(0.01, 1.0)[0]
+    assert 0 < best.taken <= 50
+
+
+def test_a_limit_of_zero_ends_and_takes_only_what_is_free():
+    found = search(Ladder(lambda steps: max(0.0, steps - 3.0))).within(0.0, 1.0)
+    assert all(drop == 0 for _, drop in found)
+
+
+@pytest.mark.parametrize("drop", [exponential, lambda steps: 1.0, lambda steps: 0.0])
+def test_the_steps_are_bounded_and_no_attempt_is_measured_twice(drop):
+    bench, measured = Ladder(drop), []
+    Search(bench, lambda attempt: measured.append(attempt.key) or attempt.drop).within(0.01, 1.0)
+    assert len(bench.prices) <= STEPS
+    assert len(measured) == len(set(measured))
+
+
+@pytest.mark.parametrize("wanted", [1, 30, 200])
+def test_a_target_is_reached_at_the_lowest_price(wanted):
+    ((attempt, drop),) = search(Ladder(exponential)).reaching(lambda a: a.taken >= wanted, 0.01)
+    assert wanted <= attempt.taken <= wanted + 1
+    assert drop == exponential(attempt.taken)
+
+
+def test_a_target_out_of_reach_is_given_up():
+    bench = Ladder(exponential)
+    assert search(bench).reaching(lambda a: a.taken > 200, 0.01) == []
+    assert len(bench.prices) <= 3 * STEPS
+
+
+def test_a_target_that_needs_nothing_is_reached_by_nothing():
+    ((attempt, _),) = search(Ladder(exponential)).reaching(lambda a: True, 0.01)
+    assert attempt.taken == 0

@@ -1,0 +1,195 @@
+"""Which samples serve which purpose: no sample twice, and the right ones labelled."""
+
+import textwrap
+
+import numpy as np
+import pytest
+from kronnx.ir.errors import DataError, UsageError
+from kronnx.runtime.data.dataset import Dataset
+from kronnx.tools.job.samples import LARGEST_CALIBRATION, LARGEST_HELD_OUT, LARGEST_VALIDATION, Samples, gather
+from networks import build
+
+
+@pytest.fixture
+def model():
+    return build("(float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }")
+
+
+def numbered(count: int, start: int = 0, labelled: bool = False) -> Dataset:
+    x = np.arange(start, start + count, dtype=np.float32)[:, None].repeat(2, 1)
+    return Dataset(({"x": x},), labels=np.arange(count) if labelled else None, source="numbers")
+
+
+def numbers(data: Dataset) -> set[int]:
+    return {int(v) for batch in data.batches for v in batch["x"][:, 0]}
+
+
+def gathered(model, data, eval_data=None, by_accuracy=False, seed=0):
+    return gather(model, data, eval_data, None, seed, lambda feed: {}, by_accuracy)
+
+
+def test_calibration_and_validation_share_no_sample(model):
+    found = gathered(model, numbered(100))
+    assert numbers(found.calibration) | numbers(found.validation) == set(range(100))
+    assert (found.calibration.samples, found.validation.samples) == (75, 25)
+    assert found.evaluation is found.validation
+    assert not found.separate
+
+
+def test_evaluation_data_guide_nothing(model):
+    found = gathered(model, numbered(100), numbered(50, 1000))
+    assert numbers(found.evaluation) == set(range(1000, 1050))
+    assert numbers(found.calibration) | numbers(found.validation) == set(range(100))
+    assert found.separate
+
+
+def test_by_accuracy_one_labelled_half_chooses_and_the_other_is_reported(model):
+    found = gathered(model, numbered(100), numbered(50, 1000, labelled=True), by_accuracy=True)
+    halves = numbers(found.validation), numbers(found.evaluation)
+    assert halves[0] | halves[1] == set(range(1000, 1050))
+    assert (len(halves[0]), len(halves[1])) == (25, 25)
+    assert found.validation.labels is not None
+    assert list(found.evaluation.labels) == sorted(n - 1000 for n in halves[1])
+    assert numbers(found.calibration) == set(range(100))
+
+
+def test_by_accuracy_needs_labels(model):
+    with pytest.raises(UsageError, match="--labels"):
+        gathered(model, numbered(100), by_accuracy=True)
+
+
+def test_the_same_seed_draws_the_same_samples(model):
+    first, second = (numbers(gathered(model, numbered(100), seed=3).validation) for _ in range(2))
+    assert first == second != numbers(gathered(model, numbered(100), seed=4).validation)
+
+
+def test_large_data_are_cut_to_what_helps(model):
+    found = gathered(model, numbered(20_000))
+    assert found.calibration.samples == LARGEST_CALIBRATION
+    assert found.validation.samples == LARGEST_VALIDATION
+
+
+def test_a_single_sample_can_not_serve_two_purposes(model):
+    with pytest.raises(DataError, match=r"numbers has 1 sample\(s\).*at least 2"):
+        gathered(model, numbered(1))
+
+
+def test_without_data_samples_are_made_and_say_so(model):
+    found = gathered(model, None)
+    assert found.calibration.synthetic
+    assert found.validation.synthetic
+    assert found.calibration.samples > found.validation.samples > 0
+
+
+def recovering(model, data, eval_data=None, labels=None, by_accuracy=False, seed=0, train_labels=None) -> Samples:
+    given = (model, data, eval_data, labels, seed, lambda feed: {}, by_accuracy)
+    return gather(*given, recovering=True, train_labels=train_labels)
+
+
+def trained(found: Samples) -> tuple[Dataset, Dataset]:
+    assert found.training is not None
+    assert found.held_out is not None
+    return found.training, found.held_out
+
+
+def test_only_recovery_holds_samples_for_training(model):
+    found = gathered(model, numbered(100))
+    assert (found.training, found.held_out) == (None, None)
+
+
+def test_samples_for_training_choosing_and_stopping_are_apart(model):
+    found = recovering(model, numbered(1000))
+    training, held_out = trained(found)
+    sets = [numbers(part) for part in (training, held_out, found.validation)]
+    assert [len(part) for part in sets] == [650, 100, 250]
+    assert set.union(*sets) == set(range(1000))
+    assert numbers(found.calibration) == sets[0]
+    assert found.evaluation is found.validation
+    assert numbers(found.validation) == numbers(gathered(model, numbered(1000)).validation)
+
+
+def test_all_large_data_are_trained_on_but_few_calibrate(model):
+    found = recovering(model, numbered(20_000))
+    training, held_out = trained(found)
+    assert (held_out.samples, found.validation.samples) == (LARGEST_HELD_OUT, LARGEST_VALIDATION)
+    assert training.samples == 20_000 - LARGEST_HELD_OUT - LARGEST_VALIDATION
+    assert found.calibration.samples == LARGEST_CALIBRATION
+    assert numbers(found.calibration) < numbers(training)
+
+
+def test_by_accuracy_no_evaluation_sample_is_trained_on(model):
+    found = recovering(model, numbered(100), numbered(50, 1000, labelled=True), by_accuracy=True)
+    training, held_out = trained(found)
+    assert (training.samples, held_out.samples) == (90, 10)
+    assert numbers(training) | numbers(held_out) == set(range(100))
+    assert numbers(found.validation) | numbers(found.evaluation) == set(range(1000, 1050))
+    assert training.labels is None
+
+
+def test_evaluation_data_are_never_trained_on(model):
+    found = recovering(model, numbered(100), numbered(50, 1000))
+    training, held_out = trained(found)
+    assert numbers(found.evaluation) == set(range(1000, 1050))
+    assert numbers(training) | numbers(held_out) | numbers(found.validation) == set(range(100))
+
+
+def labels_fit(data: Dataset, start: int = 0, factor: int = 3) -> bool:
+    assert data.labels is not None
+    return (data.labels == factor * (np.concatenate([b["x"][:, 0] for b in data.batches]) - start)).all()
+
+
+def test_training_samples_keep_their_labels(model):
+    labels = 3 * np.arange(100)
+    for given in ({"labels": labels}, {"train_labels": labels}):
+        found = recovering(model, numbered(100), **given)
+        assert all(labels_fit(part) for part in (*trained(found), found.calibration, found.evaluation))
+
+
+def test_training_and_evaluation_have_labels_of_their_own(model):
+    given = {"labels": 5 * np.arange(50), "train_labels": 3 * np.arange(100)}
+    found = recovering(model, numbered(100), numbered(50, 1000), **given, by_accuracy=True)
+    assert all(labels_fit(part) for part in trained(found))
+    assert all(labels_fit(part, 1000, 5) for part in (found.validation, found.evaluation))
+    assert trained(recovering(model, numbered(100), numbered(50, 1000), labels=5 * np.arange(50)))[0].labels is None
+
+
+def test_labels_for_the_same_samples_twice_are_an_error(model):
+    with pytest.raises(UsageError, match="both label --data"):
+        recovering(model, numbered(9), labels=np.arange(9), train_labels=np.arange(9))
+    with pytest.raises(DataError, match="8 labels for 9 samples"):
+        recovering(model, numbered(9), train_labels=np.arange(8))
+
+
+def test_the_same_seed_trains_on_the_same_samples(model):
+    first, again, other = (numbers(trained(recovering(model, numbered(100), seed=s))[0]) for s in (3, 3, 4))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(("samples", "fixed"), [(3, None), (12, 4)])
+def test_three_samples_or_batches_are_enough_and_fewer_are_an_error(model, samples, fixed):
+    x = np.arange(samples, dtype=np.float32)[:, None].repeat(2, 1)
+    found = recovering(model, Dataset(({"x": x},), fixed=fixed, source="few").filled())
+    assert [part.samples for part in (*trained(found), found.validation)] == [samples // 3] * 3
+    fewer = Dataset(({"x": x[: -(fixed or 1)]},), fixed=fixed, source="few")
+    with pytest.raises(DataError, match=rf"few has \d+ sample\(s\): some samples are trained on.*at least {samples}"):
+        recovering(model, fewer)
+
+
+def test_by_accuracy_a_single_training_sample_is_too_few(model):
+    with pytest.raises(DataError, match=r"are trained on and others say when to stop, so give at least 2"):
+        recovering(model, numbered(1), numbered(50, 1000, labelled=True), by_accuracy=True)
+
+
+def test_recovery_takes_more_samples_of_a_function(model, tmp_path):
+    text = """
+    import numpy as np
+
+    def endless():
+        while True:
+            yield {"x": np.ones((7000, 2), np.float32)}
+    """
+    (tmp_path / "endless.py").write_text(textwrap.dedent(text))
+    spec = f"{tmp_path}/endless.py:endless"
+    assert sum(part.samples for part in trained(recovering(model, spec))) == 100_000 - LARGEST_VALIDATION
+    found = gathered(model, spec)
+    assert found.calibration.samples + found.validation.samples == LARGEST_CALIBRATION + LARGEST_VALIDATION

@@ -1,0 +1,257 @@
+"""Are the predictions true? Single changes of real models, predicted four ways and then measured.
+
+    python -m kronnx.tools.bench.predictions [NAME ...] [--cache DIR] [--write FILE] [--json FILE] [--changes N]
+
+Every change is a candidate of `svd` or `prune`, applied alone; changes are spread over what was predicted, sites and
+forms. Measured is the divergence from the model's own outputs, in nats per sample: the KL of a categorical head, half
+the squared relative error of values (docs/mathematics.md), on the samples of the curvature and on others. Predicted is:
+
+    exact       the Gauss-Newton value of the change on the same samples, all layers taken together
+    K-FAC       what the pass predicted: factors shrunken and scaled to the trace
+    EKFAC       the corrected eigenvalues of the factors, by layer
+    input-only  G is the identity over the mean square of a layer's outputs; times the one factor for each model
+                that fits best, so that it shows what this metric could do at most
+
+Compared are changes of more than rounding and up to SMALL nats. Up to LARGE a monotone map from predicted to measured
+is fitted to changes of other sites of the same model. The exit code is 1 if a goal is missed.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isfinite, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...ir.errors import KronnxError
+from ..commands.exit_codes import exit_code
+from ..report.records import write_atomically
+from ..zoo.catalogue import default_cache, entry
+from .prediction_calibration import Agreement, agreement, cross_fitted
+from .prediction_outcomes import EXACT, METRICS, SMALL, Effort, Outcome, Outcomes, outcomes
+from .tables import fill, machine, markdown, parts
+
+LARGE = 0.5  # nats: up to here calibrated predictions are held to their value
+ERROR, CORRELATION, CALIBRATED = 0.15, 0.98, 0.35
+WORST = 10
+ALL = "all"
+OTHERS = ("exact, for other samples", "exact, on and for other samples")
+EFFORTS: Mapping[str, Effort] = {
+    "mlp": Effort(500, 250, 1),
+    "resnet8": Effort(256, 64, 1),
+    "lenet5": Effort(500, 250, 1),
+    "minilm": Effort(64, 16, 8),
+    "ppocr_rec": Effort(32, 8, 8),
+    "efficientnet_lite0": Effort(48, 8, 32),
+}
+OTHER = Effort(64, 16, 8)
+
+
+@dataclass(frozen=True)
+class Line:
+    """How well each metric agrees for one kind of change (or all) of one model (or all). Against what other samples
+    measure, `transferred` is how the exact one does, and `held_out` the exact one on those samples."""
+
+    model: str
+    kind: str
+    metrics: Mapping[str, Agreement]
+    transferred: Agreement
+    held_out: Agreement
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What was wanted of a figure, and what it is."""
+
+    name: str
+    value: float
+    limit: float
+    at_most: bool
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at_most else ">="
+        return f"{'reached' if self.reached else 'MISSED'}: {self.name} {self.value:.3f} ({sign} {self.limit:g})"
+
+
+def lines(found: Sequence[Outcomes], most: float) -> Iterator[Line]:
+    """How well changes agree that measure more than rounding and up to `most` nats: for each model, then for all, each
+    by kind and together."""
+    parts = {one.model: _measurable(one, most) for one in found}
+    everything = [outcome for part in parts.values() for outcome in part]
+    for model, part in (*parts.items(), (ALL, everything)):
+        kinds = sorted({outcome.kind for outcome in part})
+        for kind in (*(kinds if len(kinds) > 1 else ()), ALL):
+            yield _line(model, kind, [outcome for outcome in part if kind in (ALL, outcome.kind)])
+
+
+def calibrated(found: Outcomes) -> Outcomes:
+    """The same with every prediction replaced by what changes of other sites make of it; NaN where there is none."""
+    changes = _measurable(found, float("inf"))
+    columns = {metric: _calibrated(changes, metric) for metric in METRICS}
+    rows = [{metric: float(columns[metric][k]) for metric in METRICS} for k in range(len(changes))]
+    return replace(found, changes=tuple(replace(c, predicted=row) for c, row in zip(changes, rows, strict=True)))
+
+
+def goals(small: Sequence[Line], large: Sequence[Line]) -> list[Goal]:
+    """The exact predictions of every model, and of all, against what is wanted of them."""
+    found: list[Goal] = []
+    for one, other in zip(_totals(small), _totals(large), strict=True):
+        exact, name = one.metrics[EXACT], one.model
+        found.append(Goal(f"{name}: median error up to {SMALL:g} nats", exact.error, ERROR, at_most=True))
+        found.append(
+            Goal(f"{name}: rank correlation up to {SMALL:g} nats", exact.correlation, CORRELATION, at_most=False)
+        )
+        error = other.metrics[EXACT].error
+        found.append(Goal(f"{name}: median error calibrated, up to {LARGE:g} nats", error, CALIBRATED, at_most=True))
+    return found
+
+
+def worst(found: Sequence[Outcomes], count: int = WORST) -> list[Outcome]:
+    """The small changes whose exact predictions are furthest off."""
+    small = [outcome for one in found for outcome in _measurable(one, SMALL) if outcome.predicted[EXACT] > 0]
+    return sorted(small, key=lambda outcome: -abs(log(outcome.predicted[EXACT] / outcome.seen)))[:count]
+
+
+def _measurable(found: Outcomes, most: float) -> list[Outcome]:
+    return [outcome for outcome in found.changes if found.floor < outcome.seen <= most and isfinite(outcome.seen)]
+
+
+def _line(model: str, kind: str, changes: Sequence[Outcome]) -> Line:
+    seen, unseen = (np.array([getattr(outcome, name) for outcome in changes]) for name in ("seen", "unseen"))
+    metrics = {metric: agreement(_column(changes, metric), seen) for metric in METRICS}
+    held_out = np.array([outcome.held_out for outcome in changes])
+    return Line(model, kind, metrics, agreement(_column(changes, EXACT), unseen), agreement(held_out, unseen))
+
+
+def _column(changes: Sequence[Outcome], metric: str) -> np.ndarray:
+    return np.array([outcome.predicted[metric] for outcome in changes])
+
+
+def _calibrated(changes: Sequence[Outcome], metric: str) -> np.ndarray:
+    predicted, measured = _column(changes, metric), np.array([outcome.seen for outcome in changes])
+    known = np.isfinite(predicted) & (predicted > 0)
+    sites = [outcome.site for outcome, usable in zip(changes, known, strict=True) if usable]
+    result = np.full(len(changes), np.nan)
+    result[known] = cross_fitted(predicted[known], measured[known], sites)
+    return result
+
+
+def _totals(found: Sequence[Line]) -> list[Line]:
+    return [line for line in found if line.kind == ALL]
+
+
+def table(found: Sequence[Line], others: bool) -> str:
+    """Markdown: the median of |log(predicted / measured)| and the rank correlation for each metric; with `others` those
+    against other samples."""
+    header = ("model", "changes", "number", *METRICS, *(OTHERS if others else ()))
+    return markdown(header, [_row(line, others) for line in found])
+
+
+def _row(line: Line, others: bool) -> tuple[str, ...]:
+    columns = [*line.metrics.values(), *((line.transferred, line.held_out) if others else ())]
+    return line.model, line.kind, str(line.metrics[EXACT].count), *map(_cell, columns)
+
+
+def _cell(found: Agreement) -> str:
+    return f"{found.error:.3f} / {found.correlation:.3f}" if found.count > 2 else "-"
+
+
+def worst_table(found: Sequence[Outcome]) -> str:
+    """Markdown: one line for each change, in nats."""
+    header = ("model", "by", "site", "option", "measured", "on other samples", *METRICS)
+    rows = [
+        (o.model, o.kind, o.site, o.option, *(f"{v:.2g}" for v in (o.seen, o.unseen, *o.predicted.values())))
+        for o in found
+    ]
+    return markdown(header, rows)
+
+
+def conditions(found: Outcomes) -> str:
+    """How one model was measured, in a line."""
+    return (
+        f"{found.model}: {len(found.changes)} changes, {found.samples} samples and {found.unseen} others, "
+        f"{found.vectors}; measured from {found.floor:.1g} nats on; input-only times {found.scale:.3g}"
+    )
+
+
+def main() -> int:
+    options = _options()
+    try:
+        if options.write:
+            parts(options.write, "bench.predictions")  # fails now rather than after half an hour
+        found = [_outcomes(name, options) for name in options.names or EFFORTS]
+    except KronnxError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return exit_code(e)
+    small, large = list(lines(found, SMALL)), list(lines([calibrated(one) for one in found], LARGE))
+    wanted = goals(small, large)
+    text = _report(found, small, large)
+    print(text)
+    print("\n".join(map(str, wanted)))
+    if options.write:
+        fill(options.write, "bench.predictions", text)
+    if options.json:
+        write_atomically(options.json, _json(found, wanted))
+    return 0 if all(goal.reached for goal in wanted) else 1
+
+
+def _report(found: Sequence[Outcomes], small: Sequence[Line], large: Sequence[Line]) -> str:
+    sections = (
+        f"Median of |log(predicted / measured)| / rank correlation, changes up to {SMALL:g} nats",
+        table(small, others=True),
+        f"The same up to {LARGE:g} nats, calibrated on changes of other sites",
+        table(large, others=False),
+        f"The {WORST} exact predictions that are furthest off, in nats",
+        worst_table(worst(found)),
+        "\n".join(f"- {text}" for text in (*map(conditions, found), machine(os.cpu_count() or 1))),
+    )
+    return "\n\n".join(sections)
+
+
+def _json(found: Sequence[Outcomes], wanted: Sequence[Goal]) -> str:
+    """Every change and every goal; what is no number is null."""
+    record = {"models": [asdict(one) for one in found], "goals": [asdict(goal) for goal in wanted]}
+    return json.dumps(_plain(record), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _outcomes(name: str, options: argparse.Namespace) -> Outcomes:
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    effort = EFFORTS.get(name, OTHER)
+    effort = replace(effort, samples=options.samples or effort.samples)
+    return outcomes(entry(name, options.cache), effort, options.changes)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "kronnx.tools.bench.predictions", description="Compares predictions with measurements."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"models of the zoo (default: {' '.join(EFFORTS)})")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="the zoo's folder (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this Markdown file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every change, and the goals, into this file")
+    parser.add_argument(
+        "--changes", type=int, default=120, metavar="N", help="changes of a model (default: %(default)s)"
+    )
+    parser.add_argument("--samples", type=int, metavar="N", help="samples, in place of each model's own number")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

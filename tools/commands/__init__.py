@@ -1,0 +1,1 @@
+"""The command line: arguments in; a model, a table and an exit code out."""

@@ -1,0 +1,1 @@
+"""The jobs behind the commands: a model in; a compressed, lowered or measured one out."""

@@ -1,0 +1,84 @@
+"""What the user allows and demands: `--max-drop`, `--speedup`, `--size` and `--macs` in, a checked `Budget` out."""
+
+import math
+from dataclasses import dataclass
+
+from ...ir.errors import UsageError
+from .nearest_names import did_you_mean
+
+KL = "kl"
+RELATIVE = "rel"
+ACCURACY = "acc"
+DIVERGENCE = "divergence"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that the outputs may change.
+
+    `metric` is 'kl' (mean, nats per position), 'rel' (relative error, 1 is 100 %), 'acc' (points of accuracy lost, 0 to
+    100) or 'divergence', which is 'kl' or 'rel', whichever suits the model's heads.
+    """
+
+    metric: str
+    value: float
+
+
+DEFAULT_LIMITS = {"categorical": Limit(KL, 0.01), "gaussian": Limit(RELATIVE, 0.01)}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`max_drop` None means the default limit; `speedup` is a least ratio of latencies, above 1; `size` and `macs` are
+    the shares of the original's bytes and multiply-adds that may be left, between 0 and 1."""
+
+    max_drop: Limit | None = None
+    speedup: float | None = None
+    size: float | None = None
+    macs: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("speedup", self.speedup, 1.0, math.inf, "a ratio above 1, such as 1.5")
+        _check("size", self.size, 0.0, 1.0, "the share of the bytes to keep, between 0 and 1, such as 0.5")
+        _check("macs", self.macs, 0.0, 1.0, "the share of the multiply-adds to keep, between 0 and 1, such as 0.5")
+
+    @property
+    def has_target(self) -> bool:
+        """Whether something must be reached (a speed, a size, a number of operations), not only a limit kept."""
+        return any(target is not None for target in (self.speedup, self.size, self.macs))
+
+
+def limit(given: str | float | None, labelled: bool) -> Limit | None:
+    """The limit that `--max-drop` says: a number, or `kl=`, `rel=`, `acc=` and a number.
+
+    A plain number is points of accuracy if there are labels, and otherwise divergence as the heads measure it.
+    Raises UsageError for another metric, for `acc` without labels, and for values out of range.
+    """
+    if given is None:
+        return None
+    metric, equals, number = str(given).rpartition("=")
+    metric = metric.strip() if equals else (ACCURACY if labelled else DIVERGENCE)
+    if metric not in (KL, RELATIVE, ACCURACY, DIVERGENCE):
+        raise UsageError(f"--max-drop {given}: no metric {metric!r}{did_you_mean(metric, (KL, RELATIVE, ACCURACY))}")
+    if metric == ACCURACY and not labelled:
+        raise UsageError(f"--max-drop {given}: accuracy needs --labels; without them say kl=0.02 or rel=0.05")
+    return Limit(metric, _drop(metric, number, str(given)))
+
+
+def _drop(metric: str, number: str, given: str) -> float:
+    try:
+        value = float(number)
+    except ValueError as e:
+        raise UsageError(f"--max-drop {given}: {number!r} is no number; write 0.5, kl=0.02, rel=0.05 or acc=0.5") from e
+    if not math.isfinite(value) or value < 0:
+        raise UsageError(f"--max-drop {given}: must be a finite number, 0 or more")
+    if metric == ACCURACY and value > 100:
+        raise UsageError(f"--max-drop {given}: points of accuracy go from 0 to 100; 0.5 is half a point")
+    if metric == RELATIVE and value > 1:
+        raise UsageError(f"--max-drop {given}: a relative error goes from 0 to 1; 0.05 is 5 %")
+    return value
+
+
+def _check(name: str, value: float | None, low: float, high: float, wanted: str) -> None:
+    if value is not None and not low < value < high:
+        raise UsageError(f"--{name} {value:g}: must be {wanted}")

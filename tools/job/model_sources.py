@@ -1,0 +1,197 @@
+"""What a person gives as a model: an ONNX file, a file of a framework, a function that builds one, or a live model; an
+ONNX model out, and for a lowered one the proof that it does what the original does."""
+
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+
+from ...frontends.agreement import agreement, tells_little
+from ...frontends.examples import Examples, declared
+from ...frontends.formats import recognize
+from ...frontends.frontend import Frontend, Lowered
+from ...frontends.messages import hush
+from ...frontends.registry import frontend_of
+from ...ir.errors import DataError, InputError, UsageError
+from ...ir.model import load, save
+from ...runtime.data.loaders import importable, result_of
+from ...runtime.data.named_data import read_arrays
+from ...runtime.sessions import Session
+from ..report.accounting import file_size, serialized_size
+from ..report.progress import Progress
+from .function_names import is_function
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a model is lowered: frontends change what belongs to the process, such as methods of Keras."""
+
+SEVERAL = ", ".join((".onnx", ".keras", ".h5", ".pt2", ".tflite", "a SavedModel folder"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and what it is called in messages and reports. `file` is the ONNX file that it was read from; a model
+    that was lowered, or was in memory, has none. `notes` say how it was lowered."""
+
+    name: str
+    model: onnx_ir.Model
+    file: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def runnable(self) -> onnx_ir.Model | Path:
+        """What a session is made of."""
+        return self.file or self.model
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+        return serialized_size(self.model) if self.file is None else file_size(self.file, self.model)
+
+    def save(self, path: str | os.PathLike[str], external_data: bool | None = None) -> None:
+        """Writes the ONNX model to `path` at once or not at all; above 2 GB, or if `external_data` says so, its weights
+        into a file beside it. Raises InputError if the place can't be written."""
+        save(self.model, Path(path), external_data)
+
+
+def examples_of(arrays: object, inputs: Sequence[str] | str | None, seed: int) -> Examples:
+    """What a frontend traces with: `arrays` are a SPEC as for `--example-inputs`, an array, several, or a dict of them;
+    `inputs` declarations such as `x=float32[batch,3,32,32]`."""
+    texts = [inputs] if isinstance(inputs, str) else list(inputs or ())
+    found = tuple(map(declared, texts))
+    twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
+    if twice:
+        raise UsageError(f"the input {twice[0]!r} is declared twice")
+    return Examples(_arrays(arrays), found, seed)
+
+
+def read(source: object, examples: Examples, progress: Progress) -> Source:
+    """The model in `source`: a path, `module:function` or `file.py:function` that returns one, or a live model.
+
+    Raises InputError for what can't be read or lowered, UsageError for examples that don't fit, VerifyError for a
+    lowered model that does something else than the original.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _of_live(source, str(getattr(source, "name", type(source).__name__)), examples, progress)
+    name = os.fspath(source)
+    if not is_function(name):
+        return _of_path(Path(name), examples, progress)
+    hush()
+    with importable(name), redirect_stdout(sys.stderr):
+        with progress.step(f"call {name}"):
+            model = result_of(name)
+        return _of_live(model, name, examples, progress)
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether `path`, which is readable, is an ONNX file: what no frontend reads."""
+    return not is_function(str(path)) and path.is_file() and frontend_of(path) is None
+
+
+def check_readable(path: Path) -> None:
+    """Finds at once what `read` would find: raises InputError for a path that isn't there, and for what no frontend
+    reads, saying what it is and what to do."""
+    if is_function(str(path)):
+        return
+    try:
+        if path.suffix == ".py" and path.is_file():
+            raise InputError(
+                f"{path} is Python source: name the function in it that returns the model, as {path}:function"
+            )
+        found = recognize(path)
+        if found and frontend_of(path) is None:
+            raise InputError(f"{path} is no model that can be read ({SEVERAL}) but {found}")
+    except OSError as e:
+        raise InputError(f"can't read the model {path}: {e.strerror}; check the path") from e
+
+
+def _of_path(path: Path, examples: Examples, progress: Progress) -> Source:
+    check_readable(path)
+    frontend = frontend_of(path)
+    if frontend is not None:
+        return _lowered(frontend, path, str(path), examples, progress)
+    if examples.given:
+        raise UsageError(
+            f"{path} is an ONNX model, which names its inputs itself; --input and --example-inputs are not for it"
+        )
+    with progress.step("load"):
+        return Source(str(path), load(path), path)
+
+
+def _of_live(model: object, name: str, examples: Examples, progress: Progress) -> Source:
+    if isinstance(model, onnx.ModelProto):
+        model = onnx_ir.from_proto(model)
+    if isinstance(model, onnx_ir.Model):
+        return Source(name, model)
+    frontend = frontend_of(model)
+    if isinstance(model, type):
+        raise InputError(f"{name} is the class {model.__qualname__}; a model is wanted: {model.__qualname__}(...)")
+    if frontend is None:
+        kind = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("builtins.")
+        raise InputError(
+            f"{name} is a {kind}; wanted a Keras model, a torch.nn.Module, "
+            f"a torch.export program, an ONNX model, or the path of a file ({SEVERAL})"
+        )
+    return _lowered(frontend, model, name, examples, progress)
+
+
+def _lowered(frontend: Frontend, source: object, name: str, examples: Examples, progress: Progress) -> Source:
+    with ONE_AT_A_TIME, redirect_stdout(sys.stderr):
+        with progress.step("lower to ONNX"):
+            lowered = frontend.lower(source, examples)
+        with progress.step("compare with the original"):
+            return Source(name, lowered.model, notes=(_said(lowered), *lowered.notes))
+
+
+def _said(lowered: Lowered) -> str:
+    found = agreement(lowered, lambda model: Session(model).run)
+    said = (
+        f"Lowered by {lowered.by}: outputs differ from the original's by at most {found.difference:.1e} of their size, "
+        f"rounding explains {found.floor:.1e}."
+    )
+    if tells_little(lowered):
+        return f"{said} All example inputs gave the same output, so this says little: give --example-inputs."
+    return said
+
+
+Given = Mapping[str, np.ndarray | None] | Sequence[np.ndarray | None] | None
+
+
+def _arrays(given: object) -> Given:
+    if given is None:
+        return None
+    if isinstance(given, str | os.PathLike):
+        return _arrays_of_spec(os.fspath(given))
+    if isinstance(given, Mapping):
+        return {str(name): _array(value) for name, value in given.items()}
+    if isinstance(given, Iterator):
+        first = next(given, None)
+        if first is None:
+            raise DataError("the example inputs are an iterator that gives nothing")
+        return _arrays(first)
+    return [_array(value) for value in given] if isinstance(given, list | tuple) else [_array(given)]
+
+
+def _arrays_of_spec(spec: str) -> Given:
+    if is_function(spec):
+        hush()
+        with importable(spec), redirect_stdout(sys.stderr):
+            return _arrays(result_of(spec))
+    arrays = read_arrays(Path(spec))
+    return list(arrays.values()) if spec.endswith(".npy") else arrays
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """An array, also of a tensor that is on a GPU or has a gradient; None stays None."""
+    try:
+        return None if value is None else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except TypeError as e:
+        raise UsageError(f"an example input is no array that numpy knows: {e}; give it as float32") from e

@@ -1,0 +1,81 @@
+"""The search for the price: attempts at growing prices in, the one that just meets the budget out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...passes.planning.stages import Attempt, Bench
+
+STEPS = 12
+MARGIN = 0.9
+CLOSE = 1.03
+
+
+@dataclass
+class Search:
+    """Tries one bench. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
+    once."""
+
+    bench: Bench
+    drop: Callable[[Attempt], float]
+    advance: Callable[[], None] = lambda: None
+    drops: dict[tuple, float] = field(default_factory=dict)
+
+    def within(self, limit: float, start: float) -> list[tuple[Attempt, float]]:
+        """The attempts whose drop is within a little less than `limit`, with their drops, the one of the largest
+        worth first.
+
+        The bisection is over the logarithm of the price; a margin is kept, since the samples are few.
+        """
+        found: dict[tuple, tuple[Attempt, float]] = {}
+        aim = limit * MARGIN
+        low, high = 0.0, math.inf
+        price = start
+        for _ in range(STEPS):
+            attempt, drop = self._try(price)
+            if drop <= aim:
+                low = price
+                if attempt.steps:
+                    found[attempt.key] = attempt, drop
+            else:
+                high = price
+            following = self._next(low, high, drop, aim, price)
+            if following is None:
+                break
+            price = following
+        return sorted(found.values(), key=lambda pair: -pair[0].worth)
+
+    def reaching(self, reached: Callable[[Attempt], bool], start: float) -> list[tuple[Attempt, float]]:
+        """The attempt at the lowest price for which `reached` holds, with its drop; empty if no price does it."""
+        low, high, price = 0.0, math.inf, start
+        found: Attempt | None = None
+        for _ in range(3 * STEPS):
+            attempt = self.bench.attempt(price)
+            self.advance()
+            if reached(attempt):
+                high, found = price, attempt
+            else:
+                low = price
+            if high < math.inf and high <= low * CLOSE:
+                break
+            if price > start * 1e12 or price < start * 1e-12:
+                break
+            price = price * 8 if high == math.inf else price / 8 if low == 0 else math.sqrt(low * high)
+        return [] if found is None else [(found, self.drop(found))]
+
+    def _try(self, price: float) -> tuple[Attempt, float]:
+        attempt = self.bench.attempt(price)
+        if attempt.key not in self.drops:
+            self.drops[attempt.key] = self.drop(attempt)
+        self.advance()
+        return attempt, self.drops[attempt.key]
+
+    def _next(self, low: float, high: float, drop: float, aim: float, price: float) -> float | None:
+        """The next price: a secant step in logarithms while one side is open, then halving."""
+        if high == math.inf:
+            step = aim / drop if drop > 0 else 16.0
+            return price * min(max(step, 1.5), 16.0) if price < 1e6 else None
+        if low == 0.0:
+            step = aim / drop if drop > 0 and math.isfinite(drop) else 1 / 16
+            return price * max(min(step, 1 / 1.5), 1 / 64) if price > 1e-12 else None
+        return math.sqrt(low * high) if high > low * CLOSE else None

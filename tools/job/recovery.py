@@ -1,0 +1,336 @@
+"""Recovery of a compressed model: the clean original, samples and a pass `recover` in; new values for the compressed
+model's constants out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+
+from ...ir.decomposition import decompose
+from ...ir.errors import DataError, UsageError
+from ...ir.lineage import Heirs
+from ...ir.model import clone
+from ...ir.output_heads import distribution
+from ...ir.remarks import ANALYSIS, MISSED, PASSED, Remark
+from ...ir.rewriter import Rewriter
+from ...passes.curvature import Curvature, Feed, Store, measure_factors, open_to_gradients
+from ...passes.curvature.moments import Want
+from ...passes.curvature.seeds import count
+from ...passes.curvature.store import digest_of_feeds, digest_of_model
+from ...passes.planning.stages import Retrained
+from ...passes.recover import Recover
+from ...passes.recovery.building import training_step
+from ...passes.recovery.checkpoints import Checkpoints
+from ...passes.recovery.kfac import Kfac
+from ...passes.recovery.loop import Look, Loop, Trained
+from ...passes.recovery.matching import matched
+from ...passes.recovery.opening import opened
+from ...passes.recovery.refit import refit
+from ...passes.recovery.step import Objective, Rules, Step, inverses_of
+from ...runtime.data.augmentation import augmentation
+from ...runtime.data.batches import signature
+from ...runtime.data.named_data import Dataset
+from ...runtime.sessions import Session
+from ...runtime.training import Training
+from ..report.quantities import digits
+from .gate import Judge
+from .lessons import Lessons, Teacher, has_rows
+from .subject import Subject
+
+REFIT_SAMPLES, CURVATURE_SAMPLES, KEYED_SAMPLES = 512, 256, 256
+KFAC_STEP = 1e-4  # of the divergence at the beginning: what one step of K-FAC may be predicted to change
+
+Weights = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """New values for constants of a model, by name: none where nothing made it better. `before` and `after` are the
+    divergence on samples that were not trained on."""
+
+    weights: Weights
+    before: float
+    after: float
+    steps: int = 0
+    seconds: float = 0.0
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass
+class Recovery:
+    """What recovers models of one job. `original` is the clean original, `feeds` are the calibration samples in batches
+    that a run with gradients can take; `store` holds checkpoints, `fresh` says to begin anew all the same."""
+
+    subject: Subject
+    original: onnx_ir.Model
+    feeds: Sequence[Feed]
+    seed: int
+    store: Store | None
+    fresh: bool = False
+    memory_limit: int | None = None
+    _teachers: dict[tuple[str, ...], Teacher] = field(default_factory=dict)
+
+    def check(self, settings: Recover) -> None:
+        """Raises UsageError or DataError for what `settings` asks for and the samples or the user's function don't
+        give."""
+        if settings.augment is not None:
+            augmentation(settings.augment)
+        if settings.labels:
+            self._check_labels(settings)
+
+    def tuned(self, model: onnx_ir.Model, heirs: Mapping[str, Heirs], settings: Recover) -> Retrained:
+        """The new values, for a stage in the middle of a pipeline."""
+        found = self.recovered(model, heirs, settings)
+        return Retrained(found.weights, found.remarks)
+
+    def recovered(
+        self, model: onnx_ir.Model, heirs: Mapping[str, Heirs], settings: Recover, title: str = "recover"
+    ) -> Recovered:
+        """Tunes `model`, in which `heirs` give the outputs of the original's layers. It isn't changed, and what is
+        given back makes it no worse, unless sparsity was to be trained in."""
+        work = Rewriter(clone(model))
+        before = self.divergence(model)
+        fitted, remarks = self._refitted(work, before, heirs, settings)
+        step = self._step(work.model, settings)
+        remarks.extend((*_blocked(step), *self._idle(work.model, step, settings)))
+        if not step.weights:
+            remarks.append(Remark("model", "recover", MISSED, "no-gradient", "no gradient reaches a weight of it"))
+            return Recovered(fitted, before, self.divergence(work.model), remarks=tuple(remarks))
+        trained = self._trained(work.model, step, settings, title)
+        remarks.extend(_notes(trained))
+        better = trained.after < before or (settings.sparsifies and trained.step > 0)
+        weights = {**fitted, **trained.weights} if better else {}
+        after = trained.after if better else before
+        remarks.append(self._verdict(before, after, trained, better))
+        return Recovered(weights, before, after, trained.steps, trained.seconds, tuple(remarks))
+
+    def divergence(self, model: onnx_ir.Model) -> float:
+        """Held-out: the mean KL in nats, and beside it the squared relative error of heads that have no classes; that
+        error itself where all are such."""
+        found = self._judge.divergence(model)
+        if found.kl_mean is None:
+            return float("inf") if found.relative_error is None else found.relative_error
+        return found.kl_mean + (found.relative_error or 0.0) ** 2
+
+    def _refitted(
+        self, work: Rewriter, before: float, heirs: Mapping[str, Heirs], settings: Recover
+    ) -> tuple[Weights, list[Remark]]:
+        """Fits `work` layer by layer, unless that makes the outputs worse."""
+        if settings.refit == "none":
+            return {}, []
+        with self.subject.progress.step("refit layer by layer"):
+            feeds = self._feeds(REFIT_SAMPLES)
+            found = refit(self.original, work.model, heirs, feeds, self.subject.execute, settings.refit, REFIT_SAMPLES)
+        if not found.weights:
+            return {}, list(found.remarks)
+        old = {name: _array(work.model, name) for name in found.weights}
+        work.tune(found.weights)
+        after = self.divergence(work.model)
+        self.subject.progress.note(f"refit: held-out divergence {digits(before)} → {digits(after)}")
+        if after < before:
+            return found.weights, list(found.remarks)
+        work.tune(old)
+        said = f"least squares brought the held-out divergence from {digits(before)} to {digits(after)}: undone"
+        return {}, [Remark("model", "refit", MISSED, "no-gain", said)]
+
+    def _idle(self, model: onnx_ir.Model, step: Step, settings: Recover) -> Iterator[Remark]:
+        """A remark for each option that finds nothing to work on."""
+        if settings.features and not matched(self.original, model):
+            said = "the original computes no value on the way that this model has in the same width"
+            yield Remark("features", "recover", MISSED, "no-match", said)
+        if settings.dropout and not step.masks:
+            said = "no layer behind another one reads values whose first axis is known to be that of the samples"
+            yield Remark("dropout", "recover", MISSED, "no-match", said)
+
+    def _trained(self, model: onnx_ir.Model, step: Step, settings: Recover, title: str) -> Trained:
+        plan = settings.plan()
+        with self.subject.progress.step(title, plan.schedule.steps if plan.seconds is None else None) as advance:
+            loop = Loop(
+                step=step,
+                trainer=Training(step.model, step.state, step.updates, step.in_place, self.subject.wide),
+                plan=plan,
+                lessons=self._lessons(step, settings).since,
+                divergence=lambda weights: self.divergence(written(model, weights)),
+                tell=self._told(title),
+                advance=advance,
+                checkpoints=self._checkpoints(model, settings),
+                refresh=self._refresh(model, step, settings),
+            )
+            return loop.run()
+
+    def _step(self, model: onnx_ir.Model, settings: Recover) -> Step:
+        apart, weights = opened(model, self._taken_apart, settings.layers, settings.tables)
+        features = matched(self.original, apart) if settings.features else ()
+        objective = Objective(settings.temperature, settings.labels, settings.features, features)
+        return training_step(apart, self.subject.heads, weights, objective, self._rules(model, settings))
+
+    def _taken_apart(self, model: onnx_ir.Model) -> onnx_ir.Model:
+        """The model with its composite operators taken apart: loops through time only if all samples that are trained
+        on are of one length."""
+        data = self._training
+        sources = {id(piece.feed): piece.feed for pieces in data.parts for piece in pieces}
+        several = len({signature(data.axes, feed) for feed in sources.values()}) > 1
+        return decompose(model) if several else open_to_gradients(model, self._feeds(1))
+
+    def _rules(self, model: onnx_ir.Model, settings: Recover) -> Rules:
+        rules = settings.rules()
+        if not has_rows(self._training):
+            rules = replace(rules, dropout=0.0)  # its masks have a row for each sample
+        if rules.kfac is None:
+            return rules
+        clip = KFAC_STEP * self._nats(model)
+        least = rules.kfac.clip if settings.sparsifies else float(np.finfo(np.float32).tiny)
+        return replace(rules, kfac=replace(rules.kfac, clip=max(clip, least)))
+
+    def _nats(self, model: onnx_ir.Model) -> float:
+        """The held-out divergence of a Gaussian head is half of its squared error."""
+        found = self._judge.divergence(model)
+        return (found.kl_mean or 0.0) + (found.relative_error or 0.0) ** 2 / 2
+
+    def _lessons(self, step: Step, settings: Recover) -> Lessons:
+        augment = None if settings.augment is None else augmentation(settings.augment)
+        return Lessons(self._training, step, self._teacher(tuple(step.targets)), settings.batch, self.seed, augment)
+
+    def _teacher(self, names: tuple[str, ...]) -> Teacher:
+        """One for all trainings that want the same values of the original."""
+        if names not in self._teachers:
+            self._teachers[names] = Teacher.of(self._run_of(names), self._training)
+        return self._teachers[names]
+
+    def _run_of(self, names: tuple[str, ...]) -> Callable[[Weights], Weights]:
+        """What computes the original's values of these names: of a head, what its distribution is computed from."""
+        copy, heads = clone(self.original), {head.output: head for head in self.subject.heads}
+        known = {str(v.name): v for node in copy.graph for v in node.outputs}
+        values = [distribution(copy, heads[name]) if name in heads else known[name] for name in names]
+        copy.graph.outputs.clear()
+        copy.graph.outputs.extend(dict.fromkeys(values))
+        run = Session(copy, self.subject.wide).run
+
+        def computed(feed: Weights) -> Weights:
+            found = run(feed)
+            return {name: found[str(value.name)] for name, value in zip(names, values, strict=True)}
+
+        return computed
+
+    def _refresh(self, model: onnx_ir.Model, step: Step, settings: Recover) -> Callable[[Weights], Weights] | None:
+        """K-FAC's inverses at the present weights, by the states that hold them."""
+        kfac = settings.rules().kfac
+        if kfac is None:
+            return None
+        wants = [Want(block.layer, inputs=True) for block in step.blocks]
+        feeds, curvature = self._feeds(CURVATURE_SAMPLES), Curvature(draws=1, seed=self.seed)
+
+        def refreshed(weights: Weights) -> Weights:
+            now = written(model, weights)
+            found = measure_factors(
+                *(now, wants, self.subject.heads, feeds, self.subject.execute, curvature),
+                memory_limit=self.memory_limit,
+            )
+            return _states(step, kfac, found.factors)
+
+        return refreshed
+
+    def _checkpoints(self, model: onnx_ir.Model, settings: Recover) -> Checkpoints | None:
+        if self.store is None:
+            return None
+        labels = () if self._training.labels is None else ({"labels": self._training.labels},)
+        seen = (*self._feeds(KEYED_SAMPLES), *self._judge.data.batches, *labels)
+        data = self._training.source, self._training.samples, digest_of_feeds(seen), _code(settings.augment)
+        subject = self.subject.heads, self.subject.wide
+        key = self.store.key("recovery", digest_of_model(model), settings, data, self.seed, *subject)
+        found = Checkpoints(self.store, key)
+        if self.fresh:
+            found.drop()
+        return found
+
+    def _told(self, title: str) -> Callable[[Look], None]:
+        def tell(look: Look) -> None:
+            self.subject.progress.note(
+                f"{title}: step {look.step} of {look.steps}, loss {digits(look.loss)}, held-out divergence "
+                f"{digits(look.divergence)} (best {digits(look.best)}), {look.left / 60:.1f} min left"
+            )
+
+        return tell
+
+    def _verdict(self, before: float, after: float, trained: Trained, better: bool) -> Remark:
+        if better:
+            detail = (
+                f"held-out divergence {digits(before)} → {digits(after)} after {trained.step} of {trained.steps} steps"
+            )
+            return Remark("outputs", "recover", PASSED, "recovered", detail)
+        detail = f"{trained.steps} steps made the held-out divergence {digits(before)} no less; its weights stay"
+        return Remark("outputs", "recover", MISSED, "no-gain", detail)
+
+    def _feeds(self, samples: int) -> tuple[Feed, ...]:
+        """About so many of the calibration samples, from all over: data is often sorted."""
+        size = max(count(feed) for feed in self.feeds)
+        chosen = np.linspace(0, len(self.feeds) - 1, min(len(self.feeds), -(-samples // size)))
+        return tuple(self.feeds[round(place)] for place in chosen)
+
+    def _check_labels(self, settings: Recover) -> None:
+        """Raises UsageError where there are none, DataError where an output has no class for one."""
+        labels = self._training.labels
+        if labels is None:
+            raise UsageError(f"recover{{labels={settings.labels:g}}} needs labels of --data: give --train-labels")
+        kinds = {head.output: head.kind for head in self.subject.heads}
+        scored = [v for v in self.original.graph.outputs if v.shape is not None and len(v.shape) == 2]
+        classes = next((v.shape[1] for v in scored if v.shape and kinds.get(str(v.name)) == "categorical"), None)
+        if classes is None:
+            raise UsageError(f"recover{{labels={settings.labels:g}}} needs a categorical output [samples, classes]")
+        least, most = labels.min(), labels.max()
+        if least < 0 or (isinstance(classes, int) and most >= classes):
+            raise DataError(f"the labels of --data go from {least} to {most}; of {classes} classes the first is 0")
+
+    @property
+    def _training(self) -> Dataset:
+        found = self.subject.samples.training
+        assert found is not None
+        return found
+
+    @cached_property
+    def _judge(self) -> Judge:
+        found = self.subject.samples.held_out
+        assert found is not None
+        return self.subject.judge(found)
+
+
+def written(model: onnx_ir.Model, weights: Weights) -> onnx_ir.Model:
+    """A copy of the model with these values."""
+    rewriter = Rewriter(clone(model))
+    rewriter.tune(weights)
+    return rewriter.model
+
+
+def _array(model: onnx_ir.Model, name: str) -> np.ndarray:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _states(step: Step, kfac: Kfac, factors: Mapping) -> dict[str, np.ndarray]:
+    inverses = kfac.inverses(step.blocks, factors)
+    pairs = ((inverses_of(layer), pair) for layer, pair in inverses.items())
+    return {
+        name: array.astype(step.state[name].dtype)
+        for names, pair in pairs
+        for name, array in zip(names, pair, strict=True)
+    }
+
+
+def _blocked(step: Step) -> list[Remark]:
+    """A remark for every weight that no gradient reaches."""
+    return [Remark(name, "recover", MISSED, "no-gradient", str(why)) for name, why in step.blocked.items()]
+
+
+def _notes(trained: Trained) -> list[Remark]:
+    said = "; ".join(trained.notes)
+    return [Remark("training", "recover", ANALYSIS, "not-smooth", said)] if said else []
+
+
+def _code(augment: str | None) -> str:
+    """The text of the file that a function for augmentation is in, as far as it is one."""
+    path = Path((augment or "").rpartition(":")[0])
+    return path.read_text(encoding="utf-8", errors="replace") if path.suffix == ".py" and path.is_file() else ""

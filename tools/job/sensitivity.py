@@ -1,0 +1,168 @@
+"""What each layer would cost: a model in; for every layer the predicted divergence of standard changes, the exact
+trace of its curvature and the effective ranks of its factors out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import onnx_ir
+
+from ...ir.analyses import Analyses
+from ...ir.cost import Piece
+from ...ir.errors import InputError
+from ...ir.forms import structure_of
+from ...ir.layers import Layer
+from ...passes.curvature import Curvature, Factors, Store, measurable, measure_factors, moments_of, open_to_gradients
+from ...passes.curvature.moments import Want
+from ...passes.planning.stages import Shapes
+from ...runtime.environment import limit_threads, versions
+from ...runtime.sessions import Target
+from ..report.progress import Progress, Silent
+from ..report.sensitivity_records import INPUT_ONLY, Left, Row, Sensitivity
+from .memory import peak_memory
+from .model_sources import examples_of
+from .samples import Data
+from .standard_changes import LARGEST_INPUT, Reason, channels_removed, rank_halved
+from .subject import Subject, cache_folder, calibration_feeds, opened, statistics_store
+
+UNREACHED = "no-curvature", "its gradient is zero on this data"
+
+
+def sensitivity(
+    source: object,
+    *,
+    example_inputs: object = None,
+    inputs: Sequence[str] | str | None = None,
+    data: Data | None = None,
+    heads: Mapping[str, str] | None = None,
+    temperature: float = 1.0,
+    target: str = "cpu",
+    threads: int | None = None,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """What each layer of the model `source` would cost; nothing is changed.
+
+    Options are those of `optimize`; the samples that guide are the same as there. `temperature` is that of the
+    softmax of categorical outputs, `threads` by default one for each core.
+
+    Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
+    """
+    settings, shown = Curvature(temperature=temperature, seed=seed), progress or Silent()
+    count = threads or os.cpu_count() or 1
+    place = Target(target, count)
+    store = statistics_store(cache_folder(cache_dir), place, fresh)
+    examples = examples_of(example_inputs, inputs, seed)
+    subject = opened(source, examples, place, count, heads, shown, data=data, seed=seed)
+    reason = subject.reason_to_leave()
+    if reason is not None:
+        raise InputError(f"the layers of {subject.source.name} can't be judged: {reason[1]}")
+    model = subject.cleaned(subject.judge(subject.samples.validation))
+    with nullcontext() if threads is None else limit_threads(threads):
+        rows = _rows(subject, model, settings, memory_limit, store)
+    return Sensitivity(
+        input=subject.source.name,
+        data=subject.data_record(),
+        temperature=temperature,
+        rows=rows,
+        left=tuple(Left(r.site, r.reason, r.detail) for r in Analyses(model).layers.left),
+        heads={h.output: h.kind for h in subject.heads},
+        notes=subject.notes(),
+        versions=versions(),
+        peak_memory=peak_memory(),
+    )
+
+
+def _rows(
+    subject: Subject, model: onnx_ir.Model, settings: Curvature, memory_limit: int | None, store: Store | None
+) -> tuple[Row, ...]:
+    analyses, sample = Analyses(model), subject.sample(1)
+    calibration = subject.samples.calibration
+    feeds = calibration_feeds(calibration, model, sample, subject.shapes(model, sample), memory_limit)
+    taken_apart = open_to_gradients(model, feeds)
+    shapes = subject.shapes(taken_apart, sample)
+    layers = {**measurable(taken_apart), **analyses.layers.found}
+    if not layers:
+        return ()
+    wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers.values()]
+    with subject.progress.step("curvature", len(feeds)) as advance:
+        found = measure_factors(
+            taken_apart,
+            wants,
+            subject.heads,
+            feeds,
+            subject.execute,
+            settings,
+            advance=advance,
+            memory_limit=memory_limit,
+            store=store,
+        )
+    reasons = {remark.site: (remark.reason, remark.detail) for remark in found.remarks}
+    rows = []
+    with subject.progress.step("layers", len(found.factors)) as advance:
+        for name, factors in found.factors.items():
+            rows.append(_row(layers[name], factors, reasons.get(name, UNREACHED), analyses, shapes))
+            advance()
+    return tuple(sorted(rows, key=_order))
+
+
+def _order(row: Row) -> tuple[float, ...]:
+    costs = (change.predicted for change in (row.rank_halved, row.channels_removed))
+    return float(row.metric == INPUT_ONLY), *(1.0 if cost is None else -cost for cost in costs)
+
+
+def _row(layer: Layer, factors: Factors, reason: Reason, analyses: Analyses, shapes: Shapes) -> Row:
+    judged, moments = factors.gradient is not None, moments_of(layer, factors)
+    return Row(
+        name=layer.name,
+        op=layer.op,
+        shape=_shape(layer),
+        parameters=layer.parameters,
+        macs=_macs(layer, shapes),
+        rank_halved=rank_halved(layer, moments),
+        channels_removed=channels_removed(layer, moments, analyses),
+        trace=factors.trace if judged else None,
+        input_rank=None if factors.input is None else effective_rank(_centered(layer, factors)),
+        gradient_rank=None if factors.gradient is None else effective_rank(factors.gradient),
+        metric=factors.sharing if judged else INPUT_ONLY,
+        reason="" if judged else reason[0],
+        detail="" if judged else reason[1],
+    )
+
+
+def _macs(layer: Layer, shapes: Shapes) -> int | None:
+    """Multiply-adds of one sample, none for rows that are looked up, or None inside of an operator."""
+    if layer.op == "Gather":
+        return 0
+    inputs = [shapes.get(str(use.input.name)) for use in layer.uses]
+    known = tuple(shape for shape in inputs if shape is not None)
+    return round(Piece(structure_of(layer), known).cost().macs) if len(known) == len(inputs) else None
+
+
+def _shape(layer: Layer) -> str:
+    one = f"{layer.out} x {layer.inputs}"
+    return one if layer.groups == 1 else f"{layer.groups} of {one}"
+
+
+def effective_rank(matrices: np.ndarray) -> float:
+    """(tr M)^2 / ||M||_F^2 of the block-diagonal M of `matrices` [groups, d, d], or of the diagonal [groups, d],
+    positive semi-definite: how many equal eigenvalues would give the same; between 1 and groups * d, and 0 for zeros.
+
+    Source: the effective rank R_0 of Bartlett, Long, Lugosi and Tsigler, 2020; the participation ratio of physics.
+    """
+    square = float(np.sum(matrices**2))
+    total = float(matrices.sum() if matrices.ndim == 2 else np.trace(matrices, axis1=1, axis2=2).sum())
+    return total**2 / square if square > 0 else 0.0
+
+
+def _centered(layer: Layer, factors: Factors) -> np.ndarray:
+    """A, about the mean where a bias can take that up."""
+    assert factors.input is not None
+    assert factors.mean is not None
+    if not layer.absorbs:
+        return factors.input
+    return factors.input - factors.mean[:, :, None] * factors.mean[:, None, :]

@@ -1,0 +1,87 @@
+"""Standard changes of one layer, by which layers can be compared: half of its rank, and a quarter of what it reads."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...ir.analyses import Analyses
+from ...ir.layers import Layer
+from ...passes.curvature.moments import Moments, divergence
+from ...passes.low_rank.factorization import Factorizer
+from ...passes.pruning.channel_scores import Reader, compensated, removal_path
+from ..report.sensitivity_records import Change
+
+CHANNEL_SHARE = 0.25
+LARGEST_INPUT = 6144  # the inputs up to which A is measured, as for the passes
+
+Reason = tuple[str, str]
+
+
+def rank_halved(layer: Layer, moments: Moments) -> Change:
+    """The best weighted approximation of half of min(out, in), a convolution as k x k, then 1 x 1."""
+    full = min(layer.out, layer.inputs)
+    if layer.depthwise:
+        return _none("depthwise", "each channel has a filter of its own: no rank to take")
+    if full < 2:
+        return _none("too-small", f"{layer.out} x {layer.inputs} has no lower rank")
+    loss = Factorizer(layer, moments, layer.absorbs).low_rank_loss(full // 2)
+    return Change(f"rank {full // 2} of {full}", loss)
+
+
+def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> Change:
+    """A quarter of the channels of each group that the layer reads, as they are cheapest for this layer alone."""
+    if layer.op == "Gather":
+        return _none("embedding", "it is a table whose rows are looked up: there are no channels to read")
+    if layer.name not in analyses.layers.found:
+        return _none("inside-operator", "it is part of an operator such as LSTM, whose channels can't go")
+    consumers = (c for group in analyses.groups.found.values() for c in group.consumers if c.layer == layer.name)
+    columns = [consumer.columns for consumer in consumers]
+    if not columns:
+        return _none(*_why_none(layer, analyses))
+    inner = moments.centered_input() if layer.absorbs else moments.input
+    if inner is None:
+        return _none("too-large", f"{layer.inputs} inputs; at most {LARGEST_INPUT} can be measured")
+    counts = [round(CHANNEL_SHARE * len(c)) for c in columns]
+    if not any(counts):
+        return _none("too-small", f"a quarter of {len(columns[0])} channels is none")
+    weight, gradient = moments.compressed(layer.matrix())[0], moments.gradient[0]
+    paths = (removal_path([Reader(weight, inner[0], gradient, c)], n) for c, n in zip(columns, counts, strict=True))
+    gone = np.concatenate([c[path.order].ravel() for c, path in zip(columns, paths, strict=True)])
+    kept = np.delete(np.arange(layer.inputs), gone)
+    change = -weight
+    change[:, kept] += compensated(weight, inner[0], kept)
+    predicted = divergence(change[None], inner, moments.gradient)
+    return Change(f"{sum(counts)} of {sum(map(len, columns))} channels", predicted)
+
+
+def _why_none(layer: Layer, analyses: Analyses) -> Reason:
+    """Why no channel that the layer reads can go: what is said of the layers that make them."""
+    if layer.depthwise:
+        return "depthwise", "its filters go with the channels that it hands on; the layers behind it pay"
+    makers = list(dict.fromkeys(_makers(layer, analyses)))
+    left = {remark.site: remark for remark in analyses.groups.left}
+    for name in makers:
+        if name in left:
+            return left[name].reason, f"the outputs of layer {name!r}: {left[name].detail}"
+    if not makers:
+        return "no-producer", "no layer makes the channels that it reads"
+    return "no-group", f"what it reads of {', '.join(map(repr, makers))} is also read where channels can't go"
+
+
+def _makers(layer: Layer, analyses: Analyses) -> Iterator[str]:
+    """The layers whose outputs reach the inputs of `layer` through no other layer."""
+    by_node = {id(use.node): other.name for other in analyses.layers.found.values() for use in other.uses}
+    waiting, seen = [use.input.producer() for use in layer.uses], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if id(node) in by_node:
+            yield by_node[id(node)]
+        else:
+            waiting.extend(value.producer() for value in node.inputs if value is not None)
+
+
+def _none(reason: str, detail: str) -> Change:
+    return Change(reason=reason, detail=detail)

@@ -1,0 +1,1 @@
+"""What a run found: its records, and how people see them."""

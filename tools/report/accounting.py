@@ -1,0 +1,77 @@
+"""Models, attempts and measurements as the records of a report."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx_ir
+
+from ...ir.cost import macs, parameters
+from ...ir.remarks import PASSED, Remark
+from ...passes.planning.stages import Attempt, Shapes, Step
+from ...runtime.timing import Timing
+from .records import Figures, GateRecord, Saving, SiteRecord
+
+LARGEST_FILE = 1_800_000_000
+
+
+def figures(model: onnx_ir.Model, shapes: Shapes, size: int) -> Figures:
+    """Parameters, multiply-adds on values of `shapes`, and `size` in bytes."""
+    return Figures(parameters(model), macs(model, shapes), size)
+
+
+def file_size(path: Path, model: onnx_ir.Model) -> int:
+    """Bytes of a model file and of the external data that it refers to."""
+    tensors = (v.const_value for v in model.graph.initializers.values())
+    external = {t.path for t in tensors if isinstance(t, onnx_ir.ExternalTensor)}
+    return path.stat().st_size + sum(Path(p).stat().st_size for p in external)
+
+
+def serialized_size(model: onnx_ir.Model) -> int:
+    """Bytes that `model` takes on disk: exact for one file, the weights alone above what one file can hold."""
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    return weights if weights > LARGEST_FILE else onnx_ir.to_proto(model).ByteSize()
+
+
+def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecord, ...]:
+    """One record for each change, then one for each remark, the first for a site and pass only."""
+    done = [_step(step) for step in attempt.steps] if attempt is not None else []
+    seen = {(record.name, record.pass_) for record in done}
+    records = list(done)
+    for remark in (*(attempt.remarks if attempt is not None else ()), *remarks):
+        if (remark.site, remark.by) not in seen:
+            seen.add((remark.site, remark.by))
+            records.append(SiteRecord(remark.site, remark.by, remark.verdict, remark.reason, remark.detail))
+    return tuple(records)
+
+
+def _step(step: Step) -> SiteRecord:
+    candidate, saving = step.option.candidate, step.option.saving
+    saved = Saving(round(saving.macs), round(saving.parameters), 4 * round(saving.parameters), saving.microseconds)
+    return SiteRecord(
+        candidate.site, step.by, PASSED, "applied", candidate.label, candidate.predicted, saved, candidate.label
+    )
+
+
+def verdict(before: Figures, after: Figures, timing: Timing | None, gate: GateRecord) -> str:
+    """The one line that sums up a change: no more than what was measured."""
+    ratio = before.bytes / after.bytes
+    size = f"{ratio:.2f}x smaller" if ratio > 1.005 else f"{1 / ratio:.2f}x LARGER" if ratio < 0.995 else "not smaller"
+    return "; ".join(part for part in (f"{size}, {_speed(timing)}", _kept(gate)) if part)
+
+
+def _speed(timing: Timing | None) -> str:
+    if timing is None:
+        return "not timed"
+    interval = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
+    if timing.verdict == "faster":
+        return f"{timing.ratio:.2f}x faster ({interval})"
+    if timing.verdict == "slower":
+        return f"but SLOWER here, {timing.ratio:.2f}x ({interval})"
+    return f"no difference in speed could be measured ({interval})"
+
+
+def _kept(gate: GateRecord) -> str:
+    if gate.metric is None or gate.limit is None:
+        return ""
+    word = "within" if gate.passed else "BEYOND"
+    return f"outputs {word} the limit ({gate.metric} {gate.measured:.3g} of {gate.limit:g})"

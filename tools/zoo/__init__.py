@@ -1,0 +1,1 @@
+"""Real models with real data, out of ordinary packages, for benchmarks and tests."""
