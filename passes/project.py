@@ -16,7 +16,7 @@ from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .curvature.moments import Want
-from .low_rank.factorization import Spectrum, shifted, spectrum
+from .low_rank.factorization import Spectrum, shifted_bias, spectrum
 from .planning.proposal import Candidate, Context, Pass, Proposal
 
 SHARES = (0.95, 0.87, 0.8, 0.72, 0.65, 0.57, 0.5, 0.43, 0.36, 0.3, 0.24, 0.19, 0.14, 0.1, 0.07)
@@ -64,7 +64,7 @@ class Project(Pass):
         down = cut.down[:rank]
         biases = {}
         for layer in readers:
-            bias = shifted(layer, (ups[layer.name] @ down)[None], context.moments[layer.name])
+            bias = shifted_bias(layer, (ups[layer.name] @ down)[None], context.moments[layer.name])
             if bias is not None:
                 biases[layer.name] = bias
         rewriter.project(readers, down, ups, biases)

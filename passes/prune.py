@@ -18,7 +18,7 @@ from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .curvature.moments import Moments, Want
-from .low_rank.factorization import shifted
+from .low_rank.factorization import shifted_bias
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .pruning.block_sparsity import Stripes
 from .pruning.channel_scores import Path, Reader, compensated, removal_path
@@ -95,7 +95,7 @@ class Prune(Pass):
         layer = rewriter.analyses.layers.found[candidate.site]
         moments = context.moments[layer.name]
         form = _stripes(layer, moments, len(candidate.choice.indices), 1).form(candidate.choice.indices)
-        rewriter.replace(layer, form, shifted(layer, form.dense(), moments))
+        rewriter.replace(layer, form, shifted_bias(layer, form.dense(), moments))
 
     @property
     def _channels(self) -> bool:

@@ -10,7 +10,7 @@ from ..ir.rewriter import Rewriter
 from .curvature.moments import Want
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .recovery.kfac import Kfac
-from .recovery.loop import Plan
+from .recovery.loop import TrainingPlan
 from .recovery.optimizer import Optimizer
 from .recovery.optimizers import OPTIMIZERS, Sgd
 from .recovery.refit import KINDS
@@ -93,12 +93,12 @@ class Recover(Pass):
         """Whether sparsity is trained in: then what it ends with counts, at any divergence."""
         return self.keep < 1 or max(self.lasso, self.group_lasso, self.channel_lasso, self.gates) > 0
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainingPlan:
         """How long it trains and how often it looks."""
         rate = RATES[self.optimizer] if self.rate is None else self.rate
         schedule = Schedule(rate, self.steps, round(self.warmup * self.steps), self.decay)
         seconds = None if self.minutes is None else 60 * self.minutes
-        return Plan(schedule, max(1, self.steps // self.looks), self.patience, seconds, self.sparsifies)
+        return TrainingPlan(schedule, max(1, self.steps // self.looks), self.patience, seconds, self.sparsifies)
 
     def rules(self) -> Rules:
         """How it trains."""

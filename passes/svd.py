@@ -24,7 +24,7 @@ LARGEST_INPUT = 6144
 
 
 @dataclass(frozen=True)
-class Choice:
+class Ranks:
     """The kind of form and its ranks, in the order in which its factors are applied."""
 
     kind: str
@@ -90,10 +90,10 @@ class Svd(Pass):
             if structure.parameters < layer.parameters:
                 yield context.replacement(layer, structure, loss, choice)
 
-    def _options(self, factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
+    def _options(self, factorizer: Factorizer) -> list[tuple[float, Ranks, Structure]]:
         return self._fixed_options(factorizer) if self.fixed else _options(factorizer)
 
-    def _fixed_options(self, factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
+    def _fixed_options(self, factorizer: Factorizer) -> list[tuple[float, Ranks, Structure]]:
         layer = factorizer.layer
         full = min(layer.out, layer.inputs)
         if self.rank is not None:
@@ -102,7 +102,7 @@ class Svd(Pass):
             assert self.energy is not None
             limit = (1 - self.energy) * factorizer.total
             rank = next((r for r in range(1, full) if factorizer.low_rank_loss(r) <= limit), full)
-        return [(factorizer.low_rank_loss(rank), Choice("low rank", (rank,)), low_rank(layer, rank))]
+        return [(factorizer.low_rank_loss(rank), Ranks("low rank", (rank,)), low_rank(layer, rank))]
 
     def _no_saving(self, layer: Layer) -> str:
         if self.rank is None:
@@ -138,33 +138,33 @@ def _factorizer(layer: Layer, context: Context) -> Factorizer:
     return context.remembered(key, [layer.name], lambda: Factorizer(layer, moments, centered))
 
 
-def _options(factorizer: Factorizer) -> list[tuple[float, Choice, Structure]]:
+def _options(factorizer: Factorizer) -> list[tuple[float, Ranks, Structure]]:
     layer = factorizer.layer
     even = layer.out * layer.inputs / (layer.out + layer.inputs)
     ranks = _grid(even, layer)
-    found: list[tuple[float, Choice, Structure]] = [
-        (factorizer.low_rank_loss(r), Choice("low rank", (r,)), low_rank(layer, r)) for r in ranks
+    found: list[tuple[float, Ranks, Structure]] = [
+        (factorizer.low_rank_loss(r), Ranks("low rank", (r,)), low_rank(layer, r)) for r in ranks
     ]
     if factorizer.has_kernel_forms:
         found.extend(_kernel_options(factorizer))
     return found
 
 
-def _kernel_options(factorizer: Factorizer) -> Iterator[tuple[float, Choice, Structure]]:
+def _kernel_options(factorizer: Factorizer) -> Iterator[tuple[float, Ranks, Structure]]:
     layer = factorizer.layer
     height, width = layer.kernel
     even = layer.parameters / (layer.channels * height + layer.out * width)
     ranks = [r for r in _grid(even, layer) if r <= min(layer.channels * height, layer.out * width)]
     if ranks:
         for rank, (loss, form) in zip(ranks, factorizer.spatial(ranks), strict=True):
-            yield loss, Choice("spatial", (rank,)), form.structure
+            yield loss, Ranks("spatial", (rank,)), form.structure
     inner, outer = (_multiples([s * n for s in TUCKER_SHARES]) for n in (layer.channels, layer.out))
     inner = [r for r in inner if r <= layer.channels]
     outer = [r for r in outer if r <= layer.out]
     if layer.channels >= 16 and inner and outer:
         for loss, form in factorizer.tucker(inner, outer):
             ranks_of_form = tuple(s[1] for s in form.structure.weight_shapes()[:2])
-            yield loss, Choice("tucker", ranks_of_form), form.structure
+            yield loss, Ranks("tucker", ranks_of_form), form.structure
 
 
 def _grid(even: float, layer: Layer) -> list[int]:
@@ -179,7 +179,7 @@ def _multiples(sizes: list[float]) -> list[int]:
     return sorted({8 * int(size // 8) for size in sizes if size >= 8}, reverse=True)
 
 
-def _form(factorizer: Factorizer, choice: Choice) -> Form:
+def _form(factorizer: Factorizer, choice: Ranks) -> Form:
     if choice.kind == "low rank":
         return factorizer.low_rank(choice.ranks[0])
     if choice.kind == "spatial":

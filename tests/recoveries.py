@@ -17,14 +17,14 @@ from kronnx.ir.model import clone
 from kronnx.passes.curvature import Curvature, Store, measure
 from kronnx.passes.curvature.moments import Moments, Want
 from kronnx.passes.planning.proposal import Pass
-from kronnx.passes.planning.stages import Attempt, Bench
+from kronnx.passes.planning.stages import Attempt, StageRunner
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import Recover
 from kronnx.passes.svd import Svd
 from kronnx.runtime.sessions import Target
 from kronnx.tools.job.recovery import Recovered, Recovery, written
 from kronnx.tools.job.samples import Data
-from kronnx.tools.job.subject import calibration_feeds, opened
+from kronnx.tools.job.subject import calibration_feeds, open_subject
 from kronnx.tools.report.progress import Silent
 
 SAMPLES = 256  # that curvature is measured on
@@ -51,7 +51,7 @@ def recovery_of(
     progress: Silent | None = None,
 ) -> Recovery:
     """What recovers models that were made of the clean `model`; checkpoints go into `folder`."""
-    subject = opened(
+    subject = open_subject(
         *(clone(model), Examples(), Target(), 1, heads, progress or Silent()),
         data=data,
         seed=seed,
@@ -67,7 +67,7 @@ def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
     return clean(normalize(clone(model)))
 
 
-def bench_of(recovery: Recovery, *stages: Pass) -> Bench:
+def bench_of(recovery: Recovery, *stages: Pass) -> StageRunner:
     """The clean original, ready for the stages; what counts are multiply-adds."""
     subject = recovery.subject
 
@@ -76,7 +76,7 @@ def bench_of(recovery: Recovery, *stages: Pass) -> Bench:
         return measure(model, wants, subject.heads, feeds, subject.execute, Curvature(draws=1)).moments
 
     given = recovery.original, stages, subject.sample(1), subject.execute, None
-    return Bench(*given, lambda cost: cost.macs, moments, recovery.tuned)
+    return StageRunner(*given, lambda cost: cost.macs, moments, recovery.tuned)
 
 
 def attempted(recovery: Recovery, *stages: Pass, price: float = 0.0) -> Attempt:

@@ -9,7 +9,7 @@ from kronnx.ir.model import clone
 from kronnx.ir.output_heads import distribution, find_heads
 from kronnx.passes.recovery.building import training_step
 from kronnx.passes.recovery.optimizers import Sgd
-from kronnx.passes.recovery.step import COUNT, LOSS, RATE, Objective, Rules, Step
+from kronnx.passes.recovery.step import COUNT, LOSS, RATE, Objective, Rules, TrainingStep
 from kronnx.passes.recovery.trainable import Weight, trainable
 from kronnx.runtime.training import Training
 
@@ -23,7 +23,7 @@ def step_of(
     rules: Rules = PLAIN,
     weights: Sequence[Weight] | None = None,
     kinds: Mapping[str, str] | None = None,
-) -> Step:
+) -> TrainingStep:
     """The step of all weights of a model towards all of its outputs."""
     heads = find_heads(model, kinds)
     return training_step(
@@ -31,7 +31,7 @@ def step_of(
     )
 
 
-def training_of(step: Step) -> Training:
+def training_of(step: TrainingStep) -> Training:
     return Training(step.model, step.state, step.updates, step.in_place)
 
 
@@ -45,7 +45,7 @@ def disturbed(model: onnx_ir.Model, names: Iterable[str], scale: float = 0.3, se
 
 
 def with_targets(
-    step: Step, original: onnx_ir.Model, feed: Arrays, kinds: Mapping[str, str] | None = None
+    step: TrainingStep, original: onnx_ir.Model, feed: Arrays, kinds: Mapping[str, str] | None = None
 ) -> dict[str, np.ndarray]:
     """The feed with what the step compares, as `original` computes it: of a head, what its distribution is of."""
     probe, heads = clone(original), {head.output: head for head in find_heads(original, kinds)}
@@ -63,7 +63,9 @@ def stepped(training: Training, feed: Arrays, rate: float, count: int) -> float:
     return float(training.step({**feed, **numbers})[LOSS])
 
 
-def trained(step: Step, feeds: Iterable[Arrays], rate: float = 0.01) -> tuple[dict[str, np.ndarray], list[float]]:
+def trained(
+    step: TrainingStep, feeds: Iterable[Arrays], rate: float = 0.01
+) -> tuple[dict[str, np.ndarray], list[float]]:
     """The weights after a step on each feed, and the losses."""
     training = training_of(step)
     losses = [stepped(training, feed, rate, count) for count, feed in enumerate(feeds, 1)]

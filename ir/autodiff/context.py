@@ -14,7 +14,7 @@ from .emitter import Emitter, Operand
 
 
 @dataclass(frozen=True)
-class Context:
+class NodeGradients:
     """One node to differentiate. `grads` has one entry an output, None where it does not reach a seed; `wanted` holds
     the indices of the inputs whose gradient is asked for.
     """

@@ -7,14 +7,14 @@ import string
 import onnx_ir
 
 from ..errors import UnsupportedOp
-from .context import Context
+from .context import NodeGradients
 from .registry import Grads, vjp
 
 DOTS = "..."
 
 
 @vjp("Einsum")
-def einsum(c: Context) -> Grads:
+def einsum(c: NodeGradients) -> Grads:
     terms, result = parsed(c.text("equation", ""))
     return [operand(c, terms, result, i) if c.needs(i) else None for i in range(len(terms))]
 
@@ -27,7 +27,7 @@ def parsed(equation: str) -> tuple[list[str], str]:
     return terms.split(","), result
 
 
-def operand(c: Context, terms: list[str], result: str, i: int) -> onnx_ir.Value:
+def operand(c: NodeGradients, terms: list[str], result: str, i: int) -> onnx_ir.Value:
     """A letter that the operand repeats reads its diagonal: the gradient is 0 off it."""
     others = [t for j, t in enumerate(terms) if j != i]
     values = [c.input(j) for j in range(len(terms)) if j != i]
@@ -56,7 +56,7 @@ def told_apart(term: str, taken: str) -> tuple[str, list[tuple[str, str, int]]]:
     return own, pairs
 
 
-def identity(c: Context, i: int, axis: int) -> onnx_ir.Value:
+def identity(c: NodeGradients, i: int, axis: int) -> onnx_ir.Value:
     """The identity matrix of the size of one axis of operand i."""
     size = c.shape(c.input(i), axis, axis + 1 or None)
     return c.op("EyeLike", c.op("Expand", 0.0, c.op("Concat", size, size, axis=0)))
@@ -66,7 +66,7 @@ def kept_letters(term: str, letters: str) -> str:
     return "".join(x for x in term if x == "." or x in letters)
 
 
-def in_shape(c: Context, gradient: onnx_ir.Value, own: str, present: str, i: int) -> onnx_ir.Value:
+def in_shape(c: NodeGradients, gradient: onnx_ir.Value, own: str, present: str, i: int) -> onnx_ir.Value:
     """The gradient with the missing axes back, summed where the operand was repeated along those of an ellipsis."""
     dotted = DOTS in c.text("equation", "")
     missing = [place for place, x in enumerate(own) if x != "." and x not in present]

@@ -4,7 +4,7 @@ roles of x and y, so its rule is the same with the two exchanged.
 
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .correlation import correlation
 from .dimensions import dims, static
 from .registry import Grads, vjp
@@ -12,7 +12,7 @@ from .windows import Padding, Windows, halves, known_kernel, padded, spread, win
 
 
 @vjp("Conv")
-def conv(c: Context) -> Grads:
+def conv(c: NodeGradients) -> Grads:
     weight, group = c.input(1), c.integer("group", 1)
     w = windows(c, known_kernel(c, 1), c.y, c.x)
     dx = spread(c, c.g, weight, w, c.x, group, fixed=not c.needs(1)) if c.needs(0) else None
@@ -21,7 +21,7 @@ def conv(c: Context) -> Grads:
 
 
 @vjp("ConvTranspose")
-def conv_transpose(c: Context) -> Grads:
+def conv_transpose(c: NodeGradients) -> Grads:
     weight, group = c.input(1), c.integer("group", 1)
     w = transposed_windows(c)
     dx = dw = None
@@ -33,11 +33,11 @@ def conv_transpose(c: Context) -> Grads:
     return [dx, dw, bias(c, w)]
 
 
-def bias(c: Context, w: Windows) -> onnx_ir.Value | None:
+def bias(c: NodeGradients, w: Windows) -> onnx_ir.Value | None:
     return c.op("ReduceSum", c.g, [0, *w.axes], keepdims=0) if c.needs(2) else None
 
 
-def transposed_windows(c: Context) -> Windows:
+def transposed_windows(c: NodeGradients) -> Windows:
     """The windows of the convolution whose adjoint the node is."""
     kernel = known_kernel(c, 1)
     shape, auto = c.integers("output_shape"), c.text("auto_pad", "NOTSET")
@@ -50,7 +50,7 @@ def transposed_windows(c: Context) -> Windows:
     return Windows(kernel, bare.strides, bare.dilations, begin, end)
 
 
-def cut_away(c: Context, w: Windows, added: tuple[int, ...], shape: tuple[int, ...] | None) -> Padding:
+def cut_away(c: NodeGradients, w: Windows, added: tuple[int, ...], shape: tuple[int, ...] | None) -> Padding:
     """What is cut off on both sides: max((D - 1) stride + added + extent - target, 0), where the target is `shape` or
     D stride, D the sizes of x.
     """

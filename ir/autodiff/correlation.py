@@ -5,11 +5,11 @@ from math import prod
 import numpy as np
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .windows import Windows, group_sizes, padded, remainder
 
 
-def correlation(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int) -> onnx_ir.Value:
+def correlation(c: NodeGradients, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int) -> onnx_ir.Value:
     """The gradient of a kernel [m, k / group, kernel...], the node's input 1: every product of `narrow` [n, m, T...]
     with the position of `wide` [n, k, D...] that the tap reads, summed over n and T.
     """
@@ -28,7 +28,7 @@ def correlation(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windo
     return channels_last(c, wide, narrow, w, group, channels)
 
 
-def product(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
+def product(c: NodeGradients, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
     """Of one tap: the product of the matrices [m, n * T] and [k, n * T]."""
     if any(s > 1 for s in w.strides):
         wide = c.op("Slice", wide, [0] * len(w.axes), [2**62] * len(w.axes), w.axes, list(w.strides))
@@ -37,7 +37,7 @@ def product(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows) 
 
 
 def depthwise(
-    c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int, outputs: int
+    c: NodeGradients, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int, outputs: int
 ) -> onnx_ir.Value:
     """Of groups that read one channel: the patches of `wide`, written out, times `narrow` sample by sample."""
     taps = prod(w.kernel)
@@ -49,7 +49,7 @@ def depthwise(
 
 
 def channels_last(
-    c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int, channels: int
+    c: NodeGradients, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int, channels: int
 ) -> onnx_ir.Value:
     """A convolution of a single image, whose last axis holds the last of D with the channels of a group behind it, and
     whose own channels are the samples; strides and dilations are exchanged. Since a step along that axis is `channels`
@@ -85,7 +85,7 @@ def read_ends(w: Windows, end: tuple[int, ...], wide: onnx_ir.Value) -> list[int
     return ends if min(ends) >= 0 else None
 
 
-def channels_behind(c: Context, wide: onnx_ir.Value, w: Windows, group: int, channels: int) -> onnx_ir.Value:
+def channels_behind(c: NodeGradients, wide: onnx_ir.Value, w: Windows, group: int, channels: int) -> onnx_ir.Value:
     """[n, group * channels, D...] as [1, group * n, D...], the last of D times `channels`."""
     kept = [0] * (len(w.kernel) - 1)
     if group == 1:
@@ -96,7 +96,9 @@ def channels_behind(c: Context, wide: onnx_ir.Value, w: Windows, group: int, cha
     return c.op("Reshape", c.op("Reshape", moved, [0, 0, *kept, -1]), [1, -1, *kept, 0])
 
 
-def channels_first(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int) -> onnx_ir.Value:
+def channels_first(
+    c: NodeGradients, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Windows, group: int
+) -> onnx_ir.Value:
     """A convolution of one image a channel, whose own channels are the samples; strides and dilations are exchanged."""
     images, taps = by_group(c, wide, w, group), swapped(c, narrow, w)
     full = c.op("Conv", images, taps, strides=w.dilations, dilations=w.strides, pads=w.pads, group=group)
@@ -104,12 +106,12 @@ def channels_first(c: Context, wide: onnx_ir.Value, narrow: onnx_ir.Value, w: Wi
     return swapped(c, cut, w)
 
 
-def swapped(c: Context, value: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
+def swapped(c: NodeGradients, value: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
     """The first two axes exchanged."""
     return c.op("Transpose", value, perm=[1, 0, *w.axes])
 
 
-def by_group(c: Context, wide: onnx_ir.Value, w: Windows, group: int) -> onnx_ir.Value:
+def by_group(c: NodeGradients, wide: onnx_ir.Value, w: Windows, group: int) -> onnx_ir.Value:
     """[n, group * k, D...] as [k, group * n, D...]."""
     if group == 1:
         return swapped(c, wide, w)

@@ -3,23 +3,23 @@
 import numpy as np
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .registry import Grads, vjp
 
 
 @vjp("Add", "Sum")
-def add(c: Context) -> Grads:
+def add(c: NodeGradients) -> Grads:
     return [c.unbroadcast(c.g, i) if c.needs(i) else None for i in range(len(c.node.inputs))]
 
 
 @vjp("Mean")
-def mean(c: Context) -> Grads:
+def mean(c: NodeGradients) -> Grads:
     share = c.mul(c.g, 1.0 / len(c.node.inputs))
     return [c.unbroadcast(share, i) if c.needs(i) else None for i in range(len(c.node.inputs))]
 
 
 @vjp("Sub")
-def sub(c: Context) -> Grads:
+def sub(c: NodeGradients) -> Grads:
     return [
         c.unbroadcast(c.g, 0) if c.needs(0) else None,
         c.op("Neg", c.unbroadcast(c.g, 1)) if c.needs(1) else None,
@@ -27,12 +27,12 @@ def sub(c: Context) -> Grads:
 
 
 @vjp("Mul")
-def mul(c: Context) -> Grads:
+def mul(c: NodeGradients) -> Grads:
     return [c.unbroadcast(c.mul(c.g, c.input(1 - i)), i) if c.needs(i) else None for i in (0, 1)]
 
 
 @vjp("Div")
-def div(c: Context) -> Grads:
+def div(c: NodeGradients) -> Grads:
     share = c.op("Div", c.g, c.input(1))
     return [
         c.unbroadcast(share, 0) if c.needs(0) else None,
@@ -41,7 +41,7 @@ def div(c: Context) -> Grads:
 
 
 @vjp("Mod")
-def mod(c: Context) -> Grads:
+def mod(c: NodeGradients) -> Grads:
     """y = a - b q with a whole number q."""
     quotient = c.op("Div", c.op("Sub", c.y, c.x), c.input(1))
     return [
@@ -51,14 +51,14 @@ def mod(c: Context) -> Grads:
 
 
 @vjp("Pow")
-def pow_(c: Context) -> Grads:
+def pow_(c: NodeGradients) -> Grads:
     return [
         c.unbroadcast(c.mul(c.g, power_slope(c)), 0) if c.needs(0) else None,
         c.unbroadcast(c.mul(c.g, exponent_slope(c)), 1) if c.needs(1) else None,
     ]
 
 
-def power_slope(c: Context) -> onnx_ir.Value:
+def power_slope(c: NodeGradients) -> onnx_ir.Value:
     exponent = c.constant(1)
     if exponent is None:
         e = c.op("CastLike", c.input(1), c.x)
@@ -69,14 +69,14 @@ def power_slope(c: Context) -> onnx_ir.Value:
     return c.mul(c.scalar(exponent), c.op("Pow", c.x, c.scalar(exponent - 1)))
 
 
-def exponent_slope(c: Context) -> onnx_ir.Value:
+def exponent_slope(c: NodeGradients) -> onnx_ir.Value:
     """y log(x), and 0 where x is 0: the limit for positive exponents."""
     safe = c.op("Where", c.op("Greater", c.x, 0.0), c.x, 1.0)
     return c.mul(c.y, c.op("Log", safe))
 
 
 @vjp("Min", "Max")
-def extremum(c: Context) -> Grads:
+def extremum(c: NodeGradients) -> Grads:
     """The operands that attain the extremum share its gradient."""
     if len(c.node.inputs) == 1:
         return [c.g]
@@ -86,7 +86,7 @@ def extremum(c: Context) -> Grads:
 
 
 @vjp("Where")
-def where(c: Context) -> Grads:
+def where(c: NodeGradients) -> Grads:
     condition = c.input(0)
     return [
         None,
@@ -96,13 +96,13 @@ def where(c: Context) -> Grads:
 
 
 @vjp("Clip")
-def clip(c: Context) -> Grads:
+def clip(c: NodeGradients) -> Grads:
     """The input keeps its gradient on the bounds."""
     inside = c.mul(c.g, c.ones_where(c.op("Equal", c.x, c.y)))
     return [inside, bound(c, 1, "Less"), bound(c, 2, "Greater")]
 
 
-def bound(c: Context, i: int, beyond: str) -> onnx_ir.Value | None:
+def bound(c: NodeGradients, i: int, beyond: str) -> onnx_ir.Value | None:
     limit = c.optional(i)
     if limit is None or not c.needs(i):
         return None

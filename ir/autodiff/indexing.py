@@ -2,13 +2,13 @@
 
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .registry import Grads, vjp
 from .scattering import copied
 
 
 @vjp("Gather")
-def gather(c: Context) -> Grads:
+def gather(c: NodeGradients) -> Grads:
     """Rows of g are added to the rows of a zero table that they were read from, with the indexed axis in front."""
     axis, rank, picked = c.integer("axis", 0) % c.rank(0), c.rank(0), c.rank(1)
     g = c.g
@@ -21,7 +21,7 @@ def gather(c: Context) -> Grads:
     return [c.op("Transpose", summed, perm=[*range(1, axis + 1), 0, *range(axis + 1, rank)]) if axis else summed]
 
 
-def front_shape(c: Context, axis: int) -> onnx_ir.Value:
+def front_shape(c: NodeGradients, axis: int) -> onnx_ir.Value:
     """The shape of x with one axis moved to the front."""
     if not axis:
         return c.shape(c.x)
@@ -29,28 +29,28 @@ def front_shape(c: Context, axis: int) -> onnx_ir.Value:
     return c.op("Concat", *parts[: 2 if axis == c.rank(0) - 1 else 3], axis=0)
 
 
-def int64(c: Context, indices: onnx_ir.Value) -> onnx_ir.Value:
+def int64(c: NodeGradients, indices: onnx_ir.Value) -> onnx_ir.Value:
     """ScatterND takes no other type."""
     return c.op("Cast", indices, to=onnx_ir.DataType.INT64.value)
 
 
 @vjp("GatherElements")
-def gather_elements(c: Context) -> Grads:
+def gather_elements(c: NodeGradients) -> Grads:
     return [c.op("ScatterElements", c.zeros(c.x), c.input(1), c.g, axis=c.integer("axis", 0), reduction="add")]
 
 
 @vjp("GatherND")
-def gather_nd(c: Context) -> Grads:
+def gather_nd(c: NodeGradients) -> Grads:
     if batch := c.integer("batch_dims", 0):
         return [copied(c, c.input(1), batch_dims=batch)]
     return [c.op("ScatterND", c.zeros(c.x), c.input(1), c.g, reduction="add")]
 
 
 @vjp("Compress")
-def compress(c: Context) -> Grads:
+def compress(c: NodeGradients) -> Grads:
     return [copied(c, c.input(1), axis=c.optional_integer("axis"))]
 
 
 @vjp("TopK")
-def top_k(c: Context) -> Grads:
+def top_k(c: NodeGradients) -> Grads:
     return [c.op("ScatterElements", c.zeros(c.x), c.node.outputs[1], c.g, axis=c.integer("axis", -1), reduction="add")]

@@ -2,19 +2,19 @@
 
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .dimensions import dims
 from .registry import Grads, vjp
 
 
 @vjp("MatMul")
-def matmul(c: Context) -> Grads:
+def matmul(c: NodeGradients) -> Grads:
     """dA = g B^T and dB = A^T g; a vector counts as a row on the left, as a column on the right."""
     a, b, g = as_matrices(c)
     return [left(c, b, g) if c.needs(0) else None, right(c, a, g) if c.needs(1) else None]
 
 
-def as_matrices(c: Context) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
+def as_matrices(c: NodeGradients) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
     a, b, g = c.x, c.input(1), c.g
     row, column = c.rank(0) == 1, c.rank(1) == 1
     if row or column:
@@ -22,14 +22,14 @@ def as_matrices(c: Context) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value
     return c.op("Unsqueeze", a, [0]) if row else a, c.op("Unsqueeze", b, [1]) if column else b, g
 
 
-def left(c: Context, b: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
+def left(c: NodeGradients, b: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
     gradient = c.op("MatMul", g, transposed(c, b, max(c.rank(1), 2)))
     if c.rank(0) == 1:
         return c.reshaped(summed_to_matrix(c, gradient, c.rank(1) - 2), c.x)
     return gradient if c.rank(1) <= 2 else unbroadcast_batch(c, gradient, 0)
 
 
-def right(c: Context, a: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
+def right(c: NodeGradients, a: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
     if c.rank(1) <= 2 < c.rank(0):
         gradient = c.op("Gemm", flattened(c, a), flattened(c, g), transA=1)
         return c.reshaped(gradient, c.input(1)) if c.rank(1) == 1 else gradient
@@ -39,20 +39,20 @@ def right(c: Context, a: onnx_ir.Value, g: onnx_ir.Value) -> onnx_ir.Value:
     return gradient if c.rank(0) <= 2 else unbroadcast_batch(c, gradient, 1)
 
 
-def transposed(c: Context, matrix: onnx_ir.Value, rank: int) -> onnx_ir.Value:
+def transposed(c: NodeGradients, matrix: onnx_ir.Value, rank: int) -> onnx_ir.Value:
     return c.op("Transpose", matrix, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def flattened(c: Context, value: onnx_ir.Value) -> onnx_ir.Value:
+def flattened(c: NodeGradients, value: onnx_ir.Value) -> onnx_ir.Value:
     """All axes but the last as one: [..., k] to [-1, k]."""
     return c.op("Flatten", value, axis=-1)
 
 
-def summed_to_matrix(c: Context, gradient: onnx_ir.Value, lead: int) -> onnx_ir.Value:
+def summed_to_matrix(c: NodeGradients, gradient: onnx_ir.Value, lead: int) -> onnx_ir.Value:
     return c.op("ReduceSum", gradient, list(range(lead)), keepdims=0) if lead > 0 else gradient
 
 
-def unbroadcast_batch(c: Context, gradient: onnx_ir.Value, i: int) -> onnx_ir.Value:
+def unbroadcast_batch(c: NodeGradients, gradient: onnx_ir.Value, i: int) -> onnx_ir.Value:
     """Sums over the leading axes along which operand i was repeated."""
     out, own = dims(c.y), dims(c.input(i))
     sizes = None if out is None or own is None else (*out[:-2], *own[-2:])
@@ -60,7 +60,7 @@ def unbroadcast_batch(c: Context, gradient: onnx_ir.Value, i: int) -> onnx_ir.Va
 
 
 @vjp("Gemm")
-def gemm(c: Context) -> Grads:
+def gemm(c: NodeGradients) -> Grads:
     a, b = c.x, c.input(1)
     alpha, ta, tb = c.real("alpha", 1.0), c.integer("transA", 0), c.integer("transB", 0)
     da = db = dc = None
@@ -77,5 +77,5 @@ def gemm(c: Context) -> Grads:
     return [da, db, dc]
 
 
-def scaled(c: Context, value: onnx_ir.Value, factor: float) -> onnx_ir.Value:
+def scaled(c: NodeGradients, value: onnx_ir.Value, factor: float) -> onnx_ir.Value:
     return value if factor == 1 else c.mul(value, factor)

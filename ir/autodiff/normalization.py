@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ..errors import UnsupportedOp
-from .context import Context
+from .context import NodeGradients
 from .dimensions import dims
 from .registry import Grads, vjp
 
@@ -20,18 +20,18 @@ class Normalized:
     axes: Sequence[int]
 
 
-def normalized(c: Context, x: onnx_ir.Value, axes: Sequence[int]) -> Normalized:
+def normalized(c: NodeGradients, x: onnx_ir.Value, axes: Sequence[int]) -> Normalized:
     centred = c.op("Sub", x, c.op("ReduceMean", x, axes, keepdims=1))
     variance = c.op("ReduceMean", c.mul(centred, centred), axes, keepdims=1)
     inverse = inverse_deviation(c, variance)
     return Normalized(c.mul(centred, inverse), inverse, axes)
 
 
-def inverse_deviation(c: Context, variance: onnx_ir.Value) -> onnx_ir.Value:
+def inverse_deviation(c: NodeGradients, variance: onnx_ir.Value) -> onnx_ir.Value:
     return c.op("Reciprocal", c.op("Sqrt", c.op("Add", variance, c.real("epsilon", 1e-5))))
 
 
-def through(c: Context, n: Normalized, g: onnx_ir.Value) -> onnx_ir.Value:
+def through(c: NodeGradients, n: Normalized, g: onnx_ir.Value) -> onnx_ir.Value:
     """The gradient of x, given that of z: (g - mean(g) - z mean(g z)) / deviation."""
     mean = c.op("ReduceMean", g, n.axes, keepdims=1)
     slope = c.op("ReduceMean", c.mul(g, n.z), n.axes, keepdims=1)
@@ -39,7 +39,7 @@ def through(c: Context, n: Normalized, g: onnx_ir.Value) -> onnx_ir.Value:
 
 
 @vjp("BatchNormalization")
-def batch_normalization(c: Context) -> Grads:
+def batch_normalization(c: NodeGradients) -> Grads:
     """At inference, where mean and variance are inputs. All parameters are [k], k the size of axis 1."""
     if c.integer("training_mode", 0):
         raise UnsupportedOp("no VJP rule in training mode")
@@ -56,17 +56,17 @@ def batch_normalization(c: Context) -> Grads:
     return [dx, dscale, total, dmean, c.mul(dscale, slope, inverse, -0.5)]
 
 
-def summed_axes(c: Context) -> list[int]:
+def summed_axes(c: NodeGradients) -> list[int]:
     """All axes but that of the channels."""
     return [0, *range(2, c.rank(0))]
 
 
-def unsqueezed(c: Context, parameter: onnx_ir.Value, axes: list[int]) -> onnx_ir.Value:
+def unsqueezed(c: NodeGradients, parameter: onnx_ir.Value, axes: list[int]) -> onnx_ir.Value:
     return c.op("Unsqueeze", parameter, axes) if axes else parameter
 
 
 @vjp("LayerNormalization")
-def layer_normalization(c: Context) -> Grads:
+def layer_normalization(c: NodeGradients) -> Grads:
     rank, axis = c.rank(0), c.integer("axis", -1)
     n = normalized(c, c.x, list(range(axis % rank, rank)))
     return [
@@ -77,7 +77,7 @@ def layer_normalization(c: Context) -> Grads:
 
 
 @vjp("RMSNormalization")
-def rms_normalization(c: Context) -> Grads:
+def rms_normalization(c: NodeGradients) -> Grads:
     """As LayerNormalization, without a mean: z = x / sqrt(mean(x^2) + epsilon)."""
     rank, axis = c.rank(0), c.integer("axis", -1)
     axes = list(range(axis % rank, rank))
@@ -91,14 +91,14 @@ def rms_normalization(c: Context) -> Grads:
 
 
 @vjp("InstanceNormalization")
-def instance_normalization(c: Context) -> Grads:
+def instance_normalization(c: NodeGradients) -> Grads:
     spatial = list(range(2, c.rank(0)))
     n = normalized(c, c.x, spatial)
     scale = unsqueezed(c, c.input(1), spatial_of_parameter(c))
     return [through(c, n, c.mul(c.g, scale)) if c.needs(0) else None, *affine(c, n.z)]
 
 
-def affine(c: Context, z: onnx_ir.Value) -> Grads:
+def affine(c: NodeGradients, z: onnx_ir.Value) -> Grads:
     """The gradients of a scale and a bias [k], k the size of axis 1."""
     return [
         c.op("ReduceSum", c.mul(c.g, z), summed_axes(c), keepdims=0) if c.needs(1) else None,
@@ -106,12 +106,12 @@ def affine(c: Context, z: onnx_ir.Value) -> Grads:
     ]
 
 
-def spatial_of_parameter(c: Context) -> list[int]:
+def spatial_of_parameter(c: NodeGradients) -> list[int]:
     return list(range(1, c.rank(0) - 1))
 
 
 @vjp("GroupNormalization")
-def group_normalization(c: Context) -> Grads:
+def group_normalization(c: NodeGradients) -> Grads:
     """Scale and bias hold one number a group before opset 21, one a channel since."""
     groups = c.integer("num_groups", 1)
     n = normalized(c, grouped(c, c.x, groups), [2])
@@ -126,13 +126,13 @@ def group_normalization(c: Context) -> Grads:
     ]
 
 
-def grouped(c: Context, value: onnx_ir.Value, groups: int) -> onnx_ir.Value:
+def grouped(c: NodeGradients, value: onnx_ir.Value, groups: int) -> onnx_ir.Value:
     """[n, groups * k, D...] as [n, groups, k * D]."""
     return c.op("Reshape", value, [0, groups, -1])
 
 
 @vjp("LRN")
-def lrn(c: Context) -> Grads:
+def lrn(c: NodeGradients) -> Grads:
     """y = x s^-beta, s = bias + alpha / size times the sum of squares over the `size` channels around each."""
     size, alpha, beta = c.integer("size", 1), c.real("alpha", 1e-4), c.real("beta", 0.75)
     before = (size - 1) // 2
@@ -143,7 +143,7 @@ def lrn(c: Context) -> Grads:
     return [c.op("Sub", c.mul(c.g, power), c.mul(c.x, others, 2 * alpha * beta / size))]
 
 
-def over_channels(c: Context, value: onnx_ir.Value, size: int, before: int) -> onnx_ir.Value:
+def over_channels(c: NodeGradients, value: onnx_ir.Value, size: int, before: int) -> onnx_ir.Value:
     """The sum over `size` channels, of which `before` are in front."""
     planes = c.op("Reshape", value, c.op("Concat", [0, 1], c.shape(c.x, 1, 2), [-1], axis=0))
     ones = c.op("Expand", 1.0, [1, 1, size, 1])

@@ -2,12 +2,12 @@
 
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .registry import Grads, vjp
 
 
 @vjp("LpNormalization")
-def lp_normalization(c: Context) -> Grads:
+def lp_normalization(c: NodeGradients) -> Grads:
     """y = x / n along one axis: (g - (dn/dx) sum(g y)) / n, and 0 where n is 0; dn/dx is y for p = 2, sign(x) for 1."""
     axis, p = [c.integer("axis", -1)], c.integer("p", 2)
     norm = c.op("ReduceL1" if p == 1 else "ReduceL2", c.x, axis, keepdims=1)
@@ -18,7 +18,7 @@ def lp_normalization(c: Context) -> Grads:
     return [c.op("Where", zero, 0.0, share)]
 
 
-def norm_share(c: Context, p: int) -> onnx_ir.Value:
+def norm_share(c: NodeGradients, p: int) -> onnx_ir.Value:
     """g y^(1 - p), and 0 where the norm y is 0."""
     if p == 1:
         return c.g
@@ -27,7 +27,7 @@ def norm_share(c: Context, p: int) -> onnx_ir.Value:
     return c.op("Div", c.op("Where", zero, 0.0, c.g), safe if p == 2 else c.op("Pow", safe, float(p - 1)))
 
 
-def power_slope(c: Context, x: onnx_ir.Value, p: int) -> onnx_ir.Value:
+def power_slope(c: NodeGradients, x: onnx_ir.Value, p: int) -> onnx_ir.Value:
     """sign(x) |x|^(p - 1)."""
     if p == 2:
         return x

@@ -5,7 +5,7 @@ from math import prod
 import onnx_ir
 
 from ..errors import UnsupportedOp
-from .context import Context
+from .context import NodeGradients
 from .norms import norm_share, power_slope
 from .reduction import element_ratio, shared_by_equals
 from .registry import Grads, vjp
@@ -14,7 +14,7 @@ from .windows import Windows, known_kernel, spread, windows
 
 
 @vjp("MaxPool")
-def max_pool(c: Context) -> Grads:
+def max_pool(c: NodeGradients) -> Grads:
     """The gradient goes to the winner of every window, which the output Indices names within the flattened x; the
     output is added to the node where it lacks it.
     """
@@ -23,7 +23,7 @@ def max_pool(c: Context) -> Grads:
     return [scattered(c, indices(c), c.g)]
 
 
-def indices(c: Context) -> onnx_ir.Value:
+def indices(c: NodeGradients) -> onnx_ir.Value:
     if len(c.node.outputs) < 2:
         c.node.resize_outputs(2)
     value = c.node.outputs[1]
@@ -33,7 +33,7 @@ def indices(c: Context) -> onnx_ir.Value:
 
 
 @vjp("AveragePool")
-def average_pool(c: Context) -> Grads:
+def average_pool(c: NodeGradients) -> Grads:
     """Every window's share goes to all of its positions: the adjoint of a convolution by ones, plane by plane."""
     w, ceil = windows(c, known_kernel(c, 0), c.y, c.x), c.integer("ceil_mode", 0) == 1
     sizes = window_sizes(c, ceil)
@@ -41,7 +41,7 @@ def average_pool(c: Context) -> Grads:
 
 
 @vjp("LpPool")
-def lp_pool(c: Context) -> Grads:
+def lp_pool(c: NodeGradients) -> Grads:
     """y = (sum |x|^p)^(1/p) over every window."""
     w, ceil = windows(c, known_kernel(c, 0), c.y, c.x), c.integer("ceil_mode", 0) == 1
     p = c.integer("p", 2)
@@ -49,26 +49,26 @@ def lp_pool(c: Context) -> Grads:
     return [c.mul(over_windows(c, share, w, ceil), power_slope(c, c.x, p))]
 
 
-def window_sizes(c: Context, ceil: bool) -> onnx_ir.Value:
+def window_sizes(c: NodeGradients, ceil: bool) -> onnx_ir.Value:
     """The sizes T: those inferred are unreliable with ceil_mode."""
     return c.op("Shape", c.g, start=2) if ceil else c.shape(c.y, 2)
 
 
-def planes(c: Context, value: onnx_ir.Value, sizes: onnx_ir.Value) -> onnx_ir.Value:
+def planes(c: NodeGradients, value: onnx_ir.Value, sizes: onnx_ir.Value) -> onnx_ir.Value:
     """[n, k, T...] as [n * k, 1, T...]."""
     return c.op("Reshape", value, c.op("Concat", [-1, 1], sizes, axis=0))
 
 
-def over_windows(c: Context, share: onnx_ir.Value, w: Windows, ceil: bool) -> onnx_ir.Value:
+def over_windows(c: NodeGradients, share: onnx_ir.Value, w: Windows, ceil: bool) -> onnx_ir.Value:
     """The sum, at every position of x, of the shares [n * k, 1, T...] of the windows that it is in."""
     return c.reshaped(spread(c, share, ones(c, w), w, c.x, ceil=ceil), c.x)
 
 
-def ones(c: Context, w: Windows) -> onnx_ir.Value:
+def ones(c: NodeGradients, w: Windows) -> onnx_ir.Value:
     return c.op("Expand", 1.0, [1, 1, *w.kernel])
 
 
-def window_counts(c: Context, w: Windows, sizes: onnx_ir.Value, ceil: bool) -> onnx_ir.Value:
+def window_counts(c: NodeGradients, w: Windows, sizes: onnx_ir.Value, ceil: bool) -> onnx_ir.Value:
     """How many positions each window averages: a scalar, or [1, 1, T...] where padding makes them differ."""
     padded = w.pads is None or any(w.pads)
     included = c.integer("count_include_pad", 0) == 1
@@ -83,16 +83,16 @@ def window_counts(c: Context, w: Windows, sizes: onnx_ir.Value, ceil: bool) -> o
 
 
 @vjp("GlobalAveragePool")
-def global_average_pool(c: Context) -> Grads:
+def global_average_pool(c: NodeGradients) -> Grads:
     return [c.op("Expand", c.op("Div", c.g, element_ratio(c)), c.shape(c.x))]
 
 
 @vjp("GlobalLpPool")
-def global_lp_pool(c: Context) -> Grads:
+def global_lp_pool(c: NodeGradients) -> Grads:
     p = c.integer("p", 2)
     return [c.mul(norm_share(c, p), power_slope(c, c.x, p))]
 
 
 @vjp("GlobalMaxPool")
-def global_max_pool(c: Context) -> Grads:
+def global_max_pool(c: NodeGradients) -> Grads:
     return [shared_by_equals(c, c.y, c.g, list(range(2, c.rank(0))))]

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import onnx_ir
 
 from .blocked import Blocked
-from .context import Context
+from .context import NodeGradients
 
 Grads = Sequence["onnx_ir.Value | Blocked | None"]
-Rule = Callable[[Context], Grads]
+Rule = Callable[[NodeGradients], Grads]
 
 VJPS: dict[str, Rule] = {}
 
@@ -23,7 +23,7 @@ ZERO_GRADIENT = frozenset(
 
 
 def vjp(*op_types: str) -> Callable[[Rule], Rule]:
-    """Registers a rule: given a Context, gradients in the order of the node's inputs. None is a zero gradient, a
+    """Registers a rule: given a NodeGradients, gradients in the order of the node's inputs. None is a zero gradient, a
     list that is shorter than the inputs leaves the rest zero, Blocked is a gradient that can't be had.
     """
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir
 
 from ..errors import UnsupportedOp
-from .context import Context
+from .context import NodeGradients
 from .dimensions import dims, same
 from .registry import Grads, vjp
 
@@ -14,7 +14,7 @@ KEPT = ("mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a
 
 
 @vjp("Resize")
-def resize(c: Context) -> Grads:
+def resize(c: NodeGradients) -> Grads:
     if c.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise UnsupportedOp("no VJP rule with tf_crop_and_resize")
     if c.text("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -27,14 +27,14 @@ def resize(c: Context) -> Grads:
     return [g]
 
 
-def unchanged(c: Context, place: int, axis: int) -> bool:
+def unchanged(c: NodeGradients, place: int, axis: int) -> bool:
     scales, x, y = c.constant(2), dims(c.x), dims(c.y)
     if scales is not None and scales.size:
         return bool(scales[place] == 1)
     return x is not None and y is not None and same(x[axis], y[axis])
 
 
-def matrix(c: Context, place: int, axis: int) -> onnx_ir.Value:
+def matrix(c: NodeGradients, place: int, axis: int) -> onnx_ir.Value:
     """The map [out, in] of one axis; `place` is the axis' position in scales or sizes."""
     size = c.shape(c.x, axis, axis + 1)
     square = c.op("Concat", size, size, axis=0)
@@ -48,11 +48,11 @@ def matrix(c: Context, place: int, axis: int) -> onnx_ir.Value:
     return c.op("Resize", identity, None, scales, **kept)
 
 
-def has_sizes(c: Context) -> bool:
+def has_sizes(c: NodeGradients) -> bool:
     return c.optional(3) is not None
 
 
-def along(c: Context, g: onnx_ir.Value, axis: int, matrix: onnx_ir.Value) -> onnx_ir.Value:
+def along(c: NodeGradients, g: onnx_ir.Value, axis: int, matrix: onnx_ir.Value) -> onnx_ir.Value:
     """The product of the matrix [out, in] with one axis (out) of g."""
     rank = c.rank(0)
     if axis == rank - 1:

@@ -9,7 +9,7 @@ import onnx_ir
 
 from ..errors import GraphError, UnsupportedOp
 from .blocked import Blocked, blocked_at
-from .context import Context
+from .context import NodeGradients
 from .emitter import Emitter
 from .registry import VJPS, ZERO_GRADIENT, Grads
 
@@ -118,7 +118,7 @@ class Reverse:
         wanted = frozenset(i for i, v in enumerate(node.inputs) if v in self.active)
         grads = [self.total(v) for v in node.outputs]
         try:
-            return rule(Context(node, grads, wanted, self.emitter, self.opset))
+            return rule(NodeGradients(node, grads, wanted, self.emitter, self.opset))
         except UnsupportedOp as e:
             return blocked_at(node, str(e))
 

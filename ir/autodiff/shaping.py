@@ -2,31 +2,31 @@
 
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .dimensions import dims
 from .registry import Grads, vjp
 from .scattering import copied
 
 
 @vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshape(c: Context) -> Grads:
+def reshape(c: NodeGradients) -> Grads:
     return [c.reshaped(c.g, c.x)]
 
 
 @vjp("Transpose")
-def transpose(c: Context) -> Grads:
+def transpose(c: NodeGradients) -> Grads:
     perm = c.integers("perm")
     inverse = None if perm is None else sorted(range(len(perm)), key=lambda axis: perm[axis])
     return [c.op("Transpose", c.g, perm=inverse)]
 
 
 @vjp("Expand")
-def expand(c: Context) -> Grads:
+def expand(c: NodeGradients) -> Grads:
     return [c.unbroadcast_from(c.g, dims(c.y), c.x)]
 
 
 @vjp("Tile")
-def tile(c: Context) -> Grads:
+def tile(c: NodeGradients) -> Grads:
     """Every axis is split into (repeat, size), and the repeats are summed."""
     rank = c.rank(0)
     columns = [c.op("Unsqueeze", v, [1]) for v in (c.input(1), c.shape(c.x))]
@@ -35,7 +35,7 @@ def tile(c: Context) -> Grads:
 
 
 @vjp("Concat")
-def concat(c: Context) -> Grads:
+def concat(c: NodeGradients) -> Grads:
     axis = c.integer("axis", 0)
     end = axis + 1 or None
     sizes = [c.shape(v, axis, end) for v in c.node.inputs if v is not None]
@@ -45,13 +45,13 @@ def concat(c: Context) -> Grads:
 
 
 @vjp("Split")
-def split(c: Context) -> Grads:
+def split(c: NodeGradients) -> Grads:
     parts = [c.zeros(y) if g is None else g for y, g in zip(c.node.outputs, c.grads, strict=True)]
     return [c.op("Concat", *parts, axis=c.integer("axis", 0))]
 
 
 @vjp("Slice")
-def slice_(c: Context) -> Grads:
+def slice_(c: NodeGradients) -> Grads:
     """Padding where the start is known and the step is 1, else a scatter."""
     starts, axes, steps = c.constant(1), c.constant(3), c.constant(4)
     plain = steps is None if c.optional(4) is None else steps is not None and bool((steps == 1).all())
@@ -62,7 +62,7 @@ def slice_(c: Context) -> Grads:
     return [padded(c, before, chosen)]
 
 
-def padded(c: Context, before: list[int], axes: list[int]) -> onnx_ir.Value:
+def padded(c: NodeGradients, before: list[int], axes: list[int]) -> onnx_ir.Value:
     """g with `before` zeros in front of each axis, and behind it what is missing to the shape of x. A start beyond
     the end leaves g empty and x's size in front.
     """
@@ -72,7 +72,7 @@ def padded(c: Context, before: list[int], axes: list[int]) -> onnx_ir.Value:
 
 
 @vjp("Pad")
-def pad(c: Context) -> Grads:
+def pad(c: NodeGradients) -> Grads:
     """Padding with a constant has the opposite padding as its adjoint; other modes copy."""
     if c.text("mode", "constant") != "constant":
         return [copied(c, c.input(1), None, c.optional(3), mode=c.text("mode", ""))]
@@ -84,24 +84,24 @@ def pad(c: Context) -> Grads:
 
 
 @vjp("Trilu")
-def trilu(c: Context) -> Grads:
+def trilu(c: NodeGradients) -> Grads:
     return [c.op("Trilu", c.g, c.optional(1), upper=c.integer("upper", 1))]
 
 
 @vjp("ReverseSequence")
-def reverse_sequence(c: Context) -> Grads:
+def reverse_sequence(c: NodeGradients) -> Grads:
     """Reversing undoes itself."""
     axes = {"batch_axis": c.integer("batch_axis", 1), "time_axis": c.integer("time_axis", 0)}
     return [c.op("ReverseSequence", c.g, c.input(1), **axes)]
 
 
 @vjp("SpaceToDepth")
-def space_to_depth(c: Context) -> Grads:
+def space_to_depth(c: NodeGradients) -> Grads:
     return [c.op("DepthToSpace", c.g, blocksize=c.integer("blocksize", 1), mode=c.text("mode", "DCR"))]
 
 
 @vjp("DepthToSpace")
-def depth_to_space(c: Context) -> Grads:
+def depth_to_space(c: NodeGradients) -> Grads:
     """SpaceToDepth puts the block before the channels; mode CRD has it behind them."""
     size = c.integer("blocksize", 1)
     g = c.op("SpaceToDepth", c.g, blocksize=size)

@@ -2,112 +2,112 @@
 
 import math
 
-from .context import Context
+from .context import NodeGradients
 from .registry import Grads, vjp
 
 
 @vjp("Identity")
-def identity(c: Context) -> Grads:
+def identity(c: NodeGradients) -> Grads:
     return [c.g]
 
 
 @vjp("Neg")
-def neg(c: Context) -> Grads:
+def neg(c: NodeGradients) -> Grads:
     return [c.op("Neg", c.g)]
 
 
 @vjp("Abs")
-def abs_(c: Context) -> Grads:
+def abs_(c: NodeGradients) -> Grads:
     return [c.mul(c.g, c.op("Sign", c.x))]
 
 
 @vjp("Exp")
-def exp(c: Context) -> Grads:
+def exp(c: NodeGradients) -> Grads:
     return [c.mul(c.g, c.y)]
 
 
 @vjp("Log")
-def log(c: Context) -> Grads:
+def log(c: NodeGradients) -> Grads:
     return [c.op("Div", c.g, c.x)]
 
 
 @vjp("Sqrt")
-def sqrt(c: Context) -> Grads:
+def sqrt(c: NodeGradients) -> Grads:
     return [c.op("Div", c.mul(c.g, 0.5), c.y)]
 
 
 @vjp("Reciprocal")
-def reciprocal(c: Context) -> Grads:
+def reciprocal(c: NodeGradients) -> Grads:
     return [c.op("Neg", c.mul(c.g, c.y, c.y))]
 
 
 @vjp("Sin")
-def sin(c: Context) -> Grads:
+def sin(c: NodeGradients) -> Grads:
     return [c.mul(c.g, c.op("Cos", c.x))]
 
 
 @vjp("Cos")
-def cos(c: Context) -> Grads:
+def cos(c: NodeGradients) -> Grads:
     return [c.op("Neg", c.mul(c.g, c.op("Sin", c.x)))]
 
 
 @vjp("Tan")
-def tan(c: Context) -> Grads:
+def tan(c: NodeGradients) -> Grads:
     return [c.mul(c.g, c.op("Add", c.mul(c.y, c.y), 1.0))]
 
 
 @vjp("Atan")
-def atan(c: Context) -> Grads:
+def atan(c: NodeGradients) -> Grads:
     return [c.op("Div", c.g, c.op("Add", c.mul(c.x, c.x), 1.0))]
 
 
 @vjp("Asin")
-def asin(c: Context) -> Grads:
+def asin(c: NodeGradients) -> Grads:
     return [c.op("Div", c.g, c.op("Sqrt", c.op("Sub", 1.0, c.mul(c.x, c.x))))]
 
 
 @vjp("Acos")
-def acos(c: Context) -> Grads:
+def acos(c: NodeGradients) -> Grads:
     return [c.op("Neg", c.op("Div", c.g, c.op("Sqrt", c.op("Sub", 1.0, c.mul(c.x, c.x)))))]
 
 
 @vjp("Asinh")
-def asinh(c: Context) -> Grads:
+def asinh(c: NodeGradients) -> Grads:
     return [c.op("Div", c.g, c.op("Sqrt", c.op("Add", c.mul(c.x, c.x), 1.0)))]
 
 
 @vjp("Acosh")
-def acosh(c: Context) -> Grads:
+def acosh(c: NodeGradients) -> Grads:
     return [c.op("Div", c.g, c.op("Sqrt", c.op("Sub", c.mul(c.x, c.x), 1.0)))]
 
 
 @vjp("Atanh")
-def atanh(c: Context) -> Grads:
+def atanh(c: NodeGradients) -> Grads:
     return [c.op("Div", c.g, c.op("Sub", 1.0, c.mul(c.x, c.x)))]
 
 
 @vjp("Sinh")
-def sinh(c: Context) -> Grads:
+def sinh(c: NodeGradients) -> Grads:
     return [c.mul(c.g, c.op("Cosh", c.x))]
 
 
 @vjp("Cosh")
-def cosh(c: Context) -> Grads:
+def cosh(c: NodeGradients) -> Grads:
     return [c.mul(c.g, c.op("Sinh", c.x))]
 
 
 @vjp("Erf")
-def erf(c: Context) -> Grads:
+def erf(c: NodeGradients) -> Grads:
     return [c.mul(c.g, 2 / math.sqrt(math.pi), c.op("Exp", c.op("Neg", c.mul(c.x, c.x))))]
 
 
 @vjp("Cast", "CastLike")
-def cast(c: Context) -> Grads:
+def cast(c: NodeGradients) -> Grads:
     return [c.op("CastLike", c.g, c.x)]
 
 
 @vjp("Dropout")
-def dropout(c: Context) -> Grads:
+def dropout(c: NodeGradients) -> Grads:
     """The identity at inference."""
     training = c.constant(2)
     if c.optional(2) is not None and (training is None or bool(training)):

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from .context import Context
+from .context import NodeGradients
 from .reduction import product_of_others
 from .registry import Grads, vjp
 
 
 @vjp("ScatterElements", "ScatterND")
-def scatter(c: Context) -> Grads:
+def scatter(c: NodeGradients) -> Grads:
     """What was overwritten gets no gradient. Which one stays of several updates of one place is not defined."""
     s = Scatter(c)
     reduction = c.text("reduction", "none")
@@ -28,7 +28,7 @@ def scatter(c: Context) -> Grads:
 class Scatter:
     """Reads and writes at the places that the node writes to."""
 
-    c: Context
+    c: NodeGradients
 
     def read(self, table: onnx_ir.Value) -> onnx_ir.Value:
         """What stands at the places in a table of the shape of x, in the shape of the updates."""
@@ -41,7 +41,7 @@ class Scatter:
         return self.c.op(self.c.node.op_type, table, self.c.input(1), updates, axis=axis, reduction=reduction)
 
 
-def product(c: Context, s: Scatter) -> Grads:
+def product(c: NodeGradients, s: Scatter) -> Grads:
     """Each factor gets g times the product of the others."""
     x, u = c.x, c.input(2)
     x_zero, u_zero = (c.ones_where(c.op("Equal", v, 0.0)) for v in (x, u))
@@ -53,7 +53,7 @@ def product(c: Context, s: Scatter) -> Grads:
     return [dx, None, c.mul(s.read(c.g), product_of_others(c, s.read(all_), u_safe, s.read(zeros), u_zero))]
 
 
-def extremum(c: Context, s: Scatter) -> Grads:
+def extremum(c: NodeGradients, s: Scatter) -> Grads:
     """The candidates that attain the extremum share its gradient."""
     x_hit = c.ones_where(c.op("Equal", c.x, c.y))
     u_hit = c.ones_where(c.op("Equal", c.input(2), s.read(c.y)))

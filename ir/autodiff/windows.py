@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir
 
 from ..errors import UnsupportedOp
-from .context import Context
+from .context import NodeGradients
 from .dimensions import dims, static
 
 Padding = tuple[int, ...] | onnx_ir.Value  # one number an axis, or an int64 vector that is known at run time
@@ -47,7 +47,7 @@ class Windows:
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
 
-def windows(c: Context, kernel: tuple[int, ...], narrow: onnx_ir.Value, wide: onnx_ir.Value) -> Windows:
+def windows(c: NodeGradients, kernel: tuple[int, ...], narrow: onnx_ir.Value, wide: onnx_ir.Value) -> Windows:
     """The windows of the node, which lead from positions in `wide` to positions in `narrow`."""
     ones = (1,) * len(kernel)
     strides, dilations = c.integers("strides") or ones, c.integers("dilations") or ones
@@ -63,7 +63,7 @@ def windows(c: Context, kernel: tuple[int, ...], narrow: onnx_ir.Value, wide: on
     return Windows(kernel, strides, dilations, *((end, begin) if auto == "SAME_LOWER" else (begin, end)))
 
 
-def total_padding(c: Context, w: Windows, narrow: onnx_ir.Value, wide: onnx_ir.Value) -> Padding:
+def total_padding(c: NodeGradients, w: Windows, narrow: onnx_ir.Value, wide: onnx_ir.Value) -> Padding:
     """max((T - 1) stride + extent - D, 0) of automatic padding."""
     if all(s == 1 for s in w.strides):
         return tuple(e - 1 for e in w.extents)
@@ -75,7 +75,7 @@ def total_padding(c: Context, w: Windows, narrow: onnx_ir.Value, wide: onnx_ir.V
     return c.op("Max", spare, [0])
 
 
-def halves(c: Context, total: Padding) -> tuple[Padding, Padding]:
+def halves(c: NodeGradients, total: Padding) -> tuple[Padding, Padding]:
     """The smaller half first."""
     if isinstance(total, tuple):
         return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
@@ -83,7 +83,7 @@ def halves(c: Context, total: Padding) -> tuple[Padding, Padding]:
     return half, c.op("Sub", total, half)
 
 
-def known_kernel(c: Context, i: int) -> tuple[int, ...]:
+def known_kernel(c: NodeGradients, i: int) -> tuple[int, ...]:
     """The kernel sizes: the attribute, or the last axes of the weight in input i."""
     sizes = c.integers("kernel_shape") or static((dims(c.input(i)) or (None, None, None))[2:])
     if not sizes:
@@ -92,7 +92,7 @@ def known_kernel(c: Context, i: int) -> tuple[int, ...]:
 
 
 def spread(
-    c: Context,
+    c: NodeGradients,
     narrow: onnx_ir.Value,
     kernel: onnx_ir.Value,
     w: Windows,
@@ -137,7 +137,7 @@ def fits(w: Windows) -> bool:
 
 
 def mirrored_convolution(
-    c: Context, narrow: onnx_ir.Value, kernel: onnx_ir.Value, w: Windows, group: int
+    c: NodeGradients, narrow: onnx_ir.Value, kernel: onnx_ir.Value, w: Windows, group: int
 ) -> onnx_ir.Value:
     """The adjoint at stride 1: a convolution by the mirrored kernel with in and out exchanged. With a constant kernel
     ONNX Runtime runs it faster than a ConvTranspose, depthwise most of all; with any other it is slower.
@@ -158,7 +158,7 @@ def mirrored_convolution(
 
 
 def transposed_convolution(
-    c: Context,
+    c: NodeGradients,
     x: onnx_ir.Value,
     kernel: onnx_ir.Value,
     w: Windows,
@@ -171,6 +171,6 @@ def transposed_convolution(
     return c.op("ConvTranspose", x, kernel, strides=w.strides, dilations=w.dilations, group=group, **padding)
 
 
-def padded(c: Context, wide: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
+def padded(c: NodeGradients, wide: onnx_ir.Value, w: Windows) -> onnx_ir.Value:
     """`wide` [n, k, D...] with the windows' padding as zeros."""
     return c.op("Pad", wide, c.op("Concat", w.begin, w.end, axis=0), 0.0, w.axes)

@@ -7,7 +7,7 @@ import onnx_ir
 from ..layers import integer, is_constant
 from .pieces import Sliced
 from .rules import axes_of, first_input, rule
-from .tracking import Ledger, Site, Track, dims, integers
+from .tracking import ChannelSite, Ledger, Track, dims, integers
 
 ELEMENTWISE = (
     "Abs Add And BitShift Cast Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "
@@ -34,7 +34,7 @@ def _elementwise(node: onnx_ir.Node, ledger: Ledger) -> None:
     wide = [t for t in tracks if len(t.ids) == len(lead.ids)]
     if any(t.right != lead.right for t in wide):
         return ledger.block_node(node, "two-axes", "joins channels along different axes")
-    sites: list[Site] = []
+    sites: list[ChannelSite] = []
     for k, value in enumerate(node.inputs):
         if value is None or (value in ledger.tracks and len(ledger.tracks[value].ids) == len(lead.ids)):
             continue
@@ -51,7 +51,9 @@ def _elementwise(node: onnx_ir.Node, ledger: Ledger) -> None:
     ledger.follow(node.outputs[0], rank - lead.right, rank, lead.ids)
 
 
-def _meet(node: onnx_ir.Node, k: int, value: onnx_ir.Value, lead: Track, sites: list[Site]) -> tuple[str, str] | None:
+def _meet(
+    node: onnx_ir.Node, k: int, value: onnx_ir.Value, lead: Track, sites: list[ChannelSite]
+) -> tuple[str, str] | None:
     """Notes what becomes of an operand that holds no channels of its own, or says why it stands in the way."""
     shape = dims(value)
     if shape is None:
@@ -60,7 +62,7 @@ def _meet(node: onnx_ir.Node, k: int, value: onnx_ir.Value, lead: Track, sites: 
         return None
     axis = len(shape) - lead.right
     if is_constant(value) and shape[axis] == len(lead.ids):
-        sites.append(Site(partial(Sliced, str(node.name), k, axis), lead.ids))
+        sites.append(ChannelSite(partial(Sliced, str(node.name), k, axis), lead.ids))
         return None
     return "computed-operand", f"joins the channels with {value.name!r}, which no removable layer makes"
 
@@ -84,7 +86,7 @@ def _per_channel(node: onnx_ir.Node, ledger: Ledger, count: int) -> None:
     if x is None or x.axis != 1 or any(dims(c) != [len(x.ids)] or not is_constant(c) for c in constants):
         return ledger.block_node(node, "unsupported-op", "does not normalise the channels by constants")
     for k in range(1, 1 + count):
-        ledger.sites.append(Site(partial(Sliced, str(node.name), k, 0), x.ids))
+        ledger.sites.append(ChannelSite(partial(Sliced, str(node.name), k, 0), x.ids))
     ledger.follow(node.outputs[0], x.axis, x.rank, x.ids)
 
 

@@ -16,7 +16,7 @@ from ..remarks import MISSED, Remark
 from . import arithmetic_rules as arithmetic  # noqa: F401  both register rules
 from .pieces import Carrier, Consumer, Extent, Producer, Resized, Sliced
 from .rules import apply_rule, consume
-from .tracking import Block, Ledger, Site, Track
+from .tracking import BlockedChannels, ChannelSite, Ledger, Track
 
 CONV_MULTIPLE = 8
 OLDEST_OPSET = 13  # before it Softmax, Split, Squeeze and others meant or were written something else
@@ -89,11 +89,11 @@ def _settle(model: onnx_ir.Model, layers: Layers, ledger: Ledger) -> None:
             ledger.block([track], "graph-output", f"they are the graph's output {value.name!r}")
         if any(use.node.graph is not model.graph for use in value.uses()):
             ledger.block([track], "subgraph", f"{value.name!r} is read inside the body of an If, Loop or Scan")
-        ledger.sites.append(Site(partial(Resized, str(value.name), track.axis), track.ids))
+        ledger.sites.append(ChannelSite(partial(Resized, str(value.name), track.axis), track.ids))
     for name, reads in ledger.reads.items():
         _settle_reads(layers.found[name], reads, ledger)
     for name, ids in ledger.rows.items():
-        ledger.sites.append(Site(partial(Producer, name), ids))
+        ledger.sites.append(ChannelSite(partial(Producer, name), ids))
 
 
 def _settle_reads(layer: Layer, reads: list[Track | None], ledger: Ledger) -> None:
@@ -105,10 +105,10 @@ def _settle_reads(layer: Layer, reads: list[Track | None], ledger: Ledger) -> No
         ledger.same(first, track.ids)
     if layer.depthwise:
         carried = partial(Carrier, layer.name, multiplier=layer.out)
-        ledger.sites.append(Site(carried, np.repeat(first, layer.out)))
+        ledger.sites.append(ChannelSite(carried, np.repeat(first, layer.out)))
     else:
         taps = layer.inputs // layer.channels
-        ledger.sites.append(Site(partial(Consumer, layer.name), np.repeat(first, taps)))
+        ledger.sites.append(ChannelSite(partial(Consumer, layer.name), np.repeat(first, taps)))
 
 
 def _labels(ledger: Ledger) -> np.ndarray:
@@ -120,9 +120,9 @@ def _labels(ledger: Ledger) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-def _blocked(ledger: Ledger, labels: np.ndarray) -> dict[int, Block]:
+def _blocked(ledger: Ledger, labels: np.ndarray) -> dict[int, BlockedChannels]:
     """The first block of every channel that must stay."""
-    blocked: dict[int, Block] = {}
+    blocked: dict[int, BlockedChannels] = {}
     for block in ledger.blocks:
         for label in np.unique(labels[block.ids]):
             blocked.setdefault(int(label), block)
@@ -154,7 +154,9 @@ def _in_order(labels: np.ndarray) -> list[int]:
     return [int(v) for v in values[np.argsort(first)]]
 
 
-def _group(layers: Layers, sites: list[tuple[Site, int]], labels: np.ndarray, channels: np.ndarray) -> Group | None:
+def _group(
+    layers: Layers, sites: list[tuple[ChannelSite, int]], labels: np.ndarray, channels: np.ndarray
+) -> Group | None:
     pieces = [site.make(_positions(labels[site.ids], channels, count)) for site, count in sites]
     producers = tuple(p for p in pieces if isinstance(p, Producer))
     consumers = tuple(p for p in pieces if isinstance(p, Consumer))
@@ -195,7 +197,7 @@ def _free(name: str, taken: dict[str, Group]) -> str:
 
 
 def _left(
-    layers: Layers, ledger: Ledger, labels: np.ndarray, blocked: dict[int, Block], found: dict[str, Group]
+    layers: Layers, ledger: Ledger, labels: np.ndarray, blocked: dict[int, BlockedChannels], found: dict[str, Group]
 ) -> Iterable[Remark]:
     grouped = {p.layer for group in found.values() for p in group.producers}
     for name, ids in ledger.rows.items():

@@ -10,7 +10,7 @@ from ..layers import integer, is_constant
 from .pieces import Extent, Sliced
 from .reshaping import Entry, locate, target_dims, target_entries
 from .rules import axes_of, first_input, optional_integers, rule
-from .tracking import Dim, Ledger, Site, Track, dims, integers
+from .tracking import ChannelSite, Dim, Ledger, Track, dims, integers
 
 
 @rule("Transpose")
@@ -72,7 +72,7 @@ def _concat(node: onnx_ir.Node, ledger: Ledger) -> None:
 def _side_by_side(node: onnx_ir.Node, ledger: Ledger, tracks: list[Track]) -> None:
     """Concat along an axis other than that of the channels: the channels of all inputs are the same ones."""
     first = tracks[0]
-    sites: list[Site] = []
+    sites: list[ChannelSite] = []
     for k, value in enumerate(node.inputs):
         shape = dims(value)
         if value in ledger.tracks:
@@ -81,7 +81,7 @@ def _side_by_side(node: onnx_ir.Node, ledger: Ledger, tracks: list[Track]) -> No
             return ledger.block_node(
                 node, "computed-operand", f"joins {value and value.name!r}, which no removable layer makes"
             )
-        sites.append(Site(partial(Sliced, str(node.name), k, first.axis), first.ids))
+        sites.append(ChannelSite(partial(Sliced, str(node.name), k, first.axis), first.ids))
     for track in tracks:
         ledger.same(first.ids, track.ids)
     ledger.sites.extend(sites)
@@ -102,7 +102,7 @@ def _split(node: onnx_ir.Node, ledger: Ledger) -> None:
         return ledger.block_node(node, "computed-shape", "has sizes that are computed")
     for k, (value, end, size) in enumerate(zip(node.outputs, accumulate(sizes), sizes, strict=True)):
         ids = x.ids[end - size : end]
-        ledger.sites.append(Site(partial(Extent, str(node.name), 1, k, size, 1, whole=tuple(sizes)), ids))
+        ledger.sites.append(ChannelSite(partial(Extent, str(node.name), 1, k, size, 1, whole=tuple(sizes)), ids))
         ledger.follow(value, x.axis, x.rank, ids)
 
 
@@ -133,12 +133,12 @@ def _slice(node: onnx_ir.Node, ledger: Ledger) -> None:
     ledger.follow(node.outputs[0], x.axis, x.rank, ids)
 
 
-def _bound(node: onnx_ir.Node, number: int, position: int, bound: int, x: Track) -> Site | None:
+def _bound(node: onnx_ir.Node, number: int, position: int, bound: int, x: Track) -> ChannelSite | None:
     """A start or an end of a Slice moves by the channels that go before it (behind it, when it counts from the end)."""
     if not -len(x.ids) < bound < len(x.ids) or bound == 0:
         return None
     sign, ids = (1, x.ids[:bound]) if bound > 0 else (-1, x.ids[bound:])
-    return Site(partial(Extent, str(node.name), number, position, bound, sign), ids)
+    return ChannelSite(partial(Extent, str(node.name), number, position, bound, sign), ids)
 
 
 @rule("Gather")
@@ -199,7 +199,7 @@ def _keeps_size(node: onnx_ir.Node, ledger: Ledger, x: Track, position: int) -> 
     entry = None if entries is None else entries[position]
     if entry is None or entry.value != len(x.ids):
         return False
-    ledger.sites.append(Site(entry.shrinks(), x.ids))
+    ledger.sites.append(ChannelSite(entry.shrinks(), x.ids))
     return True
 
 
@@ -238,7 +238,7 @@ def _reshape(node: onnx_ir.Node, ledger: Ledger) -> None:
     ids = np.resize(np.repeat(x.ids, repeats), size)
     entry = entries[axis]
     if entry is not None and entry.value > 0:
-        ledger.sites.append(Site(entry.shrinks(), ids))
+        ledger.sites.append(ChannelSite(entry.shrinks(), ids))
     ledger.follow(node.outputs[0], axis, len(out), ids)
 
 

@@ -26,27 +26,27 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Product:
+class AxisProduct:
     """A product of numbers and symbolic dimensions."""
 
     number: int
     symbols: Counter[str]
 
-    def over(self, other: "Product") -> "Product | None":
+    def over(self, other: "AxisProduct") -> "AxisProduct | None":
         """The quotient, if it is whole."""
         if other.number == 0 or self.number % other.number or not other.symbols <= self.symbols:
             return None
-        return Product(self.number // other.number, self.symbols - other.symbols)
+        return AxisProduct(self.number // other.number, self.symbols - other.symbols)
 
 
-def product(shape: list[Dim]) -> Product | None:
+def product(shape: list[Dim]) -> AxisProduct | None:
     """The product of all dimensions; None if one is unknown."""
     if any(d is None for d in shape):
         return None
     number = 1
     for d in shape:
         number *= d if isinstance(d, int) else 1
-    return Product(number, Counter(d for d in shape if isinstance(d, str)))
+    return AxisProduct(number, Counter(d for d in shape if isinstance(d, str)))
 
 
 def target_entries(node: onnx_ir.Node, number: int) -> list[Entry | None] | None:

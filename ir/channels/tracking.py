@@ -27,7 +27,7 @@ class Track:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class BlockedChannels:
     """Channels that must stay, and why."""
 
     ids: np.ndarray
@@ -36,7 +36,7 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class ChannelSite:
     """A place that changes when a channel goes: `make(index)` describes it, index [channels, m] being positions in
     `ids`."""
 
@@ -55,8 +55,8 @@ class Ledger:
     layers: dict[int, Layer]
     tracks: dict[onnx_ir.Value, Track] = field(default_factory=dict)
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
-    sites: list[Site] = field(default_factory=list)
+    blocks: list[BlockedChannels] = field(default_factory=list)
+    sites: list[ChannelSite] = field(default_factory=list)
     rows: dict[str, np.ndarray] = field(default_factory=dict)
     reads: dict[str, list[Track | None]] = field(default_factory=dict)
     count: int = 0
@@ -83,7 +83,7 @@ class Ledger:
 
     def block(self, tracks: Iterable[Track], reason: str, detail: str) -> None:
         """The channels of `tracks` must stay."""
-        self.blocks.extend(Block(t.ids, reason, detail) for t in tracks)
+        self.blocks.extend(BlockedChannels(t.ids, reason, detail) for t in tracks)
 
     def block_node(self, node: onnx_ir.Node, reason: str, detail: str) -> None:
         """All channels that `node` reads must stay; what it gives holds no known channels."""

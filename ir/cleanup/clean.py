@@ -21,7 +21,7 @@ from .constant_folding import fold_all, lift_constants
 from .duplicate_weights import merge_duplicates
 from .einsum import contract
 from .gelu import fuse_gelus
-from .guarded_step import Step, attempt
+from .guarded_step import CleanupStep, attempt
 from .layer_normalization import fuse_layer_norms
 
 # Left out of onnxscript's default rules, each for a result that it can change: x + c and x * c with a c that is only
@@ -87,7 +87,7 @@ def _may_be_empty(node: onnx_ir.Node) -> bool:
     return any(value is not None and value.shape is not None and 0 in value.shape.dims for value in node.inputs)
 
 
-def _rewrite(*some) -> Step:
+def _rewrite(*some) -> CleanupStep:
     return lambda model: RewritePass(some)(infer_shapes(model)).model
 
 
@@ -97,7 +97,7 @@ def _tidy(model: onnx_ir.Model) -> onnx_ir.Model:
     return infer_shapes(model)
 
 
-STEPS: tuple[tuple[str, Step], ...] = (
+STEPS: tuple[tuple[str, CleanupStep], ...] = (
     ("removing identities", _remove_identities),
     ("merging equal weights", merge_duplicates),
     ("fixing the shapes of Reshape", _fix_reshapes),

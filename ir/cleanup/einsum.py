@@ -122,7 +122,7 @@ def _is_shared(weight: onnx_ir.Value) -> bool:
 
 
 @dataclass(frozen=True)
-class Product:
+class MatrixProduct:
     """Two operands laid out for the operator `op_type`, and the result as it comes out of it."""
 
     op_type: str
@@ -185,7 +185,7 @@ def _rewrite(node: onnx_ir.Node, graph: onnx_ir.Graph, taken: set[str | None]) -
     return True
 
 
-def plans(node: onnx_ir.Node) -> Iterator[Product | Move]:
+def plans(node: onnx_ir.Node) -> Iterator[MatrixProduct | Move]:
     """The ways to compute an Einsum that differ in layout; some may not be possible."""
     values = [value for value in node.inputs if value is not None]
     shapes = [_dims(value) for value in values]
@@ -244,7 +244,7 @@ def _only(labels: str, wanted: Iterable[str]) -> str:
     return "".join(label for label in labels if label in set(wanted))
 
 
-def _products(a: Term, b: Term, result: str) -> Iterator[Product]:
+def _products(a: Term, b: Term, result: str) -> Iterator[MatrixProduct]:
     """A constant is only ever the second operand, as in a layer."""
     contracted = set(a.labels) & set(b.labels) - set(result)
     if any(a.sizes[label] is None or a.sizes[label] != b.sizes[label] for label in contracted):
@@ -258,9 +258,9 @@ def _products(a: Term, b: Term, result: str) -> Iterator[Product]:
             yield _elementwise(left, right, result)
 
 
-def _elementwise(left: Term, right: Term, result: str) -> Product:
+def _elementwise(left: Term, right: Term, result: str) -> MatrixProduct:
     layouts = [term.layout(_aligned(term.labels, result)) for term in (left, right)]
-    return Product("Mul", (left, right), (layouts[0], layouts[1]), Layout(result, tuple(result), {}))
+    return MatrixProduct("Mul", (left, right), (layouts[0], layouts[1]), Layout(result, tuple(result), {}))
 
 
 def _aligned(labels: str, result: str) -> Groups:
@@ -269,7 +269,7 @@ def _aligned(labels: str, result: str) -> Groups:
     return tuple(axes[next((i for i, label in enumerate(axes) if label), len(axes)) :])
 
 
-def _matrix_products(left: Term, right: Term, result: str) -> Iterator[Product]:
+def _matrix_products(left: Term, right: Term, result: str) -> Iterator[MatrixProduct]:
     """[batch..., rows, contracted] x [batch..., contracted, columns], in every order that one of the three has."""
     both = set(left.labels) & set(right.labels)
     sizes = {x: _broadcast(left.sizes.get(x, 1), right.sizes.get(x, 1)) for x in result}
@@ -281,7 +281,7 @@ def _matrix_products(left: Term, right: Term, result: str) -> Iterator[Product]:
     ):
         leading = (*batch, rows) if batch or not rows else tuple(rows)
         layouts = left.layout((*leading, inner)), right.layout((*batch, inner, columns))
-        yield Product("MatMul", (left, right), layouts, Layout(result, (*leading, columns), sizes))
+        yield MatrixProduct("MatMul", (left, right), layouts, Layout(result, (*leading, columns), sizes))
 
 
 def _orders(some: set[str], *terms: str) -> Iterable[str]:

@@ -11,10 +11,10 @@ from onnx_ir.passes.common import CheckerPass
 from ..model.signature import restore_signature
 from ..model.weights import clone
 
-Step = Callable[[onnx_ir.Model], onnx_ir.Model]
+CleanupStep = Callable[[onnx_ir.Model], onnx_ir.Model]
 
 
-def attempt(what: str, step: Step, model: onnx_ir.Model, notes: list[str]) -> onnx_ir.Model:
+def attempt(what: str, step: CleanupStep, model: onnx_ir.Model, notes: list[str]) -> onnx_ir.Model:
     """`step` of a copy of `model`, with the signature of `model`; or `model` itself, and in `notes` why.
 
     Refused are an exception, another signature, and a result that onnx.checker rejects while it accepts `model`.
@@ -57,7 +57,7 @@ def fault_of(model: onnx_ir.Model) -> str | None:
     return None
 
 
-def in_order(*passes: onnx_ir.passes.PassBase) -> Step:
+def in_order(*passes: onnx_ir.passes.PassBase) -> CleanupStep:
     """The passes one after the other, as a step."""
     return lambda model: onnx_ir.passes.Sequential(*passes)(model).model
 

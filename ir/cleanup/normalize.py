@@ -14,7 +14,7 @@ from ..model.signature import restore_signature
 from ..model.stated_shapes import restate, stated_shapes
 from ..model.weights import clone
 from .constant_folding import fold, lift_constants
-from .guarded_step import Step, attempt, in_order
+from .guarded_step import CleanupStep, attempt, in_order
 from .opset_conversion import convert
 
 OPSET = 18
@@ -43,9 +43,9 @@ def normalize_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str
     return result, tuple(notes)
 
 
-def _steps(model: onnx_ir.Model) -> list[tuple[str, Step]]:
+def _steps(model: onnx_ir.Model) -> list[tuple[str, CleanupStep]]:
     remove_functions = (RemoveUnusedFunctionsPass(), RemoveUnusedOpsetsPass())
-    steps: list[tuple[str, Step]] = [("naming nodes", name_nodes)]
+    steps: list[tuple[str, CleanupStep]] = [("naming nodes", name_nodes)]
     if model.functions:
         steps.append(("inlining functions", in_order(InlinePass(), *remove_functions)))
     steps.append(("lifting constants", lift_constants))

@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir
 
 from ..autodiff.registry import VJPS
-from .site import Left, Site
+from .site import DecompositionSite, NotDecomposed
 
 Activation = Callable[[onnx_ir.Value], onnx_ir.Value]
 
@@ -19,7 +19,7 @@ ONE_PARAMETER = {
 }
 
 
-def recurrent(site: Site, name: str, alphas: Iterator[float], betas: Iterator[float]) -> Activation:
+def recurrent(site: DecompositionSite, name: str, alphas: Iterator[float], betas: Iterator[float]) -> Activation:
     """The activation function that an LSTM, GRU or RNN calls by `name`; it takes its parameters from the next ones."""
     key = name.lower()
     if key in PLAIN:
@@ -32,14 +32,14 @@ def recurrent(site: Site, name: str, alphas: Iterator[float], betas: Iterator[fl
         slope, offset = next(alphas, 0.2), next(betas, 0.5)
         return lambda x: site.op("HardSigmoid", x, alpha=slope, beta=offset)
     if key not in ("affine", "scaledtanh"):
-        raise Left(f"no activation {name}")
+        raise NotDecomposed(f"no activation {name}")
     alpha, beta = next(alphas, 1.0), next(betas, 0.0 if key == "affine" else 1.0)
     if key == "affine":
         return lambda x: site.op("Add", site.op("Mul", x, alpha), beta)
     return lambda x: site.op("Mul", site.op("Tanh", site.op("Mul", x, beta)), alpha)
 
 
-def fused(site: Site, x: onnx_ir.Value) -> onnx_ir.Value:
+def fused(site: DecompositionSite, x: onnx_ir.Value) -> onnx_ir.Value:
     """`x` after the activation that the attributes of a FusedConv or FusedGemm name, if any."""
     name = site.attributes.get_string("activation", "")
     if not name:
@@ -48,11 +48,11 @@ def fused(site: Site, x: onnx_ir.Value) -> onnx_ir.Value:
         low, high = parameters(site, 2)
         return site.op("Clip", x, low, high)
     if name not in VJPS:
-        raise Left(f"no activation {name}")
+        raise NotDecomposed(f"no activation {name}")
     return site.op(name, x, **attributes(site, name))
 
 
-def attributes(site: Site, name: str) -> dict[str, Any]:
+def attributes(site: DecompositionSite, name: str) -> dict[str, Any]:
     """Those of the activation: a FusedConv lists their numbers, a FusedGemm has them under longer names."""
     if "activation_params" in site.attributes:
         wanted = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}.get(name, ())
@@ -61,13 +61,13 @@ def attributes(site: Site, name: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): a.value for k, a in site.attributes.items() if k.startswith(prefix)}
 
 
-def parameters(site: Site, count: int) -> tuple[float, ...]:
+def parameters(site: DecompositionSite, count: int) -> tuple[float, ...]:
     given = tuple(site.attributes.get_floats("activation_params", ()))
     site.require(len(given) == count, "the activation's parameters don't fit it")
     return given
 
 
-def gelu(site: Site, x: onnx_ir.Value) -> onnx_ir.Value:
+def gelu(site: DecompositionSite, x: onnx_ir.Value) -> onnx_ir.Value:
     """x Phi(x)."""
     if site.opset >= 20:
         return site.op("Gelu", x)
@@ -75,7 +75,7 @@ def gelu(site: Site, x: onnx_ir.Value) -> onnx_ir.Value:
     return site.op("Mul", site.op("Mul", x, 0.5), distribution)
 
 
-def tanh_gelu(site: Site, x: onnx_ir.Value) -> onnx_ir.Value:
+def tanh_gelu(site: DecompositionSite, x: onnx_ir.Value) -> onnx_ir.Value:
     """x (1 + tanh(sqrt(2 / pi) (x + .044715 x^3))) / 2."""
     if site.opset >= 20:
         return site.op("Gelu", x, approximate="tanh")

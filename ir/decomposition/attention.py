@@ -5,11 +5,11 @@ import onnx_ir
 
 from ..autodiff.dimensions import static
 from .registry import MICROSOFT, Outputs, decomposition
-from .site import Left, Site
+from .site import DecompositionSite, NotDecomposed
 
 
 @decomposition("Attention", domain=MICROSOFT)
-def attention(site: Site) -> Outputs:
+def attention(site: DecompositionSite) -> Outputs:
     """Inputs: x [n, S, in], weight [in, q + k + v], bias, mask, past, bias of the scores."""
     site.require(site.optional(4) is None, "there is a past")
     site.require(site.attributes.get_int("do_rotary", 0) == 0, "there is a rotary embedding")
@@ -23,7 +23,7 @@ def attention(site: Site) -> Outputs:
 
 
 @decomposition("MultiHeadAttention", domain=MICROSOFT)
-def multi_head_attention(site: Site) -> Outputs:
+def multi_head_attention(site: DecompositionSite) -> Outputs:
     """Inputs: query [n, S, d], key and value [n, L, d] or [n, heads, L, d], bias of the three, mask, bias of the
     scores, past key and value [n, heads, L, d]. Outputs: the result, and key and value with the past, by head.
     """
@@ -34,7 +34,7 @@ def multi_head_attention(site: Site) -> Outputs:
     return [attended(site, q, k, v, site.optional(4), site.optional(5)), k, v]
 
 
-def biased(site: Site) -> list[onnx_ir.Value]:
+def biased(site: DecompositionSite) -> list[onnx_ir.Value]:
     """Query, key and value, each with its part of the bias."""
     values = [site.input(i) for i in range(3)]
     bias = site.optional(3)
@@ -43,12 +43,12 @@ def biased(site: Site) -> list[onnx_ir.Value]:
         return values
     sizes = static(tuple(site.dims(value)[-1] for value in values))
     if sizes is None or any(len(site.dims(value)) != 3 for value in values):
-        raise Left("the parts of the bias are not known")
+        raise NotDecomposed("the parts of the bias are not known")
     parts = site.ops("Split", bias, list(sizes), outputs=3, axis=0)
     return [site.op("Add", value, part) for value, part in zip(values, parts, strict=True)]
 
 
-def by_head(site: Site, value: onnx_ir.Value) -> onnx_ir.Value:
+def by_head(site: DecompositionSite, value: onnx_ir.Value) -> onnx_ir.Value:
     """[n, L, heads * d] as [n, heads, L, d]; a value that is already so stays."""
     producer = value.producer()
     rank = 3 if producer in site.nodes else len(site.dims(value))
@@ -60,7 +60,7 @@ def by_head(site: Site, value: onnx_ir.Value) -> onnx_ir.Value:
 
 
 def attended(
-    site: Site,
+    site: DecompositionSite,
     q: onnx_ir.Value,
     k: onnx_ir.Value,
     v: onnx_ir.Value,
@@ -78,7 +78,7 @@ def attended(
     return site.op("Reshape", site.op("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, -1])
 
 
-def scale(site: Site, q: onnx_ir.Value) -> onnx_ir.Value:
+def scale(site: DecompositionSite, q: onnx_ir.Value) -> onnx_ir.Value:
     """The attribute, or 1 / sqrt(d)."""
     given = site.attributes.get_float("scale", 0.0)
     if given:
@@ -87,7 +87,7 @@ def scale(site: Site, q: onnx_ir.Value) -> onnx_ir.Value:
     return site.op("Reciprocal", site.op("Sqrt", size))
 
 
-def masked(site: Site, mask: onnx_ir.Value, scores: onnx_ir.Value) -> onnx_ir.Value:
+def masked(site: DecompositionSite, mask: onnx_ir.Value, scores: onnx_ir.Value) -> onnx_ir.Value:
     """What is added to the scores [n, heads, S, L]: 0 where the mask [n, L] or [n, S, L] is positive, or where the
     position is below the length that a mask [n] gives.
     """
@@ -105,7 +105,7 @@ def masked(site: Site, mask: onnx_ir.Value, scores: onnx_ir.Value) -> onnx_ir.Va
     return site.op("Where", seen, 0.0, filter_value)
 
 
-def causal(site: Site, scores: onnx_ir.Value) -> onnx_ir.Value:
+def causal(site: DecompositionSite, scores: onnx_ir.Value) -> onnx_ir.Value:
     """The scores with those of later positions at the lowest number; the last row sees all."""
     shape = site.op("Shape", scores, start=2, end=4)
     rows, columns = (site.op("Gather", shape, site.integer(i)) for i in (0, 1))

@@ -2,14 +2,14 @@
 
 from ..autodiff.dimensions import constant
 from .registry import Outputs, decomposition
-from .site import Left, Site
+from .site import DecompositionSite, NotDecomposed
 
 
 @decomposition("If")
-def taken_branch(site: Site) -> Outputs:
+def taken_branch(site: DecompositionSite) -> Outputs:
     condition = constant(site.x)
     if condition is None:
-        raise Left("the condition is computed")
+        raise NotDecomposed("the condition is computed")
     graph = site.attributes.get_graph("then_branch" if condition.item() else "else_branch")
     assert graph is not None
     outputs, moved = list(graph.outputs), list(graph)

@@ -16,7 +16,7 @@ from .functions import expanded, is_function
 from .naming import Names
 from .registry import RULES, Outputs, Rule
 from .shapes import concrete
-from .site import Left, Site, is_read
+from .site import DecompositionSite, NotDecomposed, is_read
 
 OPSET = 18
 
@@ -41,10 +41,12 @@ def decompose(model: onnx_ir.Model, input_shapes: Mapping[str, tuple[int, ...]] 
     return result
 
 
-def sites(model: onnx_ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Site]:
+def sites(model: onnx_ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> list[DecompositionSite]:
     names, views = Names(model), {}
     known = cache(partial(concrete, model, input_shapes))
-    return [Site(node, model.opset_imports[""], names, views, known) for node in model.graph if rule_of(node)]
+    return [
+        DecompositionSite(node, model.opset_imports[""], names, views, known) for node in model.graph if rule_of(node)
+    ]
 
 
 def rule_of(node: onnx_ir.Node) -> Rule | None:
@@ -52,13 +54,13 @@ def rule_of(node: onnx_ir.Node) -> Rule | None:
     return expanded if rule is None and is_function(node) else rule
 
 
-def replaced(site: Site, graph: onnx_ir.Graph) -> bool:
+def replaced(site: DecompositionSite, graph: onnx_ir.Graph) -> bool:
     """Puts what the rule emits in the place of the node. False if it leaves the node."""
     rule = rule_of(site.node)
     assert rule is not None
     try:
         outputs = finished(site, rule(site))
-    except Left:
+    except NotDecomposed:
         site.forget()
         return False
     before = list(read(site.node))
@@ -70,14 +72,14 @@ def replaced(site: Site, graph: onnx_ir.Graph) -> bool:
     return True
 
 
-def finished(site: Site, outputs: Outputs) -> dict[onnx_ir.Value, onnx_ir.Value]:
+def finished(site: DecompositionSite, outputs: Outputs) -> dict[onnx_ir.Value, onnx_ir.Value]:
     """The new value for every output that is read: one of a new node, and no two the same."""
     wanted = {old: i for i, old in enumerate(site.node.outputs) if is_read(old)}
     result: dict[onnx_ir.Value, onnx_ir.Value] = {}
     for old, i in wanted.items():
         new = outputs[i] if i < len(outputs) else None
         if new is None:
-            raise Left(f"output {i} is read")
+            raise NotDecomposed(f"output {i} is read")
         own = new.producer() in site.nodes and new not in result.values()
         result[old] = new if own else site.op("Identity", new)
     return result

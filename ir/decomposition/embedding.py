@@ -3,11 +3,11 @@
 import onnx_ir
 
 from .registry import MICROSOFT, Outputs, decomposition
-from .site import Site
+from .site import DecompositionSite
 
 
 @decomposition("EmbedLayerNormalization", domain=MICROSOFT)
-def embed_layer_normalization(site: Site) -> Outputs:
+def embed_layer_normalization(site: DecompositionSite) -> Outputs:
     """Inputs: ids and segments [n, S], the tables of words, positions and segments, scale, bias, mask [n, S], places.
     Outputs: the normalized sum, the length of each row by its mask, the sum.
     """
@@ -22,7 +22,7 @@ def embed_layer_normalization(site: Site) -> Outputs:
     return [y, lengths(site) if site.wants(1) else None, total]
 
 
-def positions(site: Site) -> onnx_ir.Value:
+def positions(site: DecompositionSite) -> onnx_ir.Value:
     """Input 8, or 0, 1, 2, ..."""
     given = site.optional(8)
     if given is not None:
@@ -31,7 +31,7 @@ def positions(site: Site) -> onnx_ir.Value:
     return site.op("Range", site.integer(0), size, site.integer(1))
 
 
-def lengths(site: Site) -> onnx_ir.Value:
+def lengths(site: DecompositionSite) -> onnx_ir.Value:
     """[n] in int32: how many of a row the mask lets through; 0 without a mask."""
     mask = site.optional(7)
     if mask is None:

@@ -12,7 +12,7 @@ from ..autodiff.registry import VJPS, ZERO_GRADIENT
 from ..autodiff.reverse import may_be_floating, subgraphs
 from ..cleanup.constant_folding import lift_constants
 from .registry import Outputs
-from .site import Left, Site
+from .site import DecompositionSite, NotDecomposed
 
 LOOPS = frozenset({"Range", "SequenceMap"})
 """Operators whose body is a Loop."""
@@ -34,13 +34,13 @@ def bodies() -> frozenset[str]:
     return frozenset(s.name for s in schemas if s.has_function or s.has_context_dependent_function) - LOOPS
 
 
-def expanded(site: Site) -> Outputs:
+def expanded(site: DecompositionSite) -> Outputs:
     """The body in the place of the node; functions in it that have no VJP rule either come next."""
     if not onnx.defs.has(site.node.op_type, site.opset, ""):
-        raise Left("the operator is of a later opset")
+        raise NotDecomposed("the operator is of a later opset")
     graph = lift_constants(onnx_ir.from_proto(inlined(site))).graph
     if any(subgraphs(attribute) for node in graph for attribute in node.attributes.values()):
-        raise Left("the body branches or loops")
+        raise NotDecomposed("the body branches or loops")
     for inner, outer in zip(graph.inputs, dict.fromkeys(present(site)), strict=True):
         onnx_ir.convenience.replace_all_uses_with(inner, outer)
     for value in list(graph.initializers.values()):
@@ -55,7 +55,7 @@ def expanded(site: Site) -> Outputs:
     return [outputs.get(i) for i in range(len(site.node.outputs))]
 
 
-def inlined(site: Site) -> onnx.ModelProto:
+def inlined(site: DecompositionSite) -> onnx.ModelProto:
     """Some bodies have constants of single precision whatever the types of the inputs: those fit no others."""
     call = onnx_ir.to_proto(single(site))
     function = body(site, call.graph.node[0])
@@ -66,11 +66,11 @@ def inlined(site: Site) -> onnx.ModelProto:
         result = onnx.inliner.inline_local_functions(call)
         onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True)
     except (RuntimeError, onnx.shape_inference.InferenceError) as e:
-        raise Left("the body doesn't fit the types of the inputs") from e
+        raise NotDecomposed("the body doesn't fit the types of the inputs") from e
     return result
 
 
-def body(site: Site, node: onnx.NodeProto) -> onnx.FunctionProto:
+def body(site: DecompositionSite, node: onnx.NodeProto) -> onnx.FunctionProto:
     """The schema's definition of the node, as a function of a domain of its own and of the model's opset."""
     schema: Any = onnx.defs.get_schema(node.op_type, site.opset, "")
     if schema.has_context_dependent_function:
@@ -81,7 +81,7 @@ def body(site: Site, node: onnx.NodeProto) -> onnx.FunctionProto:
     elif schema.has_function:
         content = schema.get_function_with_opset_version(newest(schema.function_opset_versions, site.opset))
     else:
-        raise Left("there is no body")
+        raise NotDecomposed("there is no body")
     function = onnx.FunctionProto.FromString(content)
     function.domain = "kronnx.body"
     del function.opset_import[:]
@@ -93,7 +93,7 @@ def newest(versions: Sequence[int], opset: int) -> int:
     return max((v for v in versions if v <= opset), default=versions[0])
 
 
-def types(site: Site) -> list[bytes]:
+def types(site: DecompositionSite) -> list[bytes]:
     """The type of every input as a message; that of a missing one is empty."""
     return [type_of(value).SerializeToString() for value in site.node.inputs]
 
@@ -102,21 +102,21 @@ def type_of(value: onnx_ir.Value | None) -> onnx.TypeProto:
     return onnx.TypeProto() if value is None else onnx_ir.to_proto(value).type
 
 
-def present(site: Site) -> list[onnx_ir.Value]:
+def present(site: DecompositionSite) -> list[onnx_ir.Value]:
     return [value for value in site.node.inputs if value is not None]
 
 
-def kept(site: Site) -> list[int]:
+def kept(site: DecompositionSite) -> list[int]:
     """The indices of the outputs that have a name."""
     return [i for i, value in enumerate(site.node.outputs) if value.name]
 
 
-def single(site: Site) -> onnx_ir.Model:
+def single(site: DecompositionSite) -> onnx_ir.Model:
     """A model of the node alone, its inputs and outputs of the same types; constants are inputs as well."""
     node, copies = site.node, {}
     for i, value in enumerate(present(site)):
         if value.type is None:
-            raise Left("the type of an input is not known")
+            raise NotDecomposed("the type of an input is not known")
         copies.setdefault(value, onnx_ir.Value(name=f"in{i}", type=value.type, shape=value.shape))
     inputs = [None if value is None else copies[value] for value in node.inputs]
     attributes = with_defaults(site)
@@ -128,14 +128,14 @@ def single(site: Site) -> onnx_ir.Model:
     return onnx_ir.Model(graph, ir_version=10)
 
 
-def with_defaults(site: Site) -> list[onnx_ir.Attr]:
+def with_defaults(site: DecompositionSite) -> list[onnx_ir.Attr]:
     """The node's attributes and the schema's defaults of the others, which a body may refer to."""
     own, schema = site.node.attributes, onnx.defs.get_schema(site.node.op_type, site.opset, "")
     missing = [a.default_value for name, a in schema.attributes.items() if name not in own and a.default_value.name]
     return [*own.values(), *(onnx_ir.from_proto(a) for a in missing)]
 
 
-def adopt(site: Site, node: onnx_ir.Node) -> None:
+def adopt(site: DecompositionSite, node: onnx_ir.Node) -> None:
     """Takes a node of the body over, under a name of the site."""
     node.name = site.names.node(f"{site.node.name}.{node.op_type}.{len(site.nodes)}")
     for value in node.outputs:

@@ -3,13 +3,13 @@
 import onnx_ir
 
 from .registry import MICROSOFT, Outputs, decomposition
-from .site import Site
+from .site import DecompositionSite
 
 HALVES = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
 
 
 @decomposition("SkipLayerNormalization", domain=MICROSOFT)
-def skip_layer_normalization(site: Site) -> Outputs:
+def skip_layer_normalization(site: DecompositionSite) -> Outputs:
     """Inputs x, skip, scale, bias, bias of the sum; the fourth output is the sum."""
     total = residual(site, 4)
     epsilon = site.attributes.get_float("epsilon", 1e-12)
@@ -18,26 +18,28 @@ def skip_layer_normalization(site: Site) -> Outputs:
 
 
 @decomposition("SkipSimplifiedLayerNormalization", domain=MICROSOFT)
-def skip_rms_normalization(site: Site) -> Outputs:
+def skip_rms_normalization(site: DecompositionSite) -> Outputs:
     """As SkipLayerNormalization, without a mean to subtract and a bias to add."""
     total = residual(site, 3)
     return [rms(site, total, site.input(2), [-1], site.attributes.get_float("epsilon", 1e-12)), None, None, total]
 
 
-def residual(site: Site, bias: int) -> onnx_ir.Value:
+def residual(site: DecompositionSite, bias: int) -> onnx_ir.Value:
     total, added = site.op("Add", site.x, site.input(1)), site.optional(bias)
     return total if added is None else site.op("Add", total, added)
 
 
 @decomposition("SimplifiedLayerNormalization")
-def rms_normalization(site: Site) -> Outputs:
+def rms_normalization(site: DecompositionSite) -> Outputs:
     """ONNX Runtime's name in ONNX's own domain for what opset 23 calls RMSNormalization."""
     rank = len(site.dims(site.x))
     axes = list(range(site.attributes.get_int("axis", -1) % rank, rank))
     return [rms(site, site.x, site.input(1), axes, site.attributes.get_float("epsilon", 1e-5))]
 
 
-def rms(site: Site, x: onnx_ir.Value, scale: onnx_ir.Value, axes: list[int], epsilon: float) -> onnx_ir.Value:
+def rms(
+    site: DecompositionSite, x: onnx_ir.Value, scale: onnx_ir.Value, axes: list[int], epsilon: float
+) -> onnx_ir.Value:
     """scale x / sqrt(mean(x^2) + epsilon), in single precision at least."""
     wide = site.op("Cast", x, to=onnx_ir.DataType.FLOAT.value) if site.dtype in HALVES else x
     mean = site.op("ReduceMean", site.op("Mul", wide, wide), axes, keepdims=1)

@@ -10,7 +10,7 @@ import onnx_ir
 from . import activations
 from .activations import Activation
 from .registry import Outputs, decomposition
-from .site import Left, Site
+from .site import DecompositionSite, NotDecomposed
 
 State = tuple[onnx_ir.Value, ...]
 Step = Callable[[onnx_ir.Value, State], State]
@@ -25,7 +25,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 class Direction:
     """One direction of a recurrent node: its `index` in the weights, the suffix of its names, its activations."""
 
-    site: Site
+    site: DecompositionSite
     index: int
     suffix: str
     backwards: bool
@@ -74,7 +74,7 @@ class Direction:
 
 
 @decomposition("LSTM", "GRU", "RNN")
-def unrolled(site: Site) -> Outputs:
+def unrolled(site: DecompositionSite) -> Outputs:
     check(site)
     length, hidden = site.size(site.x, 0), site.size(site.input(2), 2)
     check_lengths(site, length)
@@ -92,14 +92,14 @@ def unrolled(site: Site) -> Outputs:
     return [sequence, *(last(site, runs, i) for i in range(1, len(site.node.outputs)))]
 
 
-def check(site: Site) -> None:
+def check(site: DecompositionSite) -> None:
     """What is not decomposed."""
     site.require("clip" not in site.attributes, "the cell is clipped")
     site.require(site.attributes.get_int("layout", 0) == 0, "the batch is the first axis")
     site.require(site.attributes.get_int("input_forget", 0) == 0, "gates are coupled")
 
 
-def check_lengths(site: Site, length: int) -> None:
+def check_lengths(site: DecompositionSite, length: int) -> None:
     """Only sequences that all have the full length are unrolled."""
     lengths = site.optional(4)
     if lengths is not None:
@@ -107,14 +107,14 @@ def check_lengths(site: Site, length: int) -> None:
         site.require(known is not None and bool((known == length).all()), "sequences have lengths of their own")
 
 
-def directions(site: Site, hidden: int) -> list[Direction]:
+def directions(site: DecompositionSite, hidden: int) -> list[Direction]:
     name = site.attributes.get_string("direction", "forward")
     suffixes, count = SUFFIXES[name], len(DEFAULTS[site.node.op_type])
     functions = site.attributes.get_strings("activations", DEFAULTS[site.node.op_type] * len(suffixes))
     alphas, betas = (iter(site.attributes.get_floats(f"activation_{k}", ())) for k in ("alpha", "beta"))
     found = tuple(activations.recurrent(site, f, alphas, betas) for f in functions)
     if len(found) != count * len(suffixes):
-        raise Left(f"{len(found)} activations")
+        raise NotDecomposed(f"{len(found)} activations")
     return [
         Direction(site, i, suffix, name == "reverse" or i == 1, found[i * count : (i + 1) * count], hidden)
         for i, suffix in enumerate(suffixes)
@@ -142,7 +142,7 @@ def initial(direction: Direction, i: int) -> onnx_ir.Value:
     return site.op("Transpose", site.op("Slice", given, [k], [k + 1], [0]), perm=[1, 0, 2])
 
 
-def last(site: Site, runs: list[list[State]], output: int) -> onnx_ir.Value | None:
+def last(site: DecompositionSite, runs: list[list[State]], output: int) -> onnx_ir.Value | None:
     """The state [directions, n, hidden] of output 1 or 2 after the last step."""
     if not site.wants(output):
         return None
@@ -150,11 +150,11 @@ def last(site: Site, runs: list[list[State]], output: int) -> onnx_ir.Value | No
     return joined(site, [site.op("Transpose", end, perm=[1, 0, 2]) for end in ends], 0)
 
 
-def backwards(site: Site, index: int) -> bool:
+def backwards(site: DecompositionSite, index: int) -> bool:
     return index == 1 or site.attributes.get_string("direction", "forward") == "reverse"
 
 
-def joined(site: Site, values: list[onnx_ir.Value], axis: int) -> onnx_ir.Value:
+def joined(site: DecompositionSite, values: list[onnx_ir.Value], axis: int) -> onnx_ir.Value:
     return values[0] if len(values) == 1 else site.op("Concat", *values, axis=axis)
 
 

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir
 
-from .site import Site
+from .site import DecompositionSite
 
 Outputs = Sequence[onnx_ir.Value | None]
-Rule = Callable[[Site], Outputs]
+Rule = Callable[[DecompositionSite], Outputs]
 
 MICROSOFT = "com.microsoft"
 RULES: dict[tuple[str, str], Rule] = {}
 
 
 def decomposition(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Registers a rule: given a Site, the values that stand for the node's outputs; None is one that can't be had.
-    A rule raises Left for a node that it leaves as it is.
+    """Registers a rule: given a DecompositionSite, the values that stand for the node's outputs; None is one that can't
+    be had. A rule raises NotDecomposed for a node that it leaves as it is.
     """
 
     def register(rule: Rule) -> Rule:

@@ -14,12 +14,12 @@ from .shapes import Concrete
 Operand = onnx_ir.Value | float | Sequence[int] | None
 
 
-class Left(Exception):
+class NotDecomposed(Exception):
     """Why a node is left as it is."""
 
 
 @dataclass
-class Site:
+class DecompositionSite:
     """One node to decompose. What is emitted is held in `nodes` until all of it is there; `views` holds the constants
     made of parts of weights, by weight and part, for all sites.
     """
@@ -46,21 +46,21 @@ class Site:
         for value in (*self.node.outputs, *self.node.inputs):
             if value is not None and value.dtype is not None and value.dtype.is_floating_point():
                 return value.dtype
-        raise Left("the type is not known")
+        raise NotDecomposed("the type is not known")
 
     def input(self, i: int) -> onnx_ir.Value:
         value = self.optional(i)
         if value is None:
-            raise Left(f"input {i} is missing")
+            raise NotDecomposed(f"input {i} is missing")
         return value
 
     def optional(self, i: int) -> onnx_ir.Value | None:
         return self.node.inputs[i] if i < len(self.node.inputs) else None
 
     def require(self, condition: bool, reason: str) -> None:
-        """Raises Left unless the condition holds."""
+        """Raises NotDecomposed unless the condition holds."""
         if not condition:
-            raise Left(reason)
+            raise NotDecomposed(reason)
 
     def wants(self, i: int) -> bool:
         """True where output i is there and read."""
@@ -70,7 +70,7 @@ class Site:
         """The dimensions of a value of known rank."""
         sizes = dims(value)
         if sizes is None:
-            raise Left(f"the rank of {value.name!r} is not known")
+            raise NotDecomposed(f"the rank of {value.name!r} is not known")
         return sizes
 
     def size(self, value: onnx_ir.Value, axis: int) -> int:
@@ -81,7 +81,7 @@ class Site:
             return known[0]
         shape = self.concrete().shapes.get(value.name or "")
         if shape is None:
-            raise Left(f"the shape of {value.name!r} is not known")
+            raise NotDecomposed(f"the shape of {value.name!r} is not known")
         return shape[axis]
 
     def known(self, value: onnx_ir.Value) -> np.ndarray | None:

@@ -19,7 +19,7 @@ Block = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
-class Term:
+class ProductTerm:
     """A block of an output, where it is added in the matrix (and mirrored, off the diagonal), and whether it is taken
     away instead."""
 
@@ -30,12 +30,12 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Product:
+class ProductSums:
     """The sums of a a^T and of a, over samples and positions, for `groups` of vectors a of length `size`."""
 
     groups: int
     size: int
-    terms: tuple[Term, ...]
+    terms: tuple[ProductTerm, ...]
     total: str
 
     @property
@@ -59,13 +59,13 @@ class Product:
 
     def _blocks(self, sums: Mapping[str, np.ndarray]) -> Iterator[tuple[Block, np.ndarray]]:
         """Each place with the sum of its terms, as writing to strided places is slow."""
-        places: dict[tuple, list[Term]] = {}
+        places: dict[tuple, list[ProductTerm]] = {}
         for term in self.terms:
             places.setdefault(tuple((s.start, s.stop, s.step) for s in term.target), []).append(term)
         for terms in places.values():
             yield terms[0].target, sum((self._block(term, sums) for term in terms[1:]), self._block(terms[0], sums))
 
-    def _block(self, term: Term, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _block(self, term: ProductTerm, sums: Mapping[str, np.ndarray]) -> np.ndarray:
         array, (rows, columns) = sums[term.name], term.source
         block = array.reshape(self.groups, -1, array.shape[-1])[:, rows, columns]
         return block if term.sign > 0 else -block
@@ -84,14 +84,16 @@ def matrices(work: Work, value: onnx_ir.Value, groups: int, rows: int) -> onnx_i
     return work.op("Reshape", [value, work.integers(*(() if groups == 1 else (groups,)), rows, -1)])
 
 
-def triangle(work: Work, rows: onnx_ir.Value, groups: int, size: int) -> tuple[Term, ...]:
+def triangle(work: Work, rows: onnx_ir.Value, groups: int, size: int) -> tuple[ProductTerm, ...]:
     """The blocks of rows rows^T on and above the diagonal; `rows` is in the shape for `inner`."""
     parts = max(1, min(size // HEIGHT, MOST))
     cuts = [size * i // parts for i in range(parts + 1)]
     spans = [slice(start, stop) for start, stop in pairwise(cuts)]
     pieces = _split(work, rows, spans, groups) if parts > 1 else [rows]
     return tuple(
-        Term(work.output(inner(work, pieces[i], pieces[j], groups)), (slice(None), slice(None)), (spans[i], spans[j]))
+        ProductTerm(
+            work.output(inner(work, pieces[i], pieces[j], groups)), (slice(None), slice(None)), (spans[i], spans[j])
+        )
         for i, j in combinations_with_replacement(range(parts), 2)
     )
 

@@ -13,7 +13,7 @@ from ...ir.remarks import Remark
 from . import rows
 from .backward import back_propagated
 from .counts import Counts
-from .products import Product, feature_moments
+from .products import ProductSums, feature_moments
 from .seeds import Seeds, seed
 from .settings import Curvature
 from .work import INT64, Work
@@ -42,7 +42,7 @@ class InputSums:
     probed reads a^T z (or their means over positions) [groups, probes] the sum and the sum of squares; in their place
     the probes z [groups, probes, in] where the products are A, from which both follow."""
 
-    products: tuple[Product | Counts, ...]
+    products: tuple[ProductSums | Counts, ...]
     counts: tuple[str, ...]
     probed: tuple[str, ...] = ()
     squares: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class GradientSums:
     over samples of |P|^2 and P s [groups, probes], and of |s|^2 [groups]: the trace, whatever mean is taken from
     a."""
 
-    products: tuple[Product, ...]
+    products: tuple[ProductSums, ...]
     squares: tuple[str, ...]
     crossed: tuple[str, ...]
     totals: tuple[str, ...]
@@ -143,7 +143,7 @@ class _Build:
         probed = self._probed_rows(layer) if expand else self._probed_means(layer, self._probed_reads(layer))
         return InputSums(products, counts, *probed)
 
-    def _read_products(self, layer: Layer, task: Task) -> tuple[Product | Counts, ...]:
+    def _read_products(self, layer: Layer, task: Task) -> tuple[ProductSums | Counts, ...]:
         if not task.inputs:
             return self._value_products(layer, [use.output for use in layer.uses], layer.out)
         if len(layer.uses) > 1 and layer.op not in ("Conv", "Gather"):
@@ -152,7 +152,7 @@ class _Build:
             self._once("read", layer, u, lambda u=u: rows.read_moments(self.work, layer, u)) for u in layer.uses
         )
 
-    def _value_products(self, layer: Layer, values: Sequence[onnx_ir.Value], width: int) -> tuple[Product, ...]:
+    def _value_products(self, layer: Layer, values: Sequence[onnx_ir.Value], width: int) -> tuple[ProductSums, ...]:
         """Of values around all nodes of a layer; those with features last are taken as one."""
         if layer.op == "Conv" or len(values) == 1:
             return tuple(rows.value_moments(self.work, layer, value, width) for value in values)
@@ -164,14 +164,14 @@ class _Build:
             return rows.value_means(self.work, layer, use.output, layer.out, use.output)
         return self._once("means", layer, use, lambda: rows.read_means(self.work, layer, use))
 
-    def _row_products(self, layer: Layer, task: Task, means: Sequence[onnx_ir.Value]) -> Product:
+    def _row_products(self, layer: Layer, task: Task, means: Sequence[onnx_ir.Value]) -> ProductSums:
         width = layer.inputs if task.inputs else layer.out
         if len(means) > 1:
             return self._products(layer, self._mean(layer, means), width)
         what = f"products of means {task.inputs}"
         return self._once(what, layer, layer.uses[0], lambda: self._products(layer, means[0], width))
 
-    def _products(self, layer: Layer, values: onnx_ir.Value, width: int) -> Product:
+    def _products(self, layer: Layer, values: onnx_ir.Value, width: int) -> ProductSums:
         """The products of rows [samples, groups, width]."""
         if layer.op != "Conv":
             return rows.last_moments(self.work, values, width)

@@ -7,28 +7,28 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from .blocks import Product, matrices, triangle
-from .shifts import Axis, pays, shifted
+from .blocks import ProductSums, matrices, triangle
+from .shifts import ImageAxis, pays, shifted_image_products
 from .work import Work
 
-__all__ = ["Product", "feature_moments", "flat_moments", "patch_means", "patch_moments"]
+__all__ = ["ProductSums", "feature_moments", "flat_moments", "patch_means", "patch_moments"]
 
 
-def flat_moments(work: Work, x: onnx_ir.Value, width: int) -> Product:
+def flat_moments(work: Work, x: onnx_ir.Value, width: int) -> ProductSums:
     """The moments of the last axis of `x` [..., width], summed over all others."""
     flat = work.op("Reshape", [x, work.integers(-1, width)])
     total = work.output(work.op("ReduceSum", [flat, work.integers(0)], keepdims=0))
     # in three axes: the runtime would fuse a plain Transpose into the product, which then takes a fifth longer
     whole = work.op("Reshape", [flat, work.integers(1, -1, width)])
     rows = matrices(work, work.op("Transpose", [whole], perm=[0, 2, 1]), 1, width)
-    return Product(1, width, triangle(work, rows, 1, width), total)
+    return ProductSums(1, width, triangle(work, rows, 1, width), total)
 
 
-def feature_moments(work: Work, x: onnx_ir.Value, groups: int, width: int) -> Product:
+def feature_moments(work: Work, x: onnx_ir.Value, groups: int, width: int) -> ProductSums:
     """The moments of axis 1 of `x` [samples, groups * width, positions...], summed over samples and positions."""
     rows = _channel_rows(work, x, groups, width)
     total = work.output(work.op("ReduceSum", [rows, work.integers(-1)], keepdims=0))
-    return Product(groups, width, triangle(work, rows, groups, width), total)
+    return ProductSums(groups, width, triangle(work, rows, groups, width), total)
 
 
 def patch_moments(
@@ -40,7 +40,7 @@ def patch_moments(
     strides: Sequence[int],
     dilations: Sequence[int],
     pads: Sequence[int],
-) -> Product:
+) -> ProductSums:
     """The moments of the patches that a convolution reads of `x` [samples, groups * channels, sizes...], summed over
     samples and positions: channels outermost, then the kernel's taps. `pads` has the begins, then the ends.
 
@@ -53,9 +53,9 @@ def patch_moments(
     means = _box(work, x, axes, groups * channels, mean=False)
     total = work.output(work.op("ReduceSum", [means, work.integers(0)], keepdims=0))
     if pays(axes, channels):
-        return Product(groups, size, shifted(work, x, axes, groups, channels), total)
+        return ProductSums(groups, size, shifted_image_products(work, x, axes, groups, channels), total)
     rows = _channel_rows(work, _patches(work, x, axes, groups * channels), groups, size)
-    return Product(groups, size, triangle(work, rows, groups, size), total)
+    return ProductSums(groups, size, triangle(work, rows, groups, size), total)
 
 
 def patch_means(
@@ -77,11 +77,11 @@ def patch_means(
 
 def _axes(
     x: onnx_ir.Value, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int]
-) -> tuple[Axis, ...]:
+) -> tuple[ImageAxis, ...]:
     rank = len(kernel)
     dims = [None] * rank if x.shape is None else x.shape[2:]
     sizes = [dim if isinstance(dim, int) else None for dim in dims]
-    return tuple(map(Axis, sizes, kernel, strides, dilations, pads[:rank], pads[rank:]))
+    return tuple(map(ImageAxis, sizes, kernel, strides, dilations, pads[:rank], pads[rank:]))
 
 
 def _channel_rows(work: Work, x: onnx_ir.Value, groups: int, width: int) -> onnx_ir.Value:
@@ -97,7 +97,7 @@ def _strided(work: Work, x: onnx_ir.Value, strides: Sequence[int]) -> onnx_ir.Va
     return work.op("Slice", [x, *(work.integers(*v) for v in ([0] * rank, ends, axes, strides))])
 
 
-def _patches(work: Work, x: onnx_ir.Value, axes: Sequence[Axis], channels: int) -> onnx_ir.Value:
+def _patches(work: Work, x: onnx_ir.Value, axes: Sequence[ImageAxis], channels: int) -> onnx_ir.Value:
     geometry = {
         "strides": [axis.stride for axis in axes],
         "dilations": [axis.dilation for axis in axes],
@@ -115,7 +115,7 @@ def im2col(
     return work.op("Conv", [x, work.constant(identity)], **attributes)
 
 
-def _box(work: Work, x: onnx_ir.Value, axes: Sequence[Axis], channels: int, mean: bool) -> onnx_ir.Value:
+def _box(work: Work, x: onnx_ir.Value, axes: Sequence[ImageAxis], channels: int, mean: bool) -> onnx_ir.Value:
     """The sum or mean over positions of every tap [samples, channels * taps]: one axis after the other, each a product
     with the matrix [size, taps] that says which pixel a tap reads."""
     turn = [0, 1, len(axes) + 1, *range(2, len(axes) + 1)]
@@ -126,7 +126,7 @@ def _box(work: Work, x: onnx_ir.Value, axes: Sequence[Axis], channels: int, mean
     return work.op("Reshape", [x, work.integers(0, channels * prod(axis.taps for axis in axes))])
 
 
-def _read(work: Work, axis: Axis, size: onnx_ir.Value, like: onnx_ir.Value, mean: bool) -> onnx_ir.Value:
+def _read(work: Work, axis: ImageAxis, size: onnx_ir.Value, like: onnx_ir.Value, mean: bool) -> onnx_ir.Value:
     """Whether tap i of any position reads pixel r, [size, taps], as 1 or as 1 / positions."""
     zero, one, stride = work.integers(0), work.integers(1), work.integers(axis.stride)
     ends = [work.op("Squeeze", [v]) for v in (zero, size, one)]

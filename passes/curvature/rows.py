@@ -11,13 +11,13 @@ import onnx_ir
 
 from ...ir.layers import Layer, Use
 from .counts import Counts, counts
-from .products import Product, feature_moments, flat_moments, im2col, patch_means, patch_moments
+from .products import ProductSums, feature_moments, flat_moments, im2col, patch_means, patch_moments
 from .work import Work, size
 
 LARGEST = 8192  # features whose products are taken with each other
 
 
-def read_moments(work: Work, layer: Layer, use: Use) -> Product | Counts:
+def read_moments(work: Work, layer: Layer, use: Use) -> ProductSums | Counts:
     """The products of what the node reads, summed over samples and positions."""
     if layer.op == "Gather":
         return counts(work, use.input, layer.inputs)
@@ -29,7 +29,7 @@ def read_moments(work: Work, layer: Layer, use: Use) -> Product | Counts:
     return patch_moments(work, work.cast(use.input), layer.groups, layer.channels, layer.kernel, *windows)
 
 
-def value_moments(work: Work, layer: Layer, value: onnx_ir.Value, width: int) -> Product:
+def value_moments(work: Work, layer: Layer, value: onnx_ir.Value, width: int) -> ProductSums:
     """The products of a value in the place of the layer's output, of `width` features a group."""
     value = work.cast(value)
     if layer.op != "Conv":
@@ -37,7 +37,7 @@ def value_moments(work: Work, layer: Layer, value: onnx_ir.Value, width: int) ->
     return feature_moments(work, value, layer.groups, width)
 
 
-def last_moments(work: Work, value: onnx_ir.Value, width: int) -> Product:
+def last_moments(work: Work, value: onnx_ir.Value, width: int) -> ProductSums:
     """The products of the last axis: of equal blocks of it, each by itself, where it is longer than LARGEST (Block
     K-FAC)."""
     blocks = next((n for n in range(-(-width // LARGEST), width) if width % n == 0), 1) if width > LARGEST else 1

@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 import onnx_ir
 
-from .blocks import Term, inner, matrices
+from .blocks import ProductTerm, inner, matrices
 from .work import Work
 
 JOINED = 16  # channels below which one product of all images is faster than those blocks of it that are needed
@@ -32,7 +32,7 @@ Places = dict[Pair, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Axis:
+class ImageAxis:
     """One axis of a convolution; `size` is None where it is only known at run time."""
 
     size: int | None
@@ -126,7 +126,7 @@ class Axis:
 class Region:
     """Positions that lie on one of the `sides` along every axis."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[ImageAxis, ...]
     sides: tuple[int, ...]
 
     @property
@@ -179,8 +179,9 @@ class Region:
         return {(i, j): (axis.moved(i, 0), axis.moved(j, offset)) for (i, j), offset in offsets.items()}
 
 
-def pays(axes: Sequence[Axis], channels: int) -> bool:
-    """Whether `shifted` can be used and is faster than the products of patches, for groups of so many channels."""
+def pays(axes: Sequence[ImageAxis], channels: int) -> bool:
+    """Whether `shifted_image_products` can be used and is faster than the products of patches, for groups of so many
+    channels."""
     if prod(axis.taps for axis in axes) > MOST_TAPS or not all(axis.fits for axis in axes):
         return False
     operations = sum(region.size * region.blocks(channels) for region in _regions(axes))
@@ -188,13 +189,15 @@ def pays(axes: Sequence[Axis], channels: int) -> bool:
     return patches > operations * (GAIN_JOINED if channels < JOINED else GAIN)
 
 
-def shifted(work: Work, x: onnx_ir.Value, axes: Sequence[Axis], groups: int, channels: int) -> tuple[Term, ...]:
+def shifted_image_products(
+    work: Work, x: onnx_ir.Value, axes: Sequence[ImageAxis], groups: int, channels: int
+) -> tuple[ProductTerm, ...]:
     """The products of the patches that a convolution reads of `x` [samples, groups * channels, sizes...]."""
     images = _Images(work, x, axes, groups, channels)
     return tuple(term for region in _regions(axes) for term in images.terms(region))
 
 
-def _regions(axes: Sequence[Axis]) -> Iterator[Region]:
+def _regions(axes: Sequence[ImageAxis]) -> Iterator[Region]:
     sides = [[ALL, *(side for side in (BEFORE, AFTER) if axis.width(side))] for axis in axes]
     for chosen in product(*sides):
         yield Region(tuple(axes), chosen)
@@ -203,21 +206,21 @@ def _regions(axes: Sequence[Axis]) -> Iterator[Region]:
 class _Images:
     """The images that taps read, each made once."""
 
-    def __init__(self, work: Work, x: onnx_ir.Value, axes: Sequence[Axis], groups: int, channels: int):
+    def __init__(self, work: Work, x: onnx_ir.Value, axes: Sequence[ImageAxis], groups: int, channels: int):
         self.work, self.axes, self.groups, self.channels = work, axes, groups, channels
         self._spatial = range(2, 2 + len(axes))
         self._x = work.op("Transpose", [x], perm=[1, 0, *self._spatial])
         self._wholes: dict[tuple[int, ...], onnx_ir.Value] = {}
         self._windows: dict[Reading, onnx_ir.Value] = {}
 
-    def terms(self, region: Region) -> Iterator[Term]:
+    def terms(self, region: Region) -> Iterator[ProductTerm]:
         pairs = list(region.pairs())
         blocks = list(dict.fromkeys((left, right) for *_, left, right in pairs))
         name, places = self._joined(blocks) if region.joined(self.channels) else self._single(blocks)
         taps = prod(axis.taps for axis in self.axes)
         for i, j, left, right in pairs:
             row, column = (slice(k * self.channels, (k + 1) * self.channels) for k in places[left, right])
-            yield Term(name, (row, column), (slice(i, None, taps), slice(j, None, taps)), region.sign)
+            yield ProductTerm(name, (row, column), (slice(i, None, taps), slice(j, None, taps)), region.sign)
 
     def _joined(self, blocks: Sequence[Pair]) -> tuple[str, Places]:
         lefts, rights = (list(dict.fromkeys(side)) for side in zip(*blocks, strict=True))

@@ -167,14 +167,14 @@ def corrected_bias(layer: Layer, form: Form, moments: Moments) -> np.ndarray | N
     """The bias [groups * out] that takes up the mean of the change, b + (W - W') E[a]; None where the layer can have
     none."""
     if moments.mean is not None or not layer.absorbs:
-        return shifted(layer, form.dense(), moments)
+        return shifted_bias(layer, form.dense(), moments)
     assert moments.output_mean is not None
     parts = zip(form.weights[-1], moments.gradient, moments.output_mean, strict=True)
     lost = [mean - _projected(up, gradient, mean) for up, gradient, mean in parts]
     return (layer.bias_or_zero() + np.stack(lost)).ravel()
 
 
-def shifted(layer: Layer, weight: np.ndarray, moments: Moments) -> np.ndarray | None:
+def shifted_bias(layer: Layer, weight: np.ndarray, moments: Moments) -> np.ndarray | None:
     """The bias [groups * out] that takes up the mean of a change to `weight` [groups, out, in]; None where the layer
     can have none."""
     if not layer.absorbs or moments.mean is None:

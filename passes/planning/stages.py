@@ -37,7 +37,7 @@ Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
 
 
 @dataclass(frozen=True)
-class Step:
+class AppliedCandidate:
     """One change that was made, and by which pass."""
 
     by: str
@@ -52,7 +52,7 @@ class Attempt:
 
     model: onnx_ir.Model
     price: float
-    steps: tuple[Step, ...]
+    steps: tuple[AppliedCandidate, ...]
     remarks: tuple[Remark, ...]
     fixed: bool
     lineage: Mapping[str, Descent] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Attempt:
 
 
 @dataclass
-class Bench:
+class StageRunner:
     """One model under one metric, ready to be tried at any price.
 
     `sample` is the feed whose shapes count for the cost; `worth` turns a saving into the unit of the budget.
@@ -106,7 +106,7 @@ class Bench:
         rewriter = Rewriter(clone(self.model))
         layers = rewriter.analyses.layers.found
         moments = self._measured((), self.model, self.wants)
-        steps: list[Step] = []
+        steps: list[AppliedCandidate] = []
         remarks = list(rewriter.analyses.layers.left)
         fixed = True
         for number, stage in enumerate(self.stages):
@@ -124,7 +124,7 @@ class Bench:
                 moments = self._apply(stage, option, rewriter, context, moments)
                 context = replace(context, analyses=rewriter.analyses, moments=moments)
                 if len(rewriter.log) > begun:
-                    steps.append(Step(stage.name, option))
+                    steps.append(AppliedCandidate(stage.name, option))
         became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
         return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, *became)
 
@@ -135,7 +135,7 @@ class Bench:
         stage.apply(option.candidate, context, rewriter)
         return after(moments, rewriter.log[begun:])
 
-    def _key(self, step: Step) -> tuple[str, str, str]:
+    def _key(self, step: AppliedCandidate) -> tuple[str, str, str]:
         return step.by, step.option.candidate.site, step.option.candidate.label
 
     def _measured(self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]]) -> dict[str, Moments]:

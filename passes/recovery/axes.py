@@ -9,7 +9,7 @@ from ...ir.layers import Layer
 
 
 @dataclass(frozen=True)
-class Axis:
+class LayerAxis:
     """One axis of a constant of `rank` axes."""
 
     number: int
@@ -28,11 +28,11 @@ class Axis:
         return result
 
 
-def output_axis(layer: Layer) -> Axis:
+def output_axis(layer: Layer) -> LayerAxis:
     """The axis [groups * out] of the layer's constant."""
-    return Axis(layer.order[0 if layer.outputs_first else 1], len(layer.order))
+    return LayerAxis(layer.order[0 if layer.outputs_first else 1], len(layer.order))
 
 
-def input_axis(layer: Layer) -> Axis:
+def input_axis(layer: Layer) -> LayerAxis:
     """The axis of the layer's constant that holds its inputs [in], a convolution's channels of one group."""
-    return Axis(layer.order[1 if layer.outputs_first else 0], len(layer.order))
+    return LayerAxis(layer.order[1 if layer.outputs_first else 0], len(layer.order))

@@ -16,11 +16,11 @@ from . import gates
 from .clipping import clip_by_value, global_norm, norm_scale
 from .dropout import add_dropout
 from .kfac import Kfac, identities
-from .kronecker import Block, blocks
+from .kronecker import KroneckerBlock, blocks
 from .losses import Loss, Losses
 from .overwriting import overwritable
 from .scalars import cast, double, number, once
-from .step import COUNT, LABELS, LOSS, NORM, RATE, Objective, Rules, Step, gate_of, inverses_of, noise_of
+from .step import COUNT, LABELS, LOSS, NORM, RATE, Objective, Rules, TrainingStep, gate_of, inverses_of, noise_of
 from .trainable import Weight
 
 FLOAT, INT64 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.INT64
@@ -32,7 +32,7 @@ Values = Mapping[str, onnx_ir.Value]
 
 def training_step(
     model: onnx_ir.Model, heads: Sequence[Head], weights: Sequence[Weight], objective: Objective, rules: Rules
-) -> Step:
+) -> TrainingStep:
     """The step that tunes `weights` of `model`, those that a gradient reaches."""
     return _Build(clone(model), heads, weights, objective, rules).step()
 
@@ -53,7 +53,7 @@ class _Build:
         self.updates: dict[str, str] = {}
         self.targets: dict[str, str] = {}
         self.labels: onnx_ir.Value | None = None
-        self.blocks: tuple[Block, ...] = ()
+        self.blocks: tuple[KroneckerBlock, ...] = ()
         self.masks = add_dropout(model, find_layers(model).found.values(), rules.dropout)
         self.sources = {name: self._source(name) for name in self.weights}
         self.emit = Emitter(model.graph)
@@ -62,14 +62,14 @@ class _Build:
         self.gates = {gate_of(weight): self._gate(weight) for weight in gated}
         self.model.graph.sort()
 
-    def step(self) -> Step:
+    def step(self) -> TrainingStep:
         loss, seeds = self._seeds()
         wanted = {**self.sources, **self.gates}
         found = gradients(self.model, seeds, list(wanted.values()))
         reached = {name: found.values[v] for name, v in wanted.items() if v in found.values}
         norm = self._update(reached)
         self._finish({LOSS: loss, NORM: norm}, reached)
-        return Step(
+        return TrainingStep(
             model=self.model,
             state=self.state,
             updates=self.updates,
@@ -219,7 +219,7 @@ class _Build:
                 self._next(f"{name}/{slot}", value)
         return {name: self._masked(name, directions.gradients[name]) for name in found}
 
-    def _inverses(self, block: Block) -> tuple[onnx_ir.Value, onnx_ir.Value]:
+    def _inverses(self, block: KroneckerBlock) -> tuple[onnx_ir.Value, onnx_ir.Value]:
         dtype = self.state[block.weight].dtype
         pairs = zip(inverses_of(block.layer), identities(block), strict=True)
         left, right = (self._state(name, array.astype(dtype)) for name, array in pairs)

@@ -16,7 +16,7 @@ from ...ir.autodiff.emitter import Emitter
 from ...ir.errors import UsageError
 from ..curvature.factors import Factors
 from .adaptive import mean_of_sum, spread
-from .kronecker import Block
+from .kronecker import KroneckerBlock
 from .optimizer import Slots, check_positive, check_share, decayed_sum, dtype_of
 from .scalars import cast, double, once
 
@@ -59,7 +59,7 @@ class Kfac:
         check_share("decay", self.decay)
 
     def inverses(
-        self, blocks: Sequence[Block], factors: Mapping[str, Factors]
+        self, blocks: Sequence[KroneckerBlock], factors: Mapping[str, Factors]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """G^-1 and A^-1 by layer, damped, in float64. Before anything is measured, `identities` stand for them."""
         pairs = {block.layer: curvature(block, factors[block.layer]) for block in blocks}
@@ -74,7 +74,7 @@ class Kfac:
         self,
         emit: Emitter,
         gradients: Mapping[str, Value],
-        blocks: Sequence[Block],
+        blocks: Sequence[KroneckerBlock],
         inverses: Mapping[str, tuple[Value, Value]],
         slots: Mapping[str, Slots],
         rate: Value,
@@ -97,7 +97,7 @@ class Kfac:
         self,
         emit: Emitter,
         gradients: Mapping[str, Value],
-        blocks: Sequence[Block],
+        blocks: Sequence[KroneckerBlock],
         inverses: Mapping[str, tuple[Value, Value]],
         rate: Value,
     ) -> dict[str, Value]:
@@ -130,13 +130,13 @@ class Kfac:
         return emit.op("Mul", ratio, factor), {"squares": squares}
 
 
-def identities(block: Block) -> tuple[np.ndarray, np.ndarray]:
+def identities(block: KroneckerBlock) -> tuple[np.ndarray, np.ndarray]:
     """Inverses that leave the gradients of a layer as they are."""
     left, right = (np.tile(np.eye(width), (block.groups, 1, 1)) for width in (block.out, block.columns))
     return left, right
 
 
-def curvature(block: Block, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
+def curvature(block: KroneckerBlock, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
     """G [groups, out, out] and A [groups, columns, columns] of a block. G is zero where no gradient could be had.
 
     Raises ValueError where A wasn't measured, or either isn't one matrix for each group.

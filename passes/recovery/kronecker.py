@@ -13,7 +13,7 @@ from ..curvature.rows import LARGEST
 
 
 @dataclass(frozen=True)
-class Block:
+class KroneckerBlock:
     """The parameters of a layer as a matrix [groups, out, in], with the bias, if it has one, as its last column.
 
     `weight` and `bias` name the constants, `shapes` holds theirs. `axes` takes the weight's to the operator's layout.
@@ -77,13 +77,13 @@ class Block:
         return [self.groups, columns, rows] if self.transposed else [self.groups, rows, columns]
 
 
-def blocks(layers: Iterable[Layer], trained: Collection[str]) -> tuple[Block, ...]:
+def blocks(layers: Iterable[Layer], trained: Collection[str]) -> tuple[KroneckerBlock, ...]:
     """The blocks of all layers whose weight is among `trained` and whose factors are matrices.
 
     A bias belongs to one block: to none where it isn't trained, has another type than the weight, or is that of a
     layer before. A layer of more than some thousand inputs or outputs, and a table of embeddings, has no block.
     """
-    found: list[Block] = []
+    found: list[KroneckerBlock] = []
     for layer in layers:
         if layer.weight.name in trained and layer.op != "Gather" and max(layer.inputs + 1, layer.out) <= LARGEST:
             taken = {name for block in found for name in block.names}
@@ -98,11 +98,11 @@ def _bias(layer: Layer, trained: Collection[str], taken: Collection[str]) -> Val
     return bias
 
 
-def _block(layer: Layer, bias: Value | None) -> Block:
+def _block(layer: Layer, bias: Value | None) -> KroneckerBlock:
     axes, transposed = layer.order, not layer.outputs_first
     if axes == (1, 0):  # the product is the same the other way round
         axes, transposed = (0, 1), not transposed
-    return Block(
+    return KroneckerBlock(
         layer=layer.name,
         weight=str(layer.weight.name),
         bias=None if bias is None else str(bias.name),

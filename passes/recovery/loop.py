@@ -11,7 +11,7 @@ import numpy as np
 
 from .checkpoints import Checkpoint, Checkpoints
 from .schedule import Schedule
-from .step import COUNT, LOSS, NORM, RATE, Step
+from .step import COUNT, LOSS, NORM, RATE, TrainingStep
 
 Arrays = Mapping[str, np.ndarray]
 ROLLBACKS = 5  # after so many training is given up
@@ -31,7 +31,7 @@ class Trainer(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast. `interval` steps lie between two looks at the held-out divergence; after `patience` looks
     without a new best training stops. `seconds` limits the steps to what fits, by the time of those so far, and brings
     the looks closer together, so that there are as many. With `sparse`, for sparsity that is trained in, the weights of
@@ -98,9 +98,9 @@ class Loop:
     samples that aren't trained on; `tell` hears of every look and `advance` of every step. `refresh` gives parts of the
     state anew from the weights, before the first step and after every look."""
 
-    step: Step
+    step: TrainingStep
     trainer: Trainer
-    plan: Plan
+    plan: TrainingPlan
     lessons: Callable[[int], Iterator[Arrays]]
     divergence: Callable[[Arrays], float]
     tell: Callable[[Look], None] = lambda look: None

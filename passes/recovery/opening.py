@@ -10,7 +10,7 @@ from .trainable import Weight, mask, trainable
 TakeApart = Callable[[onnx_ir.Model], onnx_ir.Model]
 
 
-def opened(
+def opened_to_training(
     model: onnx_ir.Model, take_apart: TakeApart, layers: str = "*", tables: bool = False
 ) -> tuple[onnx_ir.Model, tuple[Weight, ...]]:
     """What `take_apart` makes of `model`, and the weights of `model` that can be tuned in it, as `trainable` says.

@@ -19,7 +19,7 @@ from ..curvature import Execute, Feed
 from .least_squares import Change, Solver, equilibrated, fitted, ordinary
 from .refit_prefix import Prefix, Stretch
 from .refit_samples import chosen, judges
-from .refit_sites import Correspondence, Site, find_sites
+from .refit_sites import Correspondence, RefitSite, find_sites
 from .refit_sums import Gathered, SumGraph
 
 KINDS: Mapping[str, Solver] = {"ordinary": ordinary, "total": equilibrated}
@@ -77,7 +77,7 @@ class _Run:
         remarks = [self._visit(site, sites[number + 1 :]) for number, site in enumerate(sites)]
         return Refitted(self._weights, (*left, *remarks))
 
-    def _visit(self, site: Site, later: Sequence[Site]) -> Remark:
+    def _visit(self, site: RefitSite, later: Sequence[RefitSite]) -> Remark:
         try:
             fit, held = self._gathered(site, later)
         except InputError as e:
@@ -88,7 +88,7 @@ class _Run:
             return Remark(site.target.name, "refit", ANALYSIS, "exact", "it gives what the original's gives")
         return self._solved(site, fit, held)
 
-    def _solved(self, site: Site, fit: Gathered, held: Gathered) -> Remark:
+    def _solved(self, site: RefitSite, fit: Gathered, held: Gathered) -> Remark:
         ridge, gain = self._best_ridge(site, fit, held)
         before = held.lacking / held.given if held.given else np.inf
         if ridge is None:
@@ -99,7 +99,7 @@ class _Run:
         detail = f"{before:.2g} of its outputs' square was off on other samples, {after:.2g} is now (ridge {ridge:g})"
         return Remark(site.target.name, "refit", PASSED, "refitted", detail)
 
-    def _best_ridge(self, site: Site, fit: Gathered, held: Gathered) -> tuple[float | None, float]:
+    def _best_ridge(self, site: RefitSite, fit: Gathered, held: Gathered) -> tuple[float | None, float]:
         """The ridge of the most gain on what was held out, and the gain; None for too little."""
         best: tuple[float | None, float] = (None, LEAST_GAIN * held.lacking)
         for ridge in RIDGES:
@@ -112,7 +112,7 @@ class _Run:
                 best = ridge, gain
         return best
 
-    def _changes(self, site: Site, gathered: Gathered, ridge: float) -> list[Change]:
+    def _changes(self, site: RefitSite, gathered: Gathered, ridge: float) -> list[Change]:
         """The change of each group; `ridge` is a share of the mean square of what the layer reads."""
         free = site.bias is not None and site.bias.free
         width = site.part.inputs
@@ -124,7 +124,7 @@ class _Run:
             for pairs, weight in zip(gathered.groups, weights, strict=True)
         ]
 
-    def _write(self, site: Site, changes: Sequence[Change]) -> None:
+    def _write(self, site: RefitSite, changes: Sequence[Change]) -> None:
         weight = site.part.matrix() + np.stack([change.weight for change in changes])
         self._set(site.part.weight, site.part.unread(site.part.laid_out(weight)))
         if site.bias is not None and site.bias.free:
@@ -138,7 +138,7 @@ class _Run:
         self._weights[value.name] = stored
         value.const_value = onnx_ir.Tensor(stored, dtype=value.dtype, name=value.name)
 
-    def _gathered(self, site: Site, later: Sequence[Site]) -> tuple[Gathered, Gathered]:
+    def _gathered(self, site: RefitSite, later: Sequence[RefitSite]) -> tuple[Gathered, Gathered]:
         """The sums over the feeds that fit, and over those that judge; then both models go on to behind the site."""
         old = self._old.stretch(_outputs_of([site]), _outputs_of(later), ())
         moving = {use.node for one in (site, *later) for use in one.part.uses}
@@ -158,7 +158,7 @@ class _Run:
         return sums[False], sums[True]
 
     def _runs(
-        self, site: Site, old: Stretch, new: Stretch, graph: SumGraph
+        self, site: RefitSite, old: Stretch, new: Stretch, graph: SumGraph
     ) -> Iterator[tuple[Feed, list[np.ndarray], Feed]]:
         """For each feed what the original gives, its outputs that are to be met, and what the sums are."""
         reference = None if old.model is None else self._execute(old.model)
@@ -172,5 +172,5 @@ class _Run:
             yield given, targets, run(self._new.feed(number, new) | dict(zip(graph.targets, targets, strict=True)))
 
 
-def _outputs_of(sites: Sequence[Site]) -> list[onnx_ir.Value]:
+def _outputs_of(sites: Sequence[RefitSite]) -> list[onnx_ir.Value]:
     return [use.output for site in sites for use in site.target.uses]

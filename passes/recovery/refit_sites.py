@@ -44,7 +44,7 @@ class Bias:
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class RefitSite:
     """`part`, a layer of the changed model, is to give the outputs `rows` of `target`, a layer of the original, at the
     use of the same number."""
 
@@ -67,11 +67,11 @@ class Site:
 
 def find_sites(
     original: onnx_ir.Model, model: onnx_ir.Model, correspondence: Correspondence, joint: bool
-) -> tuple[tuple[Site, ...], tuple[Remark, ...]]:
+) -> tuple[tuple[RefitSite, ...], tuple[Remark, ...]]:
     """The sites of `model` in its order, from the first layer that is not as it was: those before it give what they
     gave. `joint` says that eigenvectors of inputs and outputs together will be needed."""
     targets, parts = find_layers(original).found, find_layers(model).found
-    found: dict[str, Site] = {}
+    found: dict[str, RefitSite] = {}
     left: list[Remark] = []
     for name, inherited in correspondence.items():
         for heir in inherited:
@@ -115,7 +115,7 @@ def _named_for(new: Use, old: Use) -> bool:
 
 def _site(
     model: onnx_ir.Model, target: Layer, parts: Mapping[str, Layer], heir: Heir, inherited: Sequence[Heir]
-) -> Site:
+) -> RefitSite:
     part, rows, value = parts[heir.layer], slice(0, len(heir.rows)), parts[heir.layer].bias
     if value is None:
         value = _bias_behind_stripes(part, [parts.get(other.layer) for other in inherited])
@@ -123,9 +123,9 @@ def _site(
         start = sum(len(other.rows) for other in before)
         rows = slice(start, start + len(heir.rows))
     if value is None:
-        return Site(target, part, heir.rows, None)
+        return RefitSite(target, part, heir.rows, None)
     free = model.graph.initializers.get(str(value.name)) is value and len(value.uses()) == len(part.uses)
-    return Site(target, part, heir.rows, Bias(value, rows, free))
+    return RefitSite(target, part, heir.rows, Bias(value, rows, free))
 
 
 def _bias_behind_stripes(part: Layer, siblings: Sequence[Layer | None]) -> onnx_ir.Value | None:

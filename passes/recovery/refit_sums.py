@@ -11,10 +11,10 @@ from ...ir.autodiff import gradients
 from ...ir.errors import UnsupportedOp
 from ...ir.layers import Layer, Use
 from ..curvature import rows
-from ..curvature.products import Product
+from ..curvature.products import ProductSums
 from ..curvature.work import Work
 from .least_squares import Pairs
-from .refit_sites import Site
+from .refit_sites import RefitSite
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -43,8 +43,8 @@ class Gathered:
 class _Names:
     """The outputs for one node of the layer."""
 
-    inner: Product
-    outer: Product | None
+    inner: ProductSums
+    outer: ProductSums | None
     cross: str
     lacking: str
     squares: tuple[str, str]
@@ -54,7 +54,7 @@ class SumGraph:
     """`model` reads what the stretch `model` does and, as `targets`, the outputs of the original's nodes; it gives sums
     for `site`, and the values `live` under the names that `names` tells."""
 
-    def __init__(self, stretch: onnx_ir.Model, site: Site, live: Sequence[str], outer: bool):
+    def __init__(self, stretch: onnx_ir.Model, site: RefitSite, live: Sequence[str], outer: bool):
         """Raises UnsupportedOp where there is no derivative by the weight."""
         work = Work(stretch)
         self._layer = work.layers[site.part.name]
@@ -85,7 +85,7 @@ class SumGraph:
         return Gathered(tuple(groups), *(float(given[name]) for name in names.squares))
 
 
-def _emitted(work: Work, layer: Layer, site: Site, outer: bool) -> list[_Names]:
+def _emitted(work: Work, layer: Layer, site: RefitSite, outer: bool) -> list[_Names]:
     applied = [_applied(work, layer, use, site.part.matrix()) for use in layer.uses]
     targets = [_target(work, layer, site, number) for number in range(len(layer.uses))]
     lacking = [work.op("Sub", pair) for pair in zip(targets, applied, strict=True)]
@@ -104,7 +104,7 @@ def _applied(work: Work, layer: Layer, use: Use, weight: np.ndarray) -> onnx_ir.
     return y
 
 
-def _target(work: Work, layer: Layer, site: Site, number: int) -> onnx_ir.Value:
+def _target(work: Work, layer: Layer, site: RefitSite, number: int) -> onnx_ir.Value:
     """What the layer should give, without its bias."""
     kernel = len(layer.kernel)
     given = work.input(f"target.{number}", site.target.uses[number].output.shape)
@@ -135,7 +135,7 @@ def _sums(
     outer: bool,
 ) -> _Names:
     inner = rows.read_moments(work, layer, use)
-    assert isinstance(inner, Product)
+    assert isinstance(inner, ProductSums)
     wide = rows.value_moments(work, layer, lacking, layer.out) if outer else None
     squares = (work.output(work.op("ReduceSumSquare", [value], keepdims=0)) for value in (lacking, target))
     return _Names(inner, wide, work.output(cross), _total(work, layer, lacking), (next(squares), next(squares)))

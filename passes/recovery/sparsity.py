@@ -18,7 +18,7 @@ from ...ir.channels.groups import Group
 from ...ir.channels.pieces import Consumer
 from ...ir.errors import UsageError
 from ...ir.layers import Layer
-from .axes import Axis, input_axis, output_axis
+from .axes import LayerAxis, input_axis, output_axis
 from .scalars import cast, double, number, once
 
 
@@ -171,7 +171,7 @@ class _Columns:
         return _like(emit, emit.op("Mul", weight, input_axis(self.layer).spread(emit, factors, len(owners))), weight)
 
 
-def _squares(emit: Emitter, weight: onnx_ir.Value, axis: Axis, keepdims: int) -> onnx_ir.Value:
+def _squares(emit: Emitter, weight: onnx_ir.Value, axis: LayerAxis, keepdims: int) -> onnx_ir.Value:
     """The sum of squares at each position of `axis`; ReduceL2 takes many times as long along the first axis."""
     return emit.op("ReduceSum", emit.op("Mul", weight, weight), axis.others, keepdims=keepdims)
 

@@ -11,7 +11,7 @@ from ...ir.autodiff import Blocked
 from . import gates
 from .dropout import Mask
 from .kfac import Kfac
-from .kronecker import Block
+from .kronecker import KroneckerBlock
 from .optimizer import Optimizer
 from .sparsity import ChannelLasso, Projection
 from .trainable import Weight
@@ -50,7 +50,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """A step graph. It reads the model's inputs, RATE and COUNT [], for each head `targets[output]`, what the original
     computes its distribution from, likewise each matched value under `targets[name]`, LABELS [samples] if `labelled`,
     what `noise` draws, and `state`; it gives LOSS and NORM (of the gradients) [] and, under `updates[name]`, the next
@@ -70,7 +70,7 @@ class Step:
     labelled: bool = False
     gated: tuple[Weight, ...] = ()
     masks: tuple[Mask, ...] = ()
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[KroneckerBlock, ...] = ()
     blocked: Mapping[str, Blocked] = field(default_factory=dict)
 
     @property

@@ -15,7 +15,7 @@ Axes = Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowsOfFeed:
     """Samples of a feed: `rows` [samples] are ascending places on its batch axes, [0] where it has no such axis."""
 
     feed: Feed
@@ -25,11 +25,11 @@ class Piece:
     def samples(self) -> int:
         return len(self.rows)
 
-    def part(self, chosen: slice | np.ndarray) -> "Piece":
-        return Piece(self.feed, self.rows[chosen])
+    def part(self, chosen: slice | np.ndarray) -> "RowsOfFeed":
+        return RowsOfFeed(self.feed, self.rows[chosen])
 
 
-Pieces = tuple[Piece, ...]
+Pieces = tuple[RowsOfFeed, ...]
 """One batch: pieces of feeds with equal signatures, one after another."""
 
 
@@ -70,8 +70,8 @@ def size_of(axes: Axes, feed: Feed) -> int:
     return next(found, 1)
 
 
-def whole(axes: Axes, feed: Feed) -> Piece:
-    return Piece(feed, np.arange(size_of(axes, feed)))
+def whole(axes: Axes, feed: Feed) -> RowsOfFeed:
+    return RowsOfFeed(feed, np.arange(size_of(axes, feed)))
 
 
 def is_batched(axes: Axes, feed: Feed) -> bool:
@@ -110,7 +110,7 @@ def gather_all(parts: Iterable[Pieces], axes: Axes) -> Iterator[Feed]:
     residency.release()
 
 
-def _touched(array: np.ndarray, axis: int | None, piece: Piece) -> int:
+def _touched(array: np.ndarray, axis: int | None, piece: RowsOfFeed) -> int:
     """At most so many bytes lie in the pages that hold the piece."""
     if axis is None:
         return array.nbytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...ir.errors import DataError
-from .batches import Batches, Feed, Piece, Pieces, is_batched, signature, size_of, whole
+from .batches import Batches, Feed, Pieces, RowsOfFeed, is_batched, signature, size_of, whole
 
 __all__ = ["Dataset", "Feed"]
 
@@ -114,9 +114,9 @@ class Dataset:
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self, batches=Batches(tuple(parts), self.axes), labels=labels, kept=None)
 
-    def _runs(self) -> Iterator[list[Piece]]:
+    def _runs(self) -> Iterator[list[RowsOfFeed]]:
         """The pieces in runs of neighbours that can be joined."""
-        run: list[Piece] = []
+        run: list[RowsOfFeed] = []
         for piece in (piece for pieces in self.parts for piece in pieces):
             if run and not self._joins(run[-1].feed, piece.feed):
                 yield run
@@ -137,9 +137,9 @@ def _chosen(pieces: Pieces, chosen: np.ndarray) -> Pieces:
     return tuple(piece for piece in found if piece.samples)
 
 
-def _cut(run: list[Piece], size: int) -> Iterator[Pieces]:
+def _cut(run: list[RowsOfFeed], size: int) -> Iterator[Pieces]:
     """The samples of a run, `size` at a time."""
-    pieces: list[Piece] = []
+    pieces: list[RowsOfFeed] = []
     room = size
     for piece in run:
         start = 0

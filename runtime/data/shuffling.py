@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from ...ir.errors import DataError
-from .batches import Axes, Feed, Piece, Pieces, gather_all, is_batched, signature
+from .batches import Axes, Feed, Pieces, RowsOfFeed, gather_all, is_batched, signature
 from .dataset import Dataset
 
 
@@ -43,7 +43,7 @@ class _Sources:
         parts = np.split(samples, np.flatnonzero(np.diff(sources)) + 1)
         return tuple(self._piece(int(source), part) for source, part in zip(np.unique(sources), parts, strict=True))
 
-    def _piece(self, source: int, samples: np.ndarray) -> Piece:
+    def _piece(self, source: int, samples: np.ndarray) -> RowsOfFeed:
         piece = self.all[source]
         return piece.part(samples - (self.ends[source] - piece.samples))
 

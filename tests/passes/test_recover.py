@@ -15,7 +15,7 @@ from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import MISSED, Remark
 from kronnx.passes.curvature import Curvature, measure
 from kronnx.passes.planning.proposal import Context, Pass
-from kronnx.passes.planning.stages import Bench, Retrained
+from kronnx.passes.planning.stages import Retrained, StageRunner
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import RATES, Recover
 from kronnx.passes.recovery.adaptive import Adam, AdaMax, AdamW
@@ -45,7 +45,7 @@ class Halving:
         return Retrained({name: networks.weight(model, name) / 2 for name in model.graph.initializers}, remarks)
 
 
-def bench(halving: Halving | None, *stages: Pass) -> Bench:
+def bench(halving: Halving | None, *stages: Pass) -> StageRunner:
     model = networks.build(NET)
 
     def moments(given: onnx_ir.Model, wants: object) -> Mapping:
@@ -53,7 +53,7 @@ def bench(halving: Halving | None, *stages: Pass) -> Bench:
         return measure(given, wants, find_heads(given), [feed], networks.execute, Curvature(4)).moments
 
     sample = networks.draw(model, 1)
-    return Bench(model, stages, sample, networks.execute, None, lambda cost: cost.macs, moments, halving)
+    return StageRunner(model, stages, sample, networks.execute, None, lambda cost: cost.macs, moments, halving)
 
 
 def test_it_is_a_pass_like_others() -> None:

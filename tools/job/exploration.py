@@ -17,7 +17,7 @@ from ...ir.remarks import Remark
 from ...passes.curvature import Curvature, Execute, Store, measure
 from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.proposal import Pass
-from ...passes.planning.stages import Attempt, Bench, Retrain, Shapes
+from ...passes.planning.stages import Attempt, Retrain, Shapes, StageRunner
 from ...runtime.data.named_data import Dataset
 from ...runtime.latency import LatencyTable
 from ..report.progress import Progress
@@ -31,7 +31,7 @@ SPEED_MARGIN = 1.03  # a short measurement has to show a little more than what t
 
 
 @dataclass(frozen=True)
-class Choice:
+class MeasuredAttempt:
     """An attempt, its drop (measured, or expected where a recovery is still to come), the temperature of the metric
     that found it, and what a recovery did to it."""
 
@@ -49,7 +49,7 @@ class Explored:
     of the curvature at temperature 1, for the layers that it was measured of.
     """
 
-    choices: tuple[Choice, ...]
+    choices: tuple[MeasuredAttempt, ...]
     remarks: tuple[Remark, ...]
     idle: tuple[Remark, ...]
     traces: Mapping[str, float]
@@ -99,10 +99,10 @@ class Exploration:
 
         Raises BudgetError if the budget has a target that can't be reached, or not within the limit.
         """
-        found: list[Choice] = []
+        found: list[MeasuredAttempt] = []
         for temperature in self._temperatures():
             bench = self._bench(temperature)
-            found.extend(Choice(attempt, drop, temperature) for attempt, drop in self._search(bench))
+            found.extend(MeasuredAttempt(attempt, drop, temperature) for attempt, drop in self._search(bench))
         if self.budget.has_target:
             self._check_reached(found)
             found.sort(key=lambda c: c.drop)
@@ -110,7 +110,7 @@ class Exploration:
             found.sort(key=lambda c: (-c.attempt.worth, c.drop))
         return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)), self.idle, self.traces)
 
-    def _check_reached(self, found: list[Choice]) -> None:
+    def _check_reached(self, found: list[MeasuredAttempt]) -> None:
         if not found:
             raise BudgetError(f"{self._targets()} can't be reached with {self._passes()}; ask for less, or add passes")
         least = min(choice.drop for choice in found)
@@ -137,11 +137,11 @@ class Exploration:
         analyses = Analyses(self.model)
         return any(list(stage.wants(analyses)) for stage in self.stages)
 
-    def _bench(self, temperature: float) -> Bench:
+    def _bench(self, temperature: float) -> StageRunner:
         def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
             return self._moments(model, wants, Curvature(temperature=temperature, seed=self.seed))
 
-        return Bench(
+        return StageRunner(
             self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments, self.recovered
         )
 
@@ -183,7 +183,7 @@ class Exploration:
         total = sum((piece.cost(self.timer) for piece in pieces), Cost())
         return Cost(max(total.macs, 1), max(total.parameters, 1), max(total.microseconds, 1e-3))
 
-    def _search(self, bench: Bench) -> list[tuple[Attempt, float]]:
+    def _search(self, bench: StageRunner) -> list[tuple[Attempt, float]]:
         idle = bench.attempt(0.0)
         self.idle = idle.remarks
         if idle.fixed:

@@ -9,10 +9,10 @@ from ...ir.cost import Cost
 from ...passes.curvature.store import digest_of_model
 from ...passes.planning.choice import Option
 from ...passes.planning.proposal import Candidate
-from ...passes.planning.stages import Attempt, Step
+from ...passes.planning.stages import AppliedCandidate, Attempt
 from ...passes.recover import SITE, Recover
 from ..report.records import RecoveryRecord
-from .exploration import Choice
+from .exploration import MeasuredAttempt
 from .recovery import Recovered, Recovery, written
 from .recovery_expectation import Expectation
 
@@ -33,7 +33,7 @@ class Finish:
         """The drop that an attempt will have."""
         return Expectation(lambda attempt: self.drop(attempt.model), self._probed)
 
-    def choices(self, explored: Iterable[Choice], limit: float) -> Iterator[Choice]:
+    def choices(self, explored: Iterable[MeasuredAttempt], limit: float) -> Iterator[MeasuredAttempt]:
         """Choices after a whole recovery, made when they are asked for; of the same model the first alone. After one
         whose drop turns out to be beyond `limit`, the next is the first that is within it if it is off by as much."""
         seen: set[str] = set()
@@ -49,7 +49,7 @@ class Finish:
                 return
             off = max(off, finished.drop / choice.drop if choice.drop else 0.0)
 
-    def _finished(self, choice: Choice) -> Choice:
+    def _finished(self, choice: MeasuredAttempt) -> MeasuredAttempt:
         found = self.recovery.recovered(choice.attempt.model, choice.attempt.heirs, self.settings)
         attempt = _after(choice.attempt, self.settings, found)
         record = RecoveryRecord(found.steps, found.seconds, found.before, found.after)
@@ -66,7 +66,7 @@ def _after(attempt: Attempt, settings: Recover, found: Recovered) -> Attempt:
     if not found.weights:
         return replace(attempt, remarks=remarks)
     option = Option(Candidate(SITE, "recovered", 0.0, (), (), frozenset(), None), Cost(), 0.0)
-    steps = (*attempt.steps, Step(settings.name, option))
+    steps = (*attempt.steps, AppliedCandidate(settings.name, option))
     return replace(attempt, model=written(attempt.model, found.weights), steps=steps, remarks=remarks)
 
 

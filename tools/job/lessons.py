@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...passes.recovery.step import LABELS, Step
+from ...passes.recovery.step import LABELS, TrainingStep
 from ...runtime.data.named_data import Dataset
 from ...runtime.data.shuffling import batches_per_epoch, shuffled
 
@@ -63,7 +63,7 @@ class Lessons:
     is run on what it makes of them."""
 
     data: Dataset
-    step: Step
+    step: TrainingStep
     teacher: Teacher
     size: int
     seed: int

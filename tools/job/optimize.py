@@ -35,7 +35,7 @@ from ..report.records import (
 )
 from .budget import Budget, Limit
 from .budget import limit as parsed_limit
-from .exploration import Choice, Exploration, Explored, Gains, timer_of
+from .exploration import Exploration, Explored, Gains, MeasuredAttempt, timer_of
 from .final_recovery import Finish
 from .gate import Judge, resolved
 from .memory import peak_memory
@@ -44,7 +44,7 @@ from .pipeline_text import parse, text_of
 from .recovery import Recovery
 from .result import Result
 from .samples import LARGEST_CALIBRATION, Data, Labels
-from .subject import Subject, cache_folder, calibration_feeds, opened, statistics_store
+from .subject import Subject, cache_folder, calibration_feeds, open_subject, statistics_store
 
 NOT_SMALLER = 0.995
 GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
@@ -134,7 +134,7 @@ def optimize(
     settings = Settings(parse(passes), budget, place, batch, seed, cache, memory_limit, store, checkpoints)
     by_accuracy = budget.max_drop is not None and budget.max_drop.metric == "acc"
     _check_samples(settings, data, train_labels)
-    subject = opened(
+    subject = open_subject(
         source,
         examples_of(example_inputs, inputs, seed),
         place,
@@ -263,11 +263,13 @@ class _Job:
     def _before(self) -> Figures:
         return self._figures(self.subject.original, self.subject.source.size)
 
-    def _passing(self, choices: Iterable[Choice], judge: Judge, limit: Limit) -> tuple[Choice | None, GateRecord]:
+    def _passing(
+        self, choices: Iterable[MeasuredAttempt], judge: Judge, limit: Limit
+    ) -> tuple[MeasuredAttempt | None, GateRecord]:
         """The best choice that keeps the limit on the reported samples too, or the best one where nothing does or
         must."""
         budget = self.settings.budget
-        seen: list[tuple[Choice, float]] = []
+        seen: list[tuple[MeasuredAttempt, float]] = []
         for choice in choices:
             drop = max(choice.drop, judge.drop(choice.attempt.model, limit))
             seen.append((choice, drop))
@@ -284,7 +286,9 @@ class _Job:
     def _sample(self) -> Feed:
         return self.subject.sample(self.settings.batch)
 
-    def _changed(self, choice: Choice, explored: Explored, layers: Inventory, judge: Judge, gate: GateRecord) -> Result:
+    def _changed(
+        self, choice: MeasuredAttempt, explored: Explored, layers: Inventory, judge: Judge, gate: GateRecord
+    ) -> Result:
         model = choice.attempt.model
         if signature(model) != signature(self.subject.original):
             raise VerifyError("the signature of the model changed; please report this model")
@@ -319,7 +323,7 @@ class _Job:
             return f"the best within the limit is neither measurably faster nor smaller ({share:.2f} of the size)"
         return None
 
-    def _aims_elsewhere(self, choice: Choice) -> bool:
+    def _aims_elsewhere(self, choice: MeasuredAttempt) -> bool:
         """Whether speed is not what was asked for."""
         budget = self.settings.budget
         return choice.attempt.fixed or budget.size is not None or budget.macs is not None
@@ -380,7 +384,7 @@ class _Job:
         )
 
 
-def _said_of(choice: Choice | None, explored: Explored) -> tuple[Remark, ...]:
+def _said_of(choice: MeasuredAttempt | None, explored: Explored) -> tuple[Remark, ...]:
     """All remarks on a choice that isn't taken."""
     own = () if choice is None else choice.attempt.remarks
     return (*own, *explored.idle, *explored.remarks)

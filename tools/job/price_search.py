@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...passes.planning.stages import Attempt, Bench
+from ...passes.planning.stages import Attempt, StageRunner
 
 STEPS = 12
 MARGIN = 0.9
@@ -16,7 +16,7 @@ class Search:
     """Tries one bench. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
     once."""
 
-    bench: Bench
+    bench: StageRunner
     drop: Callable[[Attempt], float]
     advance: Callable[[], None] = lambda: None
     drops: dict[tuple, float] = field(default_factory=dict)

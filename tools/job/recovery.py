@@ -27,9 +27,9 @@ from ...passes.recovery.checkpoints import Checkpoints
 from ...passes.recovery.kfac import Kfac
 from ...passes.recovery.loop import Look, Loop, Trained
 from ...passes.recovery.matching import matched
-from ...passes.recovery.opening import opened
+from ...passes.recovery.opening import opened_to_training
 from ...passes.recovery.refit import refit
-from ...passes.recovery.step import Objective, Rules, Step, inverses_of
+from ...passes.recovery.step import Objective, Rules, TrainingStep, inverses_of
 from ...runtime.data.augmentation import augmentation
 from ...runtime.data.batches import signature
 from ...runtime.data.named_data import Dataset
@@ -136,7 +136,7 @@ class Recovery:
         said = f"least squares brought the held-out divergence from {digits(before)} to {digits(after)}: undone"
         return {}, [Remark("model", "refit", MISSED, "no-gain", said)]
 
-    def _idle(self, model: onnx_ir.Model, step: Step, settings: Recover) -> Iterator[Remark]:
+    def _idle(self, model: onnx_ir.Model, step: TrainingStep, settings: Recover) -> Iterator[Remark]:
         """A remark for each option that finds nothing to work on."""
         if settings.features and not matched(self.original, model):
             said = "the original computes no value on the way that this model has in the same width"
@@ -145,7 +145,7 @@ class Recovery:
             said = "no layer behind another one reads values whose first axis is known to be that of the samples"
             yield Remark("dropout", "recover", MISSED, "no-match", said)
 
-    def _trained(self, model: onnx_ir.Model, step: Step, settings: Recover, title: str) -> Trained:
+    def _trained(self, model: onnx_ir.Model, step: TrainingStep, settings: Recover, title: str) -> Trained:
         plan = settings.plan()
         with self.subject.progress.step(title, plan.schedule.steps if plan.seconds is None else None) as advance:
             loop = Loop(
@@ -161,8 +161,8 @@ class Recovery:
             )
             return loop.run()
 
-    def _step(self, model: onnx_ir.Model, settings: Recover) -> Step:
-        apart, weights = opened(model, self._taken_apart, settings.layers, settings.tables)
+    def _step(self, model: onnx_ir.Model, settings: Recover) -> TrainingStep:
+        apart, weights = opened_to_training(model, self._taken_apart, settings.layers, settings.tables)
         features = matched(self.original, apart) if settings.features else ()
         objective = Objective(settings.temperature, settings.labels, settings.features, features)
         return training_step(apart, self.subject.heads, weights, objective, self._rules(model, settings))
@@ -190,7 +190,7 @@ class Recovery:
         found = self._judge.divergence(model)
         return (found.kl_mean or 0.0) + (found.relative_error or 0.0) ** 2 / 2
 
-    def _lessons(self, step: Step, settings: Recover) -> Lessons:
+    def _lessons(self, step: TrainingStep, settings: Recover) -> Lessons:
         augment = None if settings.augment is None else augmentation(settings.augment)
         return Lessons(self._training, step, self._teacher(tuple(step.targets)), settings.batch, self.seed, augment)
 
@@ -215,7 +215,9 @@ class Recovery:
 
         return computed
 
-    def _refresh(self, model: onnx_ir.Model, step: Step, settings: Recover) -> Callable[[Weights], Weights] | None:
+    def _refresh(
+        self, model: onnx_ir.Model, step: TrainingStep, settings: Recover
+    ) -> Callable[[Weights], Weights] | None:
         """K-FAC's inverses at the present weights, by the states that hold them."""
         kfac = settings.rules().kfac
         if kfac is None:
@@ -310,7 +312,7 @@ def _array(model: onnx_ir.Model, name: str) -> np.ndarray:
     return tensor.numpy()
 
 
-def _states(step: Step, kfac: Kfac, factors: Mapping) -> dict[str, np.ndarray]:
+def _states(step: TrainingStep, kfac: Kfac, factors: Mapping) -> dict[str, np.ndarray]:
     inverses = kfac.inverses(step.blocks, factors)
     pairs = ((inverses_of(layer), pair) for layer, pair in inverses.items())
     return {
@@ -320,7 +322,7 @@ def _states(step: Step, kfac: Kfac, factors: Mapping) -> dict[str, np.ndarray]:
     }
 
 
-def _blocked(step: Step) -> list[Remark]:
+def _blocked(step: TrainingStep) -> list[Remark]:
     """A remark for every weight that no gradient reaches."""
     return [Remark(name, "recover", MISSED, "no-gradient", str(why)) for name, why in step.blocked.items()]
 

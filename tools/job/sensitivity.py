@@ -24,7 +24,7 @@ from .memory import peak_memory
 from .model_sources import examples_of
 from .samples import Data
 from .standard_changes import LARGEST_INPUT, Reason, channels_removed, rank_halved
-from .subject import Subject, cache_folder, calibration_feeds, opened, statistics_store
+from .subject import Subject, cache_folder, calibration_feeds, open_subject, statistics_store
 
 UNREACHED = "no-curvature", "its gradient is zero on this data"
 
@@ -57,7 +57,7 @@ def sensitivity(
     place = Target(target, count)
     store = statistics_store(cache_folder(cache_dir), place, fresh)
     examples = examples_of(example_inputs, inputs, seed)
-    subject = opened(source, examples, place, count, heads, shown, data=data, seed=seed)
+    subject = open_subject(source, examples, place, count, heads, shown, data=data, seed=seed)
     reason = subject.reason_to_leave()
     if reason is not None:
         raise InputError(f"the layers of {subject.source.name} can't be judged: {reason[1]}")

@@ -9,7 +9,7 @@ from ...ir.layers import Layer
 from ...passes.curvature.moments import Moments, divergence
 from ...passes.low_rank.factorization import Factorizer
 from ...passes.pruning.channel_scores import Reader, compensated, removal_path
-from ..report.sensitivity_records import Change
+from ..report.sensitivity_records import StandardChange
 
 CHANNEL_SHARE = 0.25
 LARGEST_INPUT = 6144  # the inputs up to which A is measured, as for the passes
@@ -17,7 +17,7 @@ LARGEST_INPUT = 6144  # the inputs up to which A is measured, as for the passes
 Reason = tuple[str, str]
 
 
-def rank_halved(layer: Layer, moments: Moments) -> Change:
+def rank_halved(layer: Layer, moments: Moments) -> StandardChange:
     """The best weighted approximation of half of min(out, in), a convolution as k x k, then 1 x 1."""
     full = min(layer.out, layer.inputs)
     if layer.depthwise:
@@ -25,10 +25,10 @@ def rank_halved(layer: Layer, moments: Moments) -> Change:
     if full < 2:
         return _none("too-small", f"{layer.out} x {layer.inputs} has no lower rank")
     loss = Factorizer(layer, moments, layer.absorbs).low_rank_loss(full // 2)
-    return Change(f"rank {full // 2} of {full}", loss)
+    return StandardChange(f"rank {full // 2} of {full}", loss)
 
 
-def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> Change:
+def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> StandardChange:
     """A quarter of the channels of each group that the layer reads, as they are cheapest for this layer alone."""
     if layer.op == "Gather":
         return _none("embedding", "it is a table whose rows are looked up: there are no channels to read")
@@ -51,7 +51,7 @@ def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> Chan
     change = -weight
     change[:, kept] += compensated(weight, inner[0], kept)
     predicted = divergence(change[None], inner, moments.gradient)
-    return Change(f"{sum(counts)} of {sum(map(len, columns))} channels", predicted)
+    return StandardChange(f"{sum(counts)} of {sum(map(len, columns))} channels", predicted)
 
 
 def _why_none(layer: Layer, analyses: Analyses) -> Reason:
@@ -83,5 +83,5 @@ def _makers(layer: Layer, analyses: Analyses) -> Iterator[str]:
             waiting.extend(value.producer() for value in node.inputs if value is not None)
 
 
-def _none(reason: str, detail: str) -> Change:
-    return Change(reason=reason, detail=detail)
+def _none(reason: str, detail: str) -> StandardChange:
+    return StandardChange(reason=reason, detail=detail)

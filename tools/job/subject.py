@@ -128,7 +128,7 @@ class Subject:
         return Session(model, self.wide, arena=False).run
 
 
-def opened(
+def open_subject(
     source: object,
     examples: Examples,
     target: Target,

@@ -7,7 +7,7 @@ import onnx_ir
 
 from ...ir.cost import macs, parameters
 from ...ir.remarks import PASSED, Remark
-from ...passes.planning.stages import Attempt, Shapes, Step
+from ...passes.planning.stages import AppliedCandidate, Attempt, Shapes
 from ...runtime.timing import Timing
 from .records import Figures, GateRecord, Saving, SiteRecord
 
@@ -44,7 +44,7 @@ def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecor
     return tuple(records)
 
 
-def _step(step: Step) -> SiteRecord:
+def _step(step: AppliedCandidate) -> SiteRecord:
     candidate, saving = step.option.candidate, step.option.saving
     saved = Saving(round(saving.macs), round(saving.parameters), 4 * round(saving.parameters), saving.microseconds)
     return SiteRecord(

@@ -11,7 +11,7 @@ INPUT_ONLY = "input-only"
 
 
 @dataclass(frozen=True)
-class Change:
+class StandardChange:
     """A standard change of one layer: which, and the divergence that is predicted for it, in nats per sample.
 
     Where it can't be made or judged `predicted` is None; `reason` is the code for why, `detail` the sentence.
@@ -40,8 +40,8 @@ class Row:
     shape: str
     parameters: int
     macs: int | None
-    rank_halved: Change
-    channels_removed: Change
+    rank_halved: StandardChange
+    channels_removed: StandardChange
     trace: float | None
     input_rank: float | None
     gradient_rank: float | None

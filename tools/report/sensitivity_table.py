@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .quantities import digits, quantity
-from .sensitivity_records import INPUT_ONLY, Change, Row, Sensitivity
+from .sensitivity_records import INPUT_ONLY, Row, Sensitivity, StandardChange
 from .summary_table import MADE_UP, aligned
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def cells(row: Row) -> tuple[str, ...]:
     return row.name, row.shape, *counts, _cost(row.rank_halved), _cost(row.channels_removed), *figures, row.metric
 
 
-def _cost(change: Change) -> str:
+def _cost(change: StandardChange) -> str:
     return f"- {change.reason}" if change.predicted is None else digits(change.predicted)
 
 

@@ -8,14 +8,14 @@ import pytest
 from conftest import outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kronnx.passes.curvature.blocks import HEIGHT, Product
+from kronnx.passes.curvature.blocks import HEIGHT, ProductSums
 from kronnx.passes.curvature.products import feature_moments, flat_moments, patch_means, patch_moments
-from kronnx.passes.curvature.shifts import Axis, pays
+from kronnx.passes.curvature.shifts import ImageAxis, pays
 from kronnx.passes.curvature.work import Work
 from onnx.reference import ReferenceEvaluator
 
 FLOAT, DOUBLE = onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE
-Emit = Callable[[Work, onnx_ir.Value], Product]
+Emit = Callable[[Work, onnx_ir.Value], ProductSums]
 WAYS = {"shifted": 0.0, "patches": np.inf}
 # groups, channels, sizes, kernel, strides, dilations, pads
 GEOMETRIES = {
@@ -74,7 +74,7 @@ def sums_of(model: onnx_ir.Model, x: np.ndarray) -> dict[str, np.ndarray]:
 def moments(x: np.ndarray, emit: Emit, shape=None) -> tuple[np.ndarray, np.ndarray]:
     """What the graph's sums for `x` are assembled to, second moments first."""
     model, made = built(shape or ["n", *x.shape[1:]], DOUBLE if x.dtype == np.float64 else FLOAT, emit)
-    assert isinstance(made, Product)
+    assert isinstance(made, ProductSums)
     sums = sums_of(model, x)
     assert set(made.names) == set(sums)
     return made.second(sums), made.first(sums)
@@ -180,7 +180,7 @@ def test_sums_of_batches_are_added(channels: int, triangle: bool, way: str, rng:
     model, made = built(
         ["n", *x.shape[1:]], DOUBLE, lambda work, v: patch_moments(work, v, 1, channels, kernel, ones, ones, pads)
     )
-    assert isinstance(made, Product)
+    assert isinstance(made, ProductSums)
     first, second = sums_of(model, x[:2]), sums_of(model, x[2:])
     sums = {name: first[name] + second[name] for name in made.names}
     assert_equal((made.second(sums), made.first(sums)), patches(x, 1, kernel, ones, ones, pads), 1e-12)
@@ -192,7 +192,7 @@ def test_blocks_above_the_diagonal_are_left_to_symmetry() -> None:
     """Four blocks a side are ten products in place of sixteen."""
     width = 4 * HEIGHT
     model, made = built(["n", width], FLOAT, lambda work, v: flat_moments(work, v, width))
-    assert isinstance(made, Product)
+    assert isinstance(made, ProductSums)
     assert sum(node.op_type == "Gemm" for node in model.graph) == len(made.terms) == 10
 
 
@@ -202,7 +202,7 @@ def test_what_a_shifted_product_computes() -> None:
     model, made = built(
         ["n", *x.shape[1:]], DOUBLE, lambda work, v: patch_moments(work, v, 1, 16, (3, 3), (1, 1), (1, 1), (1,) * 4)
     )
-    assert isinstance(made, Product)
+    assert isinstance(made, ProductSums)
     sizes = [value.size for name, value in sums_of(model, x).items() if name != made.total]
     assert sorted(size // 16**2 for size in sizes) == [1, 1, 1, 1, 3, 3, 3, 3, 13]
 
@@ -210,16 +210,16 @@ def test_what_a_shifted_product_computes() -> None:
 @pytest.mark.parametrize(
     ("channels", "axis", "wanted"),
     [
-        (64, Axis(56, 3, 1, 1, 1, 1), True),
-        (64, Axis(None, 3, 1, 1, 1, 1), True),
-        (64, Axis(None, 3, 2, 1, 1, 1), False),  # where the last position lies isn't known
-        (64, Axis(56, 3, 1, 1, 3, 3), False),  # positions that see no pixel
-        (3, Axis(224, 7, 2, 1, 3, 3), True),
-        (6, Axis(12, 5, 1, 1, 0, 0), False),  # the borders are most of the image
-        (64, Axis(4, 3, 2, 1, 1, 1), False),
+        (64, ImageAxis(56, 3, 1, 1, 1, 1), True),
+        (64, ImageAxis(None, 3, 1, 1, 1, 1), True),
+        (64, ImageAxis(None, 3, 2, 1, 1, 1), False),  # where the last position lies isn't known
+        (64, ImageAxis(56, 3, 1, 1, 3, 3), False),  # positions that see no pixel
+        (3, ImageAxis(224, 7, 2, 1, 3, 3), True),
+        (6, ImageAxis(12, 5, 1, 1, 0, 0), False),  # the borders are most of the image
+        (64, ImageAxis(4, 3, 2, 1, 1, 1), False),
     ],
 )
-def test_the_choice(channels: int, axis: Axis, wanted: bool) -> None:
+def test_the_choice(channels: int, axis: ImageAxis, wanted: bool) -> None:
     assert pays([axis, axis], channels) == wanted
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kronnx.ir.forms import Form
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.passes.curvature.moments import Moments, divergence
-from kronnx.passes.low_rank.factorization import Factorizer, corrected_bias, shifted, spectrum
+from kronnx.passes.low_rank.factorization import Factorizer, corrected_bias, shifted_bias, spectrum
 from scipy.linalg import sqrtm
 
 PRODUCT = "(float[N,%s] x) => (float[N,%s] y) <float[%s,%s] w, float[%s] b> { y = Gemm(x, w, b) }"
@@ -246,4 +246,4 @@ def test_a_layer_without_a_bias_gets_none() -> None:
     moments = moments_of(layer)
     form = Factorizer(layer, moments, centered=False).low_rank(2)
     assert corrected_bias(layer, form, moments) is None
-    assert shifted(layer, form.dense(), moments) is None
+    assert shifted_bias(layer, form.dense(), moments) is None

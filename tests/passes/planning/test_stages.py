@@ -18,7 +18,7 @@ from kronnx.passes.cleanup import Cleanup
 from kronnx.passes.curvature import Curvature, measure
 from kronnx.passes.curvature.moments import Moments, Want
 from kronnx.passes.planning.proposal import Candidate, Context, Pass, Proposal
-from kronnx.passes.planning.stages import Attempt, Bench, concrete_shapes, merged
+from kronnx.passes.planning.stages import Attempt, StageRunner, concrete_shapes, merged
 from kronnx.passes.project import Project
 from kronnx.passes.prune import Prune
 from kronnx.passes.svd import Svd
@@ -59,12 +59,12 @@ class Measuring:
         return dict(measure(model, wants, find_heads(model), [feed], networks.execute, Curvature(5)).moments)
 
 
-def bench(*stages: Pass, text: str = MLP, measuring: Measuring | None = None) -> Bench:
+def bench(*stages: Pass, text: str = MLP, measuring: Measuring | None = None) -> StageRunner:
     """A bench whose budget is the share of the multiply-adds."""
     model = networks.build(text)
     sample = networks.draw(model, 1)
     total = macs(model, concrete_shapes(model, sample, networks.execute))
-    return Bench(
+    return StageRunner(
         model, stages, sample, networks.execute, None, lambda cost: cost.macs / total, measuring or Measuring()
     )
 

@@ -13,7 +13,7 @@ from kronnx.passes.recovery.kfac import Kfac
 from kronnx.passes.recovery.matching import matched
 from kronnx.passes.recovery.optimizers import Sgd
 from kronnx.passes.recovery.sparsity import ChannelLasso, Lasso, TopK
-from kronnx.passes.recovery.step import LOSS, NORM, Objective, Rules, Step, gate_of
+from kronnx.passes.recovery.step import LOSS, NORM, Objective, Rules, TrainingStep, gate_of
 from kronnx.passes.recovery.trainable import trainable
 from recovering import disturbed, step_of, trained, training_of, with_targets
 from torch import Tensor
@@ -201,7 +201,9 @@ def test_the_norm_is_that_of_all_gradients_before_they_are_clipped(rng: np.rando
     assert found[LOSS].shape == found[NORM].shape == ()
 
 
-def small(text: str, rng: np.random.Generator, rules: Rules, steps: int = 3) -> tuple[onnx_ir.Model, Step, dict]:
+def small(
+    text: str, rng: np.random.Generator, rules: Rules, steps: int = 3
+) -> tuple[onnx_ir.Model, TrainingStep, dict]:
     """A disturbed model, its step and its weights after some steps towards the original."""
     teacher = original(text)
     model = disturbed(teacher, [w.name for w in trainable(teacher)])

@@ -10,7 +10,7 @@ from emitting import as_inputs, emitted, layer_of, matrix
 from kronnx.ir.autodiff import gradients
 from kronnx.ir.autodiff.emitter import Emitter
 from kronnx.ir.layers import find_layers
-from kronnx.passes.planning.stages import Bench
+from kronnx.passes.planning.stages import StageRunner
 from kronnx.passes.prune import Prune
 from kronnx.passes.recovery.gates import draw, final_gates, gated, initial, penalty_gradient
 from scipy.stats import kstest
@@ -157,7 +157,7 @@ def test_the_penalty_closes_gates_that_nothing_holds_open_and_prune_takes_them(a
     networks.set_weight(model, "w", networks.weight(model, "w") * z)
     context = networks.context_of(model, Prune(), samples=300)
     sample, run = networks.draw(model, 1), networks.execute
-    bench = Bench(model, (Prune(),), sample, run, None, lambda c: c.macs / 1e3, lambda *_: context.moments)
+    bench = StageRunner(model, (Prune(),), sample, run, None, lambda c: c.macs / 1e3, lambda *_: context.moments)
     attempt = bench.attempt(1e-6)
     assert [s.option.candidate.label for s in attempt.steps] == ["14 of 24 channels"]
     assert_same_outputs(model, attempt.model, networks.draw(model, 50, 9))

@@ -13,7 +13,7 @@ from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import Curvature, Factors, measure_factors
 from kronnx.passes.curvature.moments import Want
 from kronnx.passes.recovery.kfac import Kfac, damped_inverses, identities, mean_eigenvalue
-from kronnx.passes.recovery.kronecker import Block, blocks
+from kronnx.passes.recovery.kronecker import KroneckerBlock, blocks
 from kronnx.passes.recovery.optimizers import Sgd
 from kronnx.runtime.sessions import Session
 from onnx.reference import ReferenceEvaluator
@@ -30,7 +30,7 @@ TRAINED = ("kernel", "shift", "first", "bias", "second", "offset", "third", "sca
 RATE, STEPS, EVERY = 0.0625, 100, 25  # a rate that float32 holds exactly, steps, steps between two measurements
 
 
-def named(model: onnx_ir.Model, trained: Sequence[str] = TRAINED) -> dict[str, Block]:
+def named(model: onnx_ir.Model, trained: Sequence[str] = TRAINED) -> dict[str, KroneckerBlock]:
     """The blocks of a model by the name of their weight."""
     return {block.weight: block for block in blocks(find_layers(model).found.values(), trained)}
 
@@ -55,7 +55,7 @@ def made(left: np.ndarray | None, right: np.ndarray, biased: bool) -> Factors:
     return Factors("expand", left, inner, mean, None, None, 1.0, np.ones(len(right)), 10, 10.0, 1)
 
 
-def drawn(random: np.random.Generator, found: Sequence[Block]) -> Pairs:
+def drawn(random: np.random.Generator, found: Sequence[KroneckerBlock]) -> Pairs:
     """Random factors G and A of all blocks, by layer."""
     return {
         block.layer: (
@@ -66,7 +66,7 @@ def drawn(random: np.random.Generator, found: Sequence[Block]) -> Pairs:
     }
 
 
-def step_of(kfac: Kfac, sgd: Sgd, found: Sequence[Block], weights: Arrays) -> Callable[[Arrays], Arrays]:
+def step_of(kfac: Kfac, sgd: Sgd, found: Sequence[KroneckerBlock], weights: Arrays) -> Callable[[Arrays], Arrays]:
     """A step of K-FAC and gradient descent in ONNX Runtime: weights, slots, gradients and inverses in, the next out."""
     graph = onnx_ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="step")
     emit = Emitter(graph)
@@ -98,7 +98,7 @@ def step_of(kfac: Kfac, sgd: Sgd, found: Sequence[Block], weights: Arrays) -> Ca
     return lambda feed: {name.removesuffix("'"): array for name, array in session.run(feed).items()}
 
 
-def given(found: Sequence[Block], inverses: Pairs, dtype: type) -> dict[str, np.ndarray]:
+def given(found: Sequence[KroneckerBlock], inverses: Pairs, dtype: type) -> dict[str, np.ndarray]:
     """Inverses as a feed."""
     return {
         f"{block.layer}.{side}": inverses[block.layer][number].astype(dtype)

@@ -14,10 +14,10 @@ from kronnx.ir.model import clone
 from kronnx.passes.curvature import Store
 from kronnx.passes.recovery.adaptive import Adam
 from kronnx.passes.recovery.checkpoints import Checkpoints
-from kronnx.passes.recovery.loop import ROLLBACKS, Look, Loop, Plan, Trained
+from kronnx.passes.recovery.loop import ROLLBACKS, Look, Loop, Trained, TrainingPlan
 from kronnx.passes.recovery.schedule import Schedule
 from kronnx.passes.recovery.sparsity import TopK
-from kronnx.passes.recovery.step import Rules, Step
+from kronnx.passes.recovery.step import Rules, TrainingStep
 from recovering import disturbed, step_of, training_of, with_targets
 
 Arrays = Mapping[str, np.ndarray]
@@ -32,7 +32,7 @@ class Problem:
 
     teacher: onnx_ir.Model
     model: onnx_ir.Model
-    step: Step
+    step: TrainingStep
     batches: list[Arrays]
     held_out: Arrays
     drawn: list[int] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Problem:
             networks.set_weight(copy, name, array)
         return copy
 
-    def loop(self, plan: Plan, **options) -> Loop:
+    def loop(self, plan: TrainingPlan, **options) -> Loop:
         parts = {"lessons": self.lessons, "divergence": self.divergence, "tell": self.looks.append, **options}
         return Loop(self.step, training_of(self.step), plan, **parts)
 
@@ -74,8 +74,8 @@ def problem() -> Problem:
     return problem_of(Rules(Adam()))
 
 
-def plan(steps: int = 40, rate: float = 0.01, interval: int = 10, **options) -> Plan:
-    return Plan(Schedule(rate, steps, warmup=2), interval, **{"patience": 100, **options})
+def plan(steps: int = 40, rate: float = 0.01, interval: int = 10, **options) -> TrainingPlan:
+    return TrainingPlan(Schedule(rate, steps, warmup=2), interval, **{"patience": 100, **options})
 
 
 def assert_same(one: Trained, other: Trained) -> None:

@@ -11,7 +11,7 @@ from kronnx.ir.autodiff import gradients
 from kronnx.ir.decomposition import decompose
 from kronnx.ir.model import clone
 from kronnx.passes.curvature import open_to_gradients
-from kronnx.passes.recovery.opening import opened
+from kronnx.passes.recovery.opening import opened_to_training
 from kronnx.passes.recovery.step import Objective
 from recovering import PLAIN, disturbed, step_of, trained, with_targets
 
@@ -43,7 +43,7 @@ def apart(model: onnx_ir.Model) -> Callable[[onnx_ir.Model], onnx_ir.Model]:
 @pytest.mark.parametrize("cell", CELLS)
 def test_weights_of_recurrent_operators_are_tuned_as_a_whole(cell: str) -> None:
     model = recurrent(cell)
-    step_model, weights = opened(model, apart(model))
+    step_model, weights = opened_to_training(model, apart(model))
     assert {w.name: w.array.shape for w in weights} == {
         name: tuple(model.graph.initializers[name].shape.numpy()) for name in "wrbv"
     }
@@ -58,7 +58,7 @@ def test_weights_of_recurrent_operators_are_tuned_as_a_whole(cell: str) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_their_gradients_are_those_of_central_differences(cell: str) -> None:
     model = recurrent(cell)
-    step_model, weights = opened(model, apart(model))
+    step_model, weights = opened_to_training(model, apart(model))
     feed = networks.draw(model, 5)
     copy = clone(step_model)
     sources = {w.name: copy.graph.initializers.pop(w.name) for w in weights}
@@ -88,7 +88,7 @@ def test_an_lstm_follows_torch(rng: np.random.Generator) -> None:
     """ONNX has the gates in the order i, o, f, c, torch in that of i, f, c, o."""
     teacher = recurrent("LSTM")
     model = disturbed(teacher, ["w", "r", "b", "v"])
-    step_model, weights = opened(model, apart(model))
+    step_model, weights = opened_to_training(model, apart(model))
     step = step_of(step_model, Objective(), PLAIN, weights)
     feeds = [networks.draw(model, 6, seed=seed) for seed in range(10)]
     found, losses = trained(step, [with_targets(step, teacher, feed) for feed in feeds], rate=0.2)
@@ -118,7 +118,7 @@ def test_an_lstm_follows_torch(rng: np.random.Generator) -> None:
 
 def test_a_model_without_composite_operators_is_as_it_was() -> None:
     model = networks.build("(float[N,4] x) => (float[N,3] y) <float[4,3] w, float[3] b> { y = Gemm(x, w, b) }")
-    step_model, weights = opened(model, decompose)
+    step_model, weights = opened_to_training(model, decompose)
     assert networks.ops(step_model) == "Gemm"
     assert [w.name for w in weights] == ["w", "b"]
     assert weights[0].layer is not None
@@ -128,7 +128,7 @@ def test_what_stays_composite_keeps_its_weights() -> None:
     """Without the length of the sequences nothing is unrolled: no gradient will reach them, which the step says."""
     model = recurrent("LSTM").clone()
     model.graph.inputs[0].shape = onnx_ir.Shape(["N", "T", 2])
-    step_model, weights = opened(model, decompose)
+    step_model, weights = opened_to_training(model, decompose)
     assert "LSTM" in networks.ops(step_model)
     assert {w.name for w in weights} == {"w", "r", "b", "v"}
     assert set(step_of(step_model, weights=weights).blocked) == {"w", "r", "b"}
@@ -139,4 +139,4 @@ def test_what_stays_composite_keeps_its_weights() -> None:
 )
 def test_a_pattern_chooses_among_the_layers_inside(layers: str, names: str) -> None:
     model = recurrent("LSTM")
-    assert {w.name for w in opened(model, apart(model), layers)[1]} == set(names)
+    assert {w.name for w in opened_to_training(model, apart(model), layers)[1]} == set(names)

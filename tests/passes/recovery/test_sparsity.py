@@ -11,7 +11,7 @@ from kronnx.ir.analyses import Analyses
 from kronnx.ir.autodiff.emitter import Emitter
 from kronnx.ir.errors import UsageError
 from kronnx.ir.layers import Layer
-from kronnx.passes.planning.stages import Attempt, Bench
+from kronnx.passes.planning.stages import Attempt, StageRunner
 from kronnx.passes.prune import Prune
 from kronnx.passes.recovery.sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
 from scipy.optimize import minimize
@@ -266,7 +266,9 @@ def test_descent_with_the_group_lasso_ends_where_its_conditions_hold(rng: np.ran
 def pruned(model: onnx_ir.Model) -> Attempt:
     """What `prune` takes where almost nothing may be lost."""
     sample, context = networks.draw(model, 1), networks.context_of(model, Prune(), samples=300)
-    bench = Bench(model, (Prune(),), sample, networks.execute, None, lambda c: c.macs / 1e3, lambda *_: context.moments)
+    bench = StageRunner(
+        model, (Prune(),), sample, networks.execute, None, lambda c: c.macs / 1e3, lambda *_: context.moments
+    )
     return bench.attempt(1e-6)
 
 

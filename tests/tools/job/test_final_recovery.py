@@ -11,7 +11,7 @@ from kronnx.passes.planning.stages import Attempt
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import Recover
 from kronnx.passes.svd import Svd
-from kronnx.tools.job.exploration import Choice
+from kronnx.tools.job.exploration import MeasuredAttempt
 from kronnx.tools.job.final_recovery import LONGEST, TRIES, Finish, brief
 from kronnx.tools.job.price_search import Search
 from kronnx.tools.job.recovery import Recovery, written
@@ -30,8 +30,8 @@ def finish(recovery: Recovery, settings: Recover = BRIEF) -> Finish:
     return Finish(recovery, settings, recovery.divergence)
 
 
-def choices(attempts: Iterable[Attempt]) -> list[Choice]:
-    return [Choice(attempt, 1.0, 1.0) for attempt in attempts]
+def choices(attempts: Iterable[Attempt]) -> list[MeasuredAttempt]:
+    return [MeasuredAttempt(attempt, 1.0, 1.0) for attempt in attempts]
 
 
 def test_a_choice_is_recovered_and_judged_as_it_is_then(recovery: Recovery, attempts: list[Attempt]) -> None:
@@ -54,7 +54,7 @@ def test_the_attempt_itself_stays_as_it_was(recovery: Recovery, attempts: list[A
 def test_choices_are_recovered_only_when_they_are_asked_for(recovery: Recovery, attempts: list[Attempt]) -> None:
     asked: list[float] = []
 
-    def explored() -> Iterator[Choice]:
+    def explored() -> Iterator[MeasuredAttempt]:
         for choice in choices(attempts):
             asked.append(choice.drop)
             yield choice

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.passes.recovery.adaptive import Adam
-from kronnx.passes.recovery.step import LABELS, Objective, Rules, Step
+from kronnx.passes.recovery.step import LABELS, Objective, Rules, TrainingStep
 from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.data.named_data import dataset_of, dataset_of_arrays
 from kronnx.runtime.sessions import Session
@@ -48,7 +48,7 @@ def data(model: onnx_ir.Model) -> Dataset:
     return dataset_of_arrays(networks.draw(model, SAMPLES)["x"], model)
 
 
-def lessons(model: onnx_ir.Model, data: Dataset, step: Step | None = None, seed: int = 0, **options) -> Lessons:
+def lessons(model: onnx_ir.Model, data: Dataset, step: TrainingStep | None = None, seed: int = 0, **options) -> Lessons:
     found = step_of(model) if step is None else step
     return Lessons(data, found, Teacher.of(Counted(model), data), SIZE, seed, **options)
 

@@ -8,7 +8,7 @@ from kronnx.ir.cost import Cost
 from kronnx.ir.remarks import ANALYSIS, MISSED, Remark
 from kronnx.passes.planning.choice import Option
 from kronnx.passes.planning.proposal import Candidate
-from kronnx.passes.planning.stages import Attempt, Step
+from kronnx.passes.planning.stages import AppliedCandidate, Attempt
 from kronnx.runtime.timing import Timing
 from kronnx.tools.report.accounting import figures, file_size, serialized_size, sites, verdict
 from kronnx.tools.report.records import Figures, GateRecord
@@ -29,7 +29,7 @@ def model():
 @pytest.fixture
 def attempt(model):
     candidate = Candidate("dense", "low rank 2", 0.01, (), (), frozenset(("dense",)), None)
-    step = Step("svd", Option(candidate, Cost(10, 5, 1.5), 0.1))
+    step = AppliedCandidate("svd", Option(candidate, Cost(10, 5, 1.5), 0.1))
     left = Remark("conv", "svd", MISSED, "depthwise", "no rank to take")
     late = Remark("dense", "svd", MISSED, "not-worth-it", "of an earlier price")
     return Attempt(model, 1.0, (step,), (left, late), False)

@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import Curvature, measure
-from kronnx.passes.planning.stages import Attempt, Bench, concrete_shapes
+from kronnx.passes.planning.stages import Attempt, StageRunner, concrete_shapes
 from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.pipeline_text import parse
 from kronnx.tools.job.sensitivity import sensitivity
@@ -43,7 +43,7 @@ def attempted(model: onnx_ir.Model, passes: str) -> Attempt:
     def moments(model, wants):
         return measure(model, wants, find_heads(model), [draw(model, 100)], execute, Curvature(4)).moments
 
-    return Bench(model, parse(passes), draw(model, 1), execute, None, lambda saving: 0.0, moments).attempt(0.0)
+    return StageRunner(model, parse(passes), draw(model, 1), execute, None, lambda saving: 0.0, moments).attempt(0.0)
 
 
 def shapes_of(model: onnx_ir.Model):
