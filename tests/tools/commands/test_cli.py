@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from kronnx.ir.errors import BudgetError, GateError, UsageError, VerifyError
+from kronnx.ir.errors import BudgetError, UsageError, VerifyError
 from kronnx.tools.commands import arguments
 from kronnx.tools.commands.cli import main
 from kronnx.tools.report.records import DataRecord, Figures, GateRecord, Report
@@ -139,7 +139,6 @@ def test_beyond_the_gate_the_table_is_shown_and_no_model_written(driver, mlp_pat
     [
         (UsageError("no pass 'x'"), 2, "error: no pass 'x'\n"),
         (VerifyError("no model"), 4, "error: no model\n"),
-        (GateError("too far"), 5, "error: too far\n"),
         (BudgetError("too slow"), 6, "error: too slow\n"),
         (
             KeyboardInterrupt(),
