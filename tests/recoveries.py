@@ -8,7 +8,6 @@ from pathlib import Path
 import fashion
 import numpy as np
 import onnx_ir
-from kronnx.frontends.examples import Examples
 from kronnx.ir.cleanup.clean import clean
 from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.layers import find_layers
@@ -21,10 +20,12 @@ from kronnx.passes.planning.stages import Attempt, StageRunner
 from kronnx.passes.prune import Prune
 from kronnx.passes.recover import Recover
 from kronnx.passes.svd import Svd
+from kronnx.runtime.data.named_data import Data
 from kronnx.runtime.sessions import Target
 from kronnx.tools.job.recovery import Recovered, Recovery, written
-from kronnx.tools.job.samples import Data
-from kronnx.tools.job.subject import calibration_feeds, open_subject
+from kronnx.tools.job.samples import Purposes
+from kronnx.tools.job.sources import Sources
+from kronnx.tools.job.subject import open_subject
 from kronnx.tools.report.progress import Silent
 
 SAMPLES = 256  # that curvature is measured on
@@ -51,16 +52,16 @@ def recovery_of(
     progress: Silent | None = None,
 ) -> Recovery:
     """What recovers models that were made of the clean `model`; checkpoints go into `folder`."""
-    subject = open_subject(
-        *(clone(model), Examples(), Target(), 1, heads, progress or Silent()),
-        data=data,
-        seed=seed,
-        train_labels=labels,
-        recovering=True,
+    sources = Sources(clone(model), data=data, train_labels=labels, heads=heads, seed=seed)
+    subject = open_subject(sources, Purposes(recovering=True), Target(), Target(), progress or Silent())
+    shaped = subject.shaped(cleaned(model), subject.sample(1))
+    return Recovery(
+        subject,
+        shaped.model,
+        shaped.feeds(subject.samples.calibration),
+        seed,
+        None if folder is None else Store(folder),
     )
-    original, sample = cleaned(model), subject.sample(1)
-    feeds = calibration_feeds(subject.samples.calibration, original, sample, subject.shapes(original, sample))
-    return Recovery(subject, original, feeds, seed, None if folder is None else Store(folder))
 
 
 def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:

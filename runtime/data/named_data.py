@@ -18,19 +18,36 @@ from .sample_shelf import Shelf
 
 __all__ = [
     "MAX_SAMPLES",
+    "Data",
     "Dataset",
     "Feed",
+    "Labels",
     "dataset_of",
     "dataset_of_arrays",
     "load_data",
     "load_labels",
     "read_arrays",
+    "read_data",
 ]
+
+Data = str | os.PathLike[str] | Dataset | np.ndarray | Mapping[str, np.ndarray]
+"""What `--data` takes, or samples in memory: one array, or one for each input by its name."""
+
+Labels = str | os.PathLike[str] | np.ndarray
 
 MAX_SAMPLES = 4096  # taken from a function, which may never end
 MEMORY = 1 << 30  # bytes of samples that stay in memory
 LARGE_SHARE = 64  # files of more than a 64th of that are mapped
 MAPPED_FILES = 128  # that are mapped at a time, since each stays open
+
+
+def read_data(data: Data, model: onnx_ir.Model, most: int = MAX_SAMPLES) -> Dataset:
+    """The samples of `data`, checked against the model's inputs; at most the first `most` that a function gives."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return load_data(os.fspath(data), model, most)
+    return dataset_of_arrays(data, model)
 
 
 def load_data(spec: str, model: onnx_ir.Model, most: int = MAX_SAMPLES, memory: int = MEMORY) -> Dataset:
@@ -82,7 +99,7 @@ def dataset_of_arrays(arrays: np.ndarray | Mapping[str, np.ndarray], model: onnx
     return _collected([arrays], wanted, "memory", Shelf())
 
 
-def load_labels(source: str | os.PathLike[str] | np.ndarray, dataset: Dataset) -> Dataset:
+def load_labels(source: Labels, dataset: Dataset) -> Dataset:
     """The dataset with labels: one integer a sample, in order; an array, an .npy, or an .npz with one array.
 
     For samples that the dataset dropped to fill a fixed batch, labels are dropped too.

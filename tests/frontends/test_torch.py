@@ -138,11 +138,12 @@ def test_a_wrong_weight_is_found_and_its_layer_named():
     from kronnx.frontends.registry import frontend_of
     from kronnx.runtime.sessions import Session
     from kronnx.tools.job.model_sources import examples_of
+    from kronnx.tools.job.sources import Sources
 
     module = MODELS["CNN"]()
     frontend = frontend_of(module)
     assert frontend is not None
-    lowered = frontend.lower(module, examples_of(None, INPUTS["CNN"], 0))
+    lowered = frontend.lower(module, examples_of(Sources(module, inputs=INPUTS["CNN"])))
     weight = lowered.model.graph.initializers["features.5.weight"]
     array = weight.const_value.numpy().copy()
     array[3, 4] *= 1.001

@@ -47,6 +47,11 @@ class Budget:
         """Whether something must be reached (a speed, a size, a number of operations), not only a limit kept."""
         return any(target is not None for target in (self.speedup, self.size, self.macs))
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether a limit holds: one that was given, or the default one where nothing is to be reached."""
+        return self.max_drop is not None or not self.has_target
+
 
 def limit(given: str | float | None, labelled: bool) -> Limit | None:
     """The limit that `--max-drop` says: a number, or `kl=`, `rel=`, `acc=` and a number.

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ..report.progress import Progress, Silent
-from .model_sources import Source, examples_of, read
+from .model_sources import Source, read
+from .sources import Sources
 
 
 def convert(
@@ -19,4 +20,4 @@ def convert(
     Its outputs were compared with those of the original on the example inputs, or on random ones. Raises the errors of
     `kronnx.ir.errors`: VerifyError, with the first layer that differs, for a model that was lowered wrongly.
     """
-    return read(source, examples_of(example_inputs, inputs, seed), progress or Silent())
+    return read(Sources(source, example_inputs, inputs, seed=seed), progress or Silent())

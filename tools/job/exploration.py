@@ -1,30 +1,30 @@
-"""From a clean model to the best attempt: benches for several metrics, each searched for the price that meets the
-budget."""
+"""From a clean model to the best attempts: a metric of the curvature for each temperature, each searched for the price
+that meets the budget."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import onnx_ir
 
 from ...ir.analyses import Analyses
 from ...ir.cost import Cost, Piece, Timer
 from ...ir.errors import BudgetError
 from ...ir.forms import fragment, structure_of
-from ...ir.output_heads import Head
 from ...ir.remarks import Remark
-from ...passes.curvature import Curvature, Execute, Store, measure
+from ...passes.curvature import Curvature, Measured, measure
 from ...passes.curvature.moments import Moments, Want
-from ...passes.planning.proposal import Pass
-from ...passes.planning.stages import Attempt, Retrain, Shapes, StageRunner
-from ...runtime.data.named_data import Dataset
+from ...passes.planning.stages import Attempt, Retrain, StageRunner
 from ...runtime.latency import LatencyTable
-from ..report.progress import Progress
 from ..report.records import RecoveryRecord
 from .budget import Budget, Limit
+from .cache import statistics_store
+from .efficiency import Efficiency
+from .gate import Gate
 from .price_search import STEPS, Search
-from .subject import calibration_feeds
+from .settings import Settings
+from .shaped_model import ShapedModel
+from .subject import Subject
 
 TEMPERATURES = (1.0, 4.0)
 SPEED_MARGIN = 1.03  # a short measurement has to show a little more than what the long one at the end is held to
@@ -45,8 +45,8 @@ class MeasuredAttempt:
 class Explored:
     """The attempts that meet the budget, the best first; none where nothing is worth doing within the limit.
 
-    `idle` is what the passes say of every site where the budget buys nothing. `traces` are those of the layers' blocks
-    of the curvature at temperature 1, for the layers that it was measured of.
+    `idle` is what the passes say of every site where the budget buys nothing, under each metric, the colder one first.
+    `traces` are those of the layers' blocks of the curvature at temperature 1, for the layers that it was measured of.
     """
 
     choices: tuple[MeasuredAttempt, ...]
@@ -56,67 +56,62 @@ class Explored:
 
 
 @dataclass(frozen=True)
-class Gains:
-    """Measures of an attempt: the shares of the original's bytes and multiply-adds that are left, and the ratio of the
-    original's latency to its own."""
+class _Searched:
+    """What one metric led to: attempts, what the passes say where the budget buys nothing, and what was measured."""
 
-    size: Callable[[Attempt], float]
-    macs: Callable[[Attempt], float]
-    speedup: Callable[[Attempt], float]
+    choices: tuple[MeasuredAttempt, ...]
+    idle: tuple[Remark, ...]
+    remarks: tuple[Remark, ...]
+    traces: Mapping[str, float]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exploration:
-    """Everything that stays the same while metrics and prices are tried. `limited` is False where a target of the
-    budget is to be reached at any drop. `expectation` makes, for one bench, a measure of the drop that an attempt will
-    have after the recovery that follows; None where none does."""
+    """What stays the same while metrics and prices are tried. `gate` measures on the samples that choose.
 
-    model: onnx_ir.Model
-    stages: Sequence[Pass]
-    heads: Sequence[Head]
-    calibration: Dataset
-    sample: Mapping[str, np.ndarray]
-    shapes: Shapes
-    execute: Execute
+    `expectation` makes, for one metric, a measure of the drop that an attempt will have after the recovery that
+    follows; None where none does. `recovered` is what retrains in the middle of a pipeline.
+    """
+
+    settings: Settings
+    subject: Subject
+    clean: ShapedModel
+    gate: Gate
+    efficiency: Efficiency
     timer: Timer
-    budget: Budget
-    limit: Limit
-    limited: bool
-    drop: Callable[[Attempt], float]
-    expectation: Callable[[], Callable[[Attempt], float]] | None
-    recovered: Retrain | None
-    gains: Gains
-    seed: int
-    memory_limit: int | None
-    store: Store | None
-    progress: Progress
-    remarks: list[Remark] = field(default_factory=list)
-    idle: tuple[Remark, ...] = ()
-    traces: dict[str, float] = field(default_factory=dict)
+    expectation: Callable[[], Callable[[Attempt], float]] | None = None
+    recovered: Retrain | None = None
 
     def run(self) -> Explored:
         """Searches the price under every metric.
 
         Raises BudgetError if the budget has a target that can't be reached, or not within the limit.
         """
-        found: list[MeasuredAttempt] = []
-        for temperature in self._temperatures():
-            bench = self._bench(temperature)
-            found.extend(MeasuredAttempt(attempt, drop, temperature) for attempt, drop in self._search(bench))
+        searched = [self._searched(temperature) for temperature in self._temperatures()]
+        choices = [choice for one in searched for choice in one.choices]
         if self.budget.has_target:
-            self._check_reached(found)
-            found.sort(key=lambda c: c.drop)
+            self._check_reached(choices)
+            choices.sort(key=lambda c: c.drop)
         else:
-            found.sort(key=lambda c: (-c.attempt.worth, c.drop))
-        return Explored(tuple(found), tuple(dict.fromkeys(self.remarks)), self.idle, self.traces)
+            choices.sort(key=lambda c: (-c.attempt.worth, c.drop))
+        return Explored(
+            choices=tuple(choices),
+            remarks=_once(remark for one in searched for remark in one.remarks),
+            idle=_once(remark for one in searched for remark in one.idle),
+            traces=searched[0].traces,
+        )
 
-    def _check_reached(self, found: list[MeasuredAttempt]) -> None:
+    @property
+    def budget(self) -> Budget:
+        return self.settings.budget
+
+    def _check_reached(self, found: Sequence[MeasuredAttempt]) -> None:
         if not found:
             raise BudgetError(f"{self._targets()} can't be reached with {self._passes()}; ask for less, or add passes")
-        least = min(choice.drop for choice in found)
-        if self.limited and self.expectation is None and least > self.limit.value:
+        least, limit = min(choice.drop for choice in found), self.gate.limit
+        if self.budget.is_limited and self.expectation is None and least > limit.value:
             raise BudgetError(
-                f"{self._targets()} costs {self.limit.metric} {least:.3g}, beyond the limit {self.limit.value:g}; "
+                f"{self._targets()} costs {limit.metric} {least:.3g}, beyond the limit {limit.value:g}; "
                 "ask for less, or raise --max-drop"
             )
 
@@ -125,49 +120,60 @@ class Exploration:
         return " and ".join(f"{k} {v:g}" for k, v in given.items() if v is not None)
 
     def _passes(self) -> str:
-        return ", ".join(stage.name for stage in self.stages)
+        return ", ".join(stage.name for stage in self.settings.planned)
 
     def _temperatures(self) -> tuple[float, ...]:
         """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no
         temperature."""
-        categorical = any(h.kind == "categorical" for h in self.heads)
+        categorical = any(h.kind == "categorical" for h in self.subject.heads)
         return TEMPERATURES if categorical and self._wants_curvature() else TEMPERATURES[:1]
 
     def _wants_curvature(self) -> bool:
-        analyses = Analyses(self.model)
-        return any(list(stage.wants(analyses)) for stage in self.stages)
+        analyses = Analyses(self.clean.model)
+        return any(list(stage.wants(analyses)) for stage in self.settings.planned)
 
-    def _bench(self, temperature: float) -> StageRunner:
+    def _searched(self, temperature: float) -> _Searched:
+        measured: list[tuple[onnx_ir.Model, Measured]] = []
+
         def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
-            return self._moments(model, wants, Curvature(temperature=temperature, seed=self.seed))
+            found = self._measured(model, wants, temperature)
+            measured.append((model, found))
+            return found.moments
 
-        return StageRunner(
-            self.model, self.stages, self.sample, self.execute, self.timer, self._worth(), moments, self.recovered
+        runner = self._runner(moments)
+        idle = runner.attempt(0.0)
+        found = self._attempts(runner, idle)
+        return _Searched(
+            choices=tuple(MeasuredAttempt(attempt, drop, temperature) for attempt, drop in found),
+            idle=idle.remarks,
+            remarks=tuple(remark for _, one in measured for remark in one.remarks),
+            traces=next((one.traces for model, one in measured if model is self.clean.model), {}),
         )
 
-    def _moments(self, model: onnx_ir.Model, wants: Sequence[Want], settings: Curvature) -> Mapping[str, Moments]:
-        feeds = calibration_feeds(self.calibration, self.model, self.sample, self.shapes, self.memory_limit)
-        with self.progress.step(f"curvature, temperature {settings.temperature:g}", len(feeds)) as advance:
-            measured = measure(
+    def _runner(self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]) -> StageRunner:
+        clean, stages = self.clean, self.settings.planned
+        given = clean.model, stages, clean.sample, self.subject.execute, self.timer, self._worth(), moments
+        return StageRunner(*given, recovered=self.recovered)
+
+    def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:
+        machine, subject = self.settings.machine, self.subject
+        feeds = self.clean.feeds(subject.samples.calibration, machine.memory_limit)
+        with subject.progress.step(f"curvature, temperature {temperature:g}", len(feeds)) as advance:
+            return measure(
                 model,
                 wants,
-                self.heads,
+                subject.heads,
                 feeds,
-                self.execute,
-                settings,
+                subject.execute,
+                Curvature(temperature=temperature, seed=subject.seed),
                 advance=advance,
-                memory_limit=self.memory_limit,
-                store=self.store,
+                memory_limit=machine.memory_limit,
+                store=statistics_store(machine),
             )
-        self.remarks.extend(measured.remarks)
-        if model is self.model and settings.temperature == TEMPERATURES[0]:
-            self.traces.update(measured.traces)
-        return measured.moments
 
     def _worth(self) -> Callable[[Cost], float]:
         """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of
-        time and size
-        in equal parts."""
+        time and size in equal parts."""
         whole = self._whole()
         if self.budget.speedup is not None:
             return lambda saving: saving.microseconds / whole.microseconds
@@ -178,34 +184,41 @@ class Exploration:
         return lambda saving: (saving.microseconds / whole.microseconds + saving.parameters / whole.parameters) / 2
 
     def _whole(self) -> Cost:
-        layers = Analyses(self.model).layers.found.values()
-        pieces = (Piece(structure_of(x), tuple(self.shapes[str(u.input.name)] for u in x.uses)) for x in layers)
+        layers = Analyses(self.clean.model).layers.found.values()
+        pieces = (Piece(structure_of(x), tuple(self.clean.shapes[str(u.input.name)] for u in x.uses)) for x in layers)
         total = sum((piece.cost(self.timer) for piece in pieces), Cost())
         return Cost(max(total.macs, 1), max(total.parameters, 1), max(total.microseconds, 1e-3))
 
-    def _search(self, bench: StageRunner) -> list[tuple[Attempt, float]]:
-        idle = bench.attempt(0.0)
-        self.idle = idle.remarks
+    def _attempts(self, runner: StageRunner, idle: Attempt) -> list[tuple[Attempt, float]]:
+        """The attempts that the search finds, with their drops; `idle` is the one at no price."""
         if idle.fixed:
-            return [(idle, self.drop(idle))]
-        with self.progress.step("search for the price", STEPS) as advance:
-            search = Search(bench, self.drop if self.expectation is None else self.expectation(), advance)
+            return [(idle, self._drop(idle))]
+        with self.subject.progress.step("search for the price", STEPS) as advance:
+            search = Search(runner, self._drop if self.expectation is None else self.expectation(), advance)
             if self.budget.has_target:
                 return search.reaching(self._reaches, 0.01)
-            return search.within(self.limit.value, _first_price(self.limit)) or self._beyond(idle)
+            limit = self.gate.limit
+            return search.within(limit.value, _first_price(limit)) or self._beyond(idle)
 
     def _beyond(self, idle: Attempt) -> list[tuple[Attempt, float]]:
         """What fixed options did by themselves, where that alone is beyond the limit; the gate will say so."""
-        return [(idle, self.drop(idle))] if idle.steps else []
+        return [(idle, self._drop(idle))] if idle.steps else []
+
+    def _drop(self, attempt: Attempt) -> float:
+        return self.gate.drop(attempt.model)
 
     def _reaches(self, attempt: Attempt) -> bool:
         """Whether the targets are met, all as measured: what two candidates save can overlap."""
         size, macs, speedup = self.budget.size, self.budget.macs, self.budget.speedup
         return (
-            (size is None or self.gains.size(attempt) <= size)
-            and (macs is None or self.gains.macs(attempt) <= macs)
-            and (speedup is None or self.gains.speedup(attempt) >= speedup * SPEED_MARGIN)
+            (size is None or self.efficiency.size(attempt.model) <= size)
+            and (macs is None or self.efficiency.macs(attempt.model) <= macs)
+            and (speedup is None or self.efficiency.speedup(attempt.model) >= speedup * SPEED_MARGIN)
         )
+
+
+def _once(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
+    return tuple(dict.fromkeys(remarks))
 
 
 def timer_of(table: LatencyTable) -> Timer:

@@ -39,6 +39,18 @@ class Judge:
         return value
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A limit, and who measures whether it is kept."""
+
+    judge: Judge
+    limit: Limit
+
+    def drop(self, model: onnx_ir.Model) -> float:
+        """In the unit of the limit."""
+        return self.judge.drop(model, self.limit)
+
+
 def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:
     """The limit in the heads' own metric, or the default one.
 

@@ -29,6 +29,7 @@ from ...runtime.sessions import Session
 from ..report.accounting import file_size, serialized_size
 from ..report.progress import Progress
 from .function_names import is_function
+from .sources import Sources
 
 ONE_AT_A_TIME = threading.RLock()
 """Held while a model is lowered: frontends change what belongs to the process, such as methods of Keras."""
@@ -62,23 +63,24 @@ class Source:
         save(self.model, Path(path), external_data)
 
 
-def examples_of(arrays: object, inputs: Sequence[str] | str | None, seed: int) -> Examples:
-    """What a frontend traces with: `arrays` are a SPEC as for `--example-inputs`, an array, several, or a dict of them;
-    `inputs` declarations such as `x=float32[batch,3,32,32]`."""
-    texts = [inputs] if isinstance(inputs, str) else list(inputs or ())
+def examples_of(sources: Sources) -> Examples:
+    """What a frontend traces with: `example_inputs` are a SPEC as for `--example-inputs`, an array, several, or a dict
+    of them; `inputs` declarations such as `x=float32[batch,3,32,32]`."""
+    texts = [sources.inputs] if isinstance(sources.inputs, str) else list(sources.inputs or ())
     found = tuple(map(declared, texts))
     twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
     if twice:
         raise UsageError(f"the input {twice[0]!r} is declared twice")
-    return Examples(_arrays(arrays), found, seed)
+    return Examples(_arrays(sources.example_inputs), found, sources.seed)
 
 
-def read(source: object, examples: Examples, progress: Progress) -> Source:
-    """The model in `source`: a path, `module:function` or `file.py:function` that returns one, or a live model.
+def read(sources: Sources, progress: Progress) -> Source:
+    """The model of `sources`: a path, `module:function` or `file.py:function` that returns one, or a live model.
 
     Raises InputError for what can't be read or lowered, UsageError for examples that don't fit, VerifyError for a
     lowered model that does something else than the original.
     """
+    source, examples = sources.model, examples_of(sources)
     if not isinstance(source, str | os.PathLike):
         return _of_live(source, str(getattr(source, "name", type(source).__name__)), examples, progress)
     name = os.fspath(source)

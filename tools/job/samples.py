@@ -1,21 +1,19 @@
 """Which samples serve which purpose: what the user gave in, disjoint sets for calibration, choosing and reporting
 out."""
 
-import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx_ir
 
 from ...ir.errors import DataError, UsageError
-from ...runtime.data.named_data import MAX_SAMPLES, Dataset, dataset_of_arrays, load_data, load_labels
+from ...passes.curvature import Runner
+from ...runtime.data.named_data import MAX_SAMPLES, Dataset, load_labels, read_data
 from ...runtime.data.synthetic import synthesize
+from .sources import Sources
 
 VALIDATION_SHARE = 0.25
 HELD_OUT_SHARE = 0.1
 LARGEST_VALIDATION = 512
-LARGEST_CALIBRATION = 2048
 LARGEST_HELD_OUT = 512
 LARGEST_TRAINING = 100_000  # taken from a function, which may never end
 
@@ -24,10 +22,13 @@ HELD_OUT = ("are trained on", "say when to stop")
 TRAINED_ON = (*HELD_OUT, "check the result")
 
 
-Data = str | os.PathLike[str] | Dataset | np.ndarray | Mapping[str, np.ndarray]
-"""What `--data` takes, or samples in memory: one array, or one for each input by its name."""
+@dataclass(frozen=True)
+class Purposes:
+    """What samples have to serve beside guiding and checking: `by_accuracy` a limit on accuracy, `recovering` a
+    training."""
 
-Labels = str | os.PathLike[str] | np.ndarray
+    by_accuracy: bool = False
+    recovering: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,68 +51,44 @@ class Samples:
         return self.evaluation is not self.validation
 
 
-def gather(
-    model: onnx_ir.Model,
-    data: Data | None,
-    eval_data: Data | None,
-    labels: Labels | None,
-    seed: int,
-    run: Callable,
-    by_accuracy: bool,
-    *,
-    recovering: bool = False,
-    train_labels: Labels | None = None,
-    calibration: int = LARGEST_CALIBRATION,
-) -> Samples:
-    """Reads or makes the samples. With `by_accuracy` the labelled ones are halved: one half chooses, the other is
-    reported. With `recovering` there are samples for training too, at most 100,000 of a function's.
+def gather(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purposes) -> Samples:
+    """Reads or makes the samples; `run` runs the model. With `by_accuracy` the labelled ones are halved: one half
+    chooses, the other is reported. With `recovering` there are samples for training too, at most 100,000 of a
+    function's, labelled where those of `data` are.
 
-    `labels` are those of `eval_data`, or of `data` where that isn't given; `train_labels` are those of `data`, with
-    which the training samples come labelled. At most `calibration` samples guide the run.
     Raises DataError for what doesn't fit, and where there are too few samples to keep the purposes apart.
     """
-    given = _given(model, data, seed, run, LARGEST_TRAINING if recovering else MAX_SAMPLES)
-    reported = None if eval_data is None else _read(eval_data, model, MAX_SAMPLES)
-    given, reported = _labelled(given, reported, labels, train_labels)
-    if by_accuracy and (given if reported is None else reported).labels is None:
+    given, reported = _given(sources, model, run, purposes), _reported(sources, model)
+    if purposes.by_accuracy and (given if reported is None else reported).labels is None:
         raise UsageError("a drop in accuracy can only be measured with --labels")
-    if by_accuracy and reported is not None:
-        validation, evaluation = reported.split(0.5, seed)
+    if purposes.by_accuracy and reported is not None:
+        validation, evaluation = reported.split(0.5, sources.seed)
         rest = given
     else:
-        _check_enough(given, TRAINED_ON if recovering else CHECKED)
-        validation, rest = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), seed)
+        _check_enough(given, TRAINED_ON if purposes.recovering else CHECKED)
+        validation, rest = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), sources.seed)
         evaluation = validation if reported is None else reported
-    if not recovering:
-        return Samples(_limited(rest, calibration), validation, evaluation)
+    if not purposes.recovering:
+        return Samples(_limited(rest, sources.calibration), validation, evaluation)
     _check_enough(rest, HELD_OUT)
-    held_out, training = rest.split(min(HELD_OUT_SHARE * given.samples, LARGEST_HELD_OUT) / rest.samples, seed + 1)
-    return Samples(_limited(training, calibration), validation, evaluation, training, held_out)
+    share = min(HELD_OUT_SHARE * given.samples, LARGEST_HELD_OUT) / rest.samples
+    held_out, training = rest.split(share, sources.seed + 1)
+    return Samples(_limited(training, sources.calibration), validation, evaluation, training, held_out)
 
 
-def _given(model: onnx_ir.Model, data: Data | None, seed: int, run: Callable, most: int) -> Dataset:
-    return synthesize(model, seed=seed, run=run) if data is None else _read(data, model, most)
+def _given(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purposes) -> Dataset:
+    if sources.data is None:
+        found = synthesize(model, seed=sources.seed, run=run)
+    else:
+        found = read_data(sources.data, model, LARGEST_TRAINING if purposes.recovering else MAX_SAMPLES)
+    return found if sources.labels_of_data is None else load_labels(sources.labels_of_data, found)
 
 
-def _read(data: Data, model: onnx_ir.Model, most: int) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, str | os.PathLike):
-        return load_data(os.fspath(data), model, most)
-    return dataset_of_arrays(data, model)
-
-
-def _labelled(
-    given: Dataset, reported: Dataset | None, labels: Labels | None, train_labels: Labels | None
-) -> tuple[Dataset, Dataset | None]:
-    """Both with the labels that are known; without reported samples `labels` are those of the given ones."""
-    if reported is None and labels is not None and train_labels is not None:
-        raise UsageError("--labels and --train-labels both label --data: give one of them, or --eval-data for --labels")
-    own = train_labels if train_labels is not None or reported is not None else labels
-    return (
-        given if own is None else load_labels(own, given),
-        reported if reported is None or labels is None else load_labels(labels, reported),
-    )
+def _reported(sources: Sources, model: onnx_ir.Model) -> Dataset | None:
+    if sources.eval_data is None:
+        return None
+    found = read_data(sources.eval_data, model)
+    return found if sources.labels is None else load_labels(sources.labels, found)
 
 
 def _limited(data: Dataset, most: int) -> Dataset:

@@ -6,25 +6,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import numpy as np
-import onnx_ir
 
 from ...ir.analyses import Analyses
 from ...ir.cost import Piece
 from ...ir.errors import InputError
 from ...ir.forms import structure_of
 from ...ir.layers import Layer
-from ...passes.curvature import Curvature, Factors, Store, measurable, measure_factors, moments_of, open_to_gradients
+from ...passes.curvature import Curvature, Factors, measurable, measure_factors, moments_of, open_to_gradients
 from ...passes.curvature.moments import Want
 from ...passes.planning.stages import Shapes
+from ...runtime.data.named_data import Data
 from ...runtime.environment import limit_threads, versions
 from ...runtime.sessions import Target
 from ..report.progress import Progress, Silent
 from ..report.sensitivity_records import INPUT_ONLY, Left, Row, Sensitivity
+from .cache import statistics_store
+from .machine import Machine
 from .memory import peak_memory
-from .model_sources import examples_of
-from .samples import Data
+from .samples import Purposes
+from .shaped_model import ShapedModel
+from .sources import Sources
 from .standard_changes import LARGEST_INPUT, Reason, channels_removed, rank_halved
-from .subject import Subject, cache_folder, calibration_feeds, open_subject, statistics_store
+from .subject import Subject, open_subject
 
 UNREACHED = "no-curvature", "its gradient is zero on this data"
 
@@ -52,18 +55,22 @@ def sensitivity(
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """
-    settings, shown = Curvature(temperature=temperature, seed=seed), progress or Silent()
-    count = threads or os.cpu_count() or 1
-    place = Target(target, count)
-    store = statistics_store(cache_folder(cache_dir), place, fresh)
-    examples = examples_of(example_inputs, inputs, seed)
-    subject = open_subject(source, examples, place, count, heads, shown, data=data, seed=seed)
+    sources = Sources(source, example_inputs, inputs, data, heads=heads, seed=seed)
+    machine = Machine(target, threads, 1, cache_dir, memory_limit, fresh)
+    return measured_sensitivity(sources, temperature, machine, progress or Silent())
+
+
+def measured_sensitivity(sources: Sources, temperature: float, machine: Machine, progress: Progress) -> Sensitivity:
+    """What `sensitivity` gives, whose arguments these are."""
+    settings = Curvature(temperature=temperature, seed=sources.seed)
+    place = Target(machine.target, machine.timed_threads)
+    subject = open_subject(sources, Purposes(), place, place, progress)
     reason = subject.reason_to_leave()
     if reason is not None:
         raise InputError(f"the layers of {subject.source.name} can't be judged: {reason[1]}")
     model = subject.cleaned(subject.judge(subject.samples.validation))
-    with nullcontext() if threads is None else limit_threads(threads):
-        rows = _rows(subject, model, settings, memory_limit, store)
+    with nullcontext() if machine.threads is None else limit_threads(machine.threads):
+        rows = _rows(subject, subject.shaped(model, subject.sample(1)), settings, machine)
     return Sensitivity(
         input=subject.source.name,
         data=subject.data_record(),
@@ -77,14 +84,10 @@ def sensitivity(
     )
 
 
-def _rows(
-    subject: Subject, model: onnx_ir.Model, settings: Curvature, memory_limit: int | None, store: Store | None
-) -> tuple[Row, ...]:
-    analyses, sample = Analyses(model), subject.sample(1)
-    calibration = subject.samples.calibration
-    feeds = calibration_feeds(calibration, model, sample, subject.shapes(model, sample), memory_limit)
-    taken_apart = open_to_gradients(model, feeds)
-    shapes = subject.shapes(taken_apart, sample)
+def _rows(subject: Subject, clean: ShapedModel, settings: Curvature, machine: Machine) -> tuple[Row, ...]:
+    analyses, feeds = Analyses(clean.model), clean.feeds(subject.samples.calibration, machine.memory_limit)
+    taken_apart = open_to_gradients(clean.model, feeds)
+    shapes = subject.shapes(taken_apart, clean.sample)
     layers = {**measurable(taken_apart), **analyses.layers.found}
     if not layers:
         return ()
@@ -98,8 +101,8 @@ def _rows(
             subject.execute,
             settings,
             advance=advance,
-            memory_limit=memory_limit,
-            store=store,
+            memory_limit=machine.memory_limit,
+            store=statistics_store(machine),
         )
     reasons = {remark.site: (remark.reason, remark.detail) for remark in found.remarks}
     rows = []

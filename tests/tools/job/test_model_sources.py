@@ -18,6 +18,7 @@ from kronnx.tools.commands.cli import main
 from kronnx.tools.commands.destination import LOWERED, OPTIMIZED, default_output
 from kronnx.tools.job.function_names import is_function
 from kronnx.tools.job.model_sources import examples_of, read
+from kronnx.tools.job.sources import Sources
 from kronnx.tools.report.progress import Silent
 
 FACTORY = """
@@ -84,7 +85,7 @@ def module(tmp_path: Path) -> Path:
 
 
 def source_of(given: object):
-    return read(given, examples_of(None, None, 0), Silent())
+    return read(Sources(given), Silent())
 
 
 def test_an_onnx_file_is_itself(mlp_path):
@@ -184,12 +185,12 @@ def test_a_name_is_a_function_only_where_no_file_has_it(tmp_path, monkeypatch):
 
 def test_an_input_that_is_declared_twice_is_refused():
     with pytest.raises(UsageError, match="'x' is declared twice"):
-        examples_of(None, ["x=[3]", "x=[4]"], 0)
+        examples_of(Sources(None, inputs=["x=[3]", "x=[4]"]))
 
 
 def test_an_iterator_without_examples_is_refused():
     with pytest.raises(DataError, match="gives nothing"):
-        examples_of(iter(()), None, 0)
+        examples_of(Sources(None, iter(())))
 
 
 def test_a_tuple_of_samples_and_labels_is_refused(mlp_path):
@@ -212,7 +213,7 @@ def test_declared_inputs_for_an_onnx_model_are_refused(mlp_path):
     ],
 )
 def test_example_inputs_in_memory(given, wanted):
-    arrays = examples_of(given, None, 0).arrays
+    arrays = examples_of(Sources(None, given)).arrays
     shapes = {k: v.shape for k, v in arrays.items()} if isinstance(arrays, dict) else [a.shape for a in arrays]
     assert shapes == wanted
 
@@ -221,7 +222,8 @@ def test_example_inputs_of_files_and_functions(module, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.ones((2, 4)))
     np.save(tmp_path / "x.npy", np.ones((2, 5)))
     found = [
-        examples_of(str(spec), None, 0).arrays for spec in (tmp_path / "x.npz", tmp_path / "x.npy", f"{module}:example")
+        examples_of(Sources(None, str(spec))).arrays
+        for spec in (tmp_path / "x.npz", tmp_path / "x.npy", f"{module}:example")
     ]
     assert [found[0]["x"].shape, found[1][0].shape, found[2]["x"].shape] == [(2, 4), (2, 5), (3, 4)]
 

@@ -15,6 +15,7 @@ import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.ir.model import signature
 from kronnx.tools.commands.cli import main
+from kronnx.tools.job import efficiency
 from kronnx.tools.job import optimize as driver
 from kronnx.tools.job.exploration import TEMPERATURES
 from kronnx.tools.job.recovery_expectation import PROBES
@@ -28,8 +29,8 @@ RECOVER = "recover{steps=100 rate=5e-3 looks=3}"
 def short_timings():
     """Timings are not what is looked at here."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(driver, "LONG_LOOK", 0.05)
-    patch.setattr(driver, "GLANCE", 0.02)
+    patch.setattr(efficiency, "LONG_LOOK", 0.05)
+    patch.setattr(efficiency, "GLANCE", 0.02)
     yield
     patch.undo()
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from kronnx.ir.errors import DataError, UsageError
 from kronnx.runtime.data.dataset import Dataset
-from kronnx.tools.job.samples import LARGEST_CALIBRATION, LARGEST_HELD_OUT, LARGEST_VALIDATION, Samples, gather
+from kronnx.tools.job.samples import LARGEST_HELD_OUT, LARGEST_VALIDATION, Purposes, Samples, gather
+from kronnx.tools.job.sources import LARGEST_CALIBRATION, Sources
 from networks import build
 
 
@@ -25,7 +26,8 @@ def numbers(data: Dataset) -> set[int]:
 
 
 def gathered(model, data, eval_data=None, by_accuracy=False, seed=0):
-    return gather(model, data, eval_data, None, seed, lambda feed: {}, by_accuracy)
+    sources = Sources(model, data=data, eval_data=eval_data, seed=seed)
+    return gather(sources, model, lambda feed: {}, Purposes(by_accuracy))
 
 
 def test_calibration_and_validation_share_no_sample(model):
@@ -82,8 +84,8 @@ def test_without_data_samples_are_made_and_say_so(model):
 
 
 def recovering(model, data, eval_data=None, labels=None, by_accuracy=False, seed=0, train_labels=None) -> Samples:
-    given = (model, data, eval_data, labels, seed, lambda feed: {}, by_accuracy)
-    return gather(*given, recovering=True, train_labels=train_labels)
+    sources = Sources(model, None, None, data, eval_data, labels, train_labels, seed=seed)
+    return gather(sources, model, lambda feed: {}, Purposes(by_accuracy, recovering=True))
 
 
 def trained(found: Samples) -> tuple[Dataset, Dataset]:

@@ -1,13 +1,10 @@
-"""What jobs begin with: batches that fit into memory, and the place for what is kept."""
-
-from pathlib import Path
+"""Batches of the calibration samples: of a size that fits into memory, whatever the model computes."""
 
 import numpy as np
 import pytest
 from kronnx.passes.planning.stages import concrete_shapes
 from kronnx.runtime.data.named_data import dataset_of
-from kronnx.runtime.sessions import Target
-from kronnx.tools.job.subject import LARGEST_BATCH, LARGEST_RUN, calibration_feeds, statistics_store
+from kronnx.tools.job.shaped_model import LARGEST_BATCH, LARGEST_RUN, ShapedModel
 from networks import build, draw, execute
 
 PRODUCT = "(float[N, 1000] x) => (float[N, 500] y) <float[1000, 500] w> { y = MatMul(x, w) }"
@@ -17,7 +14,7 @@ ELEMENTS = 1000 + 500
 def sizes(text: str, samples: int, memory_limit: int | None = None) -> set[int]:
     model = build(text)
     data, sample = dataset_of([draw(model, samples)], model), draw(model, 2)
-    feeds = calibration_feeds(data, model, sample, concrete_shapes(model, sample, execute), memory_limit)
+    feeds = ShapedModel(model, sample, concrete_shapes(model, sample, execute)).feeds(data, memory_limit)
     assert sum(len(feed["x"]) for feed in feeds) == samples
     return {len(feed["x"]) for feed in feeds}
 
@@ -42,13 +39,5 @@ def test_a_fixed_batch_is_kept_whatever_the_limit():
     model = build(text)
     feed = {"x": np.ones((12, 1000), np.float32)}
     data, sample = dataset_of([feed], model), draw(model)
-    feeds = calibration_feeds(data, model, sample, concrete_shapes(model, sample, execute), 1)
+    feeds = ShapedModel(model, sample, concrete_shapes(model, sample, execute)).feeds(data, 1)
     assert [len(batch["x"]) for batch in feeds] == [4, 4, 4]
-
-
-def test_statistics_of_another_provider_are_not_taken(tmp_path: Path):
-    cpu, cuda = (statistics_store(tmp_path, Target(provider), fresh=False) for provider in ("cpu", "cuda"))
-    assert cpu is not None
-    assert cuda is not None
-    assert cpu.key("x") != cuda.key("x")
-    assert statistics_store(tmp_path, Target(), fresh=True) is None

@@ -1,0 +1,24 @@
+"""The folder for what is measured once and serves later runs: times of layers, statistics, checkpoints of training."""
+
+from pathlib import Path
+
+import platformdirs
+
+from ...passes.curvature import Store
+from ...runtime.environment import runtime_version
+from .machine import Machine
+
+
+def cache_folder(machine: Machine) -> Path:
+    """Where measured times and statistics are kept between runs."""
+    return Path(machine.cache_dir) if machine.cache_dir is not None else platformdirs.user_cache_path("kronnx")
+
+
+def statistics_store(machine: Machine) -> Store | None:
+    """Where the statistics of earlier runs are found and new ones kept; None where they are to be measured anew."""
+    return None if machine.fresh else checkpoint_store(machine)
+
+
+def checkpoint_store(machine: Machine) -> Store:
+    """Where trainings keep how far they have come, also where all is to be measured anew."""
+    return Store(cache_folder(machine) / "statistics", f"{runtime_version()}, {machine.target}")

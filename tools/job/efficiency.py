@@ -1,0 +1,56 @@
+"""How small and how fast a model is beside the original: bytes, multiply-adds and latency, counted and timed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx_ir
+
+from ...ir.cost import macs
+from ...passes.curvature import Feed
+from ...runtime.sessions import Session
+from ...runtime.timing import Timing, time_pair
+from ..report.accounting import figures, serialized_size
+from ..report.records import Figures
+from .subject import Subject
+
+GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Measures models against the original of `subject`, on `batch` samples a run."""
+
+    subject: Subject
+    batch: int
+
+    @cached_property
+    def sample(self) -> Feed:
+        """What is run, and whose shapes count."""
+        return self.subject.sample(self.batch)
+
+    @cached_property
+    def before(self) -> Figures:
+        original, size = self.subject.original, self.subject.source.size
+        return figures(original, self.subject.shapes(original, self.sample), size)
+
+    def after(self, model: onnx_ir.Model) -> Figures:
+        return figures(model, self.subject.shapes(model, self.sample), serialized_size(model))
+
+    def size(self, model: onnx_ir.Model) -> float:
+        """The share of the original's bytes that is left."""
+        return serialized_size(model) / self.before.bytes
+
+    def macs(self, model: onnx_ir.Model) -> float:
+        """The share of the original's multiply-adds that is left."""
+        return macs(model, self.subject.shapes(model, self.sample)) / max(self.before.macs, 1)
+
+    def speedup(self, model: onnx_ir.Model) -> float:
+        """The original's latency over the model's, after a glance."""
+        return self._timed(model, GLANCE).ratio
+
+    def timing(self, model: onnx_ir.Model) -> Timing:
+        """The latencies of both, looked at long enough for a report."""
+        return self._timed(model, LONG_LOOK)
+
+    def _timed(self, model: onnx_ir.Model, seconds: float) -> Timing:
+        return time_pair(self.subject.baseline, Session(model, self.subject.timed), self.sample, seconds)

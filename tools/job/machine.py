@@ -1,0 +1,29 @@
+"""Where a job runs, and what it may take there."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`target` is 'cpu' or 'cuda'. What is timed runs on `threads` (None: one for each core), `batch` samples at a
+    time.
+
+    `cache_dir` holds what was measured in earlier runs (None: the user's cache folder), `fresh` measures statistics
+    anew all the same; `memory_limit` is the bytes that measuring them may take, None a share of what is free.
+    """
+
+    target: str = "cpu"
+    threads: int | None = 1
+    batch: int = 1
+    cache_dir: str | os.PathLike[str] | None = None
+    memory_limit: int | None = None
+    fresh: bool = False
+
+    @property
+    def timed_threads(self) -> int:
+        return self.threads or cores()
+
+
+def cores() -> int:
+    return os.cpu_count() or 1

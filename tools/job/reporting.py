@@ -1,0 +1,97 @@
+"""The results of a run with their reports: of a model that was changed, and of one that stays as it was."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import onnx_ir
+
+from ...ir.remarks import Remark
+from ...runtime.comparison import Outputs, accuracy_change, compare
+from ...runtime.environment import versions
+from ...runtime.timing import Timing
+from ..report.accounting import sites, verdict
+from ..report.records import (
+    AccuracyFigures,
+    DivergenceFigures,
+    Figures,
+    GateRecord,
+    LayerRecord,
+    Report,
+    SiteRecord,
+    TimingRecord,
+)
+from .efficiency import Efficiency
+from .gate import Judge
+from .memory import peak_memory
+from .pipeline_text import text_of
+from .result import Result
+from .settings import Settings
+from .subject import Subject
+
+
+@dataclass(frozen=True)
+class Reporter:
+    settings: Settings
+    subject: Subject
+    efficiency: Efficiency
+
+    def changed(
+        self,
+        model: onnx_ir.Model,
+        records: tuple[SiteRecord, ...],
+        gate: GateRecord,
+        timing: Timing,
+        judge: Judge,
+        outputs: Outputs,
+    ) -> Result:
+        """`outputs` are the model's on the samples of `judge`."""
+        before = replace(self.efficiency.before, latency_us=timing.before_us, latency_spread_us=timing.before_spread_us)
+        after = replace(
+            self.efficiency.after(model), latency_us=timing.after_us, latency_spread_us=timing.after_spread_us
+        )
+        report = replace(
+            self._report(before, after, gate, records),
+            verdict=verdict(before, after, timing, gate),
+            divergence=DivergenceFigures(**asdict(compare(judge.reference, outputs, self.subject.heads))),
+            accuracy=self._accuracy(judge, outputs),
+            timing=self._timing_record(timing),
+        )
+        return Result(model, report)
+
+    def unchanged(
+        self, text: str, remarks: Sequence[Remark], gate: GateRecord, layers: tuple[LayerRecord, ...] = ()
+    ) -> Result:
+        """The original, and in `text` why."""
+        before = self.efficiency.before
+        report = self._report(before, before, gate, sites(None, remarks))
+        return Result(self.subject.original, replace(report, verdict=text, layers=layers), self.subject.source.file)
+
+    def _report(self, before: Figures, after: Figures, gate: GateRecord, records: tuple[SiteRecord, ...]) -> Report:
+        return Report(
+            input=self.subject.source.name,
+            output=None,
+            pipeline=text_of(self.settings.stages),
+            before=before,
+            after=after,
+            gate=gate,
+            data=self.subject.data_record(),
+            verdict="",
+            versions=versions(),
+            sites=records,
+            heads={h.output: h.kind for h in self.subject.heads},
+            notes=self.subject.notes(),
+            peak_memory=peak_memory(),
+        )
+
+    def _accuracy(self, judge: Judge, outputs: Outputs) -> AccuracyFigures | None:
+        if judge.data.labels is None:
+            return None
+        change = accuracy_change(judge.reference, outputs, judge.data.labels, self.subject.heads)
+        return AccuracyFigures(**asdict(change))
+
+    def _timing_record(self, timing: Timing) -> TimingRecord:
+        target = self.subject.timed
+        interval = timing.ratio_low, timing.ratio_high
+        return TimingRecord(
+            timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.machine.batch
+        )
