@@ -4,8 +4,21 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.errors import BudgetError
+from kronnx.ir.remarks import Remark
+from kronnx.runtime.sessions import Target
 from kronnx.tools.commands.cli import main
+from kronnx.tools.job.budget import Budget, Limit
+from kronnx.tools.job.efficiency import Efficiency
+from kronnx.tools.job.exploration import TEMPERATURES, Exploration, Explored
+from kronnx.tools.job.gate import Gate
+from kronnx.tools.job.machine import Machine
 from kronnx.tools.job.optimize import optimize
+from kronnx.tools.job.pipeline_text import parse
+from kronnx.tools.job.samples import Purposes
+from kronnx.tools.job.settings import Settings
+from kronnx.tools.job.sources import Sources
+from kronnx.tools.job.subject import open_subject
+from kronnx.tools.report.progress import Silent
 from networks import parsed, set_weight
 
 
@@ -63,3 +76,28 @@ def test_the_command_ends_with_6_and_writes_nothing(planted, tmp_path, capsys):
     assert main([*words, "-o", str(tmp_path / "small.onnx"), "--cache-dir", str(planted.cache)]) == 6
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err.startswith("error: --macs 0.001 can't be reached")
+
+
+def explored(planted, passes: str) -> Explored:
+    """Within a limit that nothing keeps, on a machine that takes as long for a multiply-add whatever the layer."""
+    settings = Settings(parse(passes), Budget(Limit("kl", 1e-9)), Machine(cache_dir=planted.cache))
+    sources = Sources(planted.model, data=planted.data)
+    subject = open_subject(sources, Purposes(), Target(), Target(), Silent())
+    judge = subject.judge(subject.samples.validation)
+    clean = subject.shaped(subject.cleaned(judge), subject.sample(1))
+    gate = Gate(judge, Limit("kl", 1e-9))
+    return Exploration(settings, subject, clean, gate, Efficiency(subject, 1), timer).run()
+
+
+def timer(structure, shape: tuple[int, ...]) -> float:
+    return 1e-3 * structure.macs(shape)
+
+
+def test_what_the_passes_pass_over_is_said_under_every_metric(planted):
+    idle: dict[str, list[Remark]] = {}
+    for remark in explored(planted, "svd").idle:
+        idle.setdefault(remark.site, []).append(remark)
+    said = [remarks for remarks in idle.values() if remarks[0].reason == "not-worth-it"]
+    assert said
+    for remarks in said:
+        assert len({remark.detail for remark in remarks}) == len(TEMPERATURES)  # a warmer softmax, other nats

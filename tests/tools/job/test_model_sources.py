@@ -221,10 +221,8 @@ def test_example_inputs_in_memory(given, wanted):
 def test_example_inputs_of_files_and_functions(module, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.ones((2, 4)))
     np.save(tmp_path / "x.npy", np.ones((2, 5)))
-    found = [
-        examples_of(Sources(None, str(spec))).arrays
-        for spec in (tmp_path / "x.npz", tmp_path / "x.npy", f"{module}:example")
-    ]
+    specs = (tmp_path / "x.npz", tmp_path / "x.npy", f"{module}:example")
+    found = [examples_of(Sources(None, str(spec))).arrays for spec in specs]
     assert [found[0]["x"].shape, found[1][0].shape, found[2]["x"].shape] == [(2, 4), (2, 5), (3, 4)]
 
 
