@@ -46,7 +46,7 @@ def test_a_missing_runtime_is_an_error_with_the_pip_command():
 
 
 def test_no_module_of_runtime_imports_onnxruntime_at_import():
-    modules = ["sessions", "environment", "data", "synthetic", "comparison", "timing", "latency"]
+    modules = ["sessions", "environment", "data.named_data", "data.synthetic", "comparison", "timing", "latency"]
     code = "import sys\n" + "".join(f"import kronnx.runtime.{m}\n" for m in modules)
     code += "print([m for m in ('onnxruntime', 'scipy', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -292,9 +292,10 @@ def test_the_shape_of_a_pool_in_ceil_mode_is_that_of_the_runtime(op, opset):
 
 PROGRAM = """
 import sys
-from kronnx.ir.model.cleaning import clean
+from kronnx.ir.cleanup.clean import clean
 from kronnx.runtime.sessions import Session
-from kronnx.ir.model import load, normalize, save
+from kronnx.ir.cleanup.normalize import normalize
+from kronnx.ir.model import load, save
 model = normalize(load(sys.argv[1]))
 save(model, sys.argv[2])
 save(clean(model), sys.argv[3], external_data=True)

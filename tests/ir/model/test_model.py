@@ -307,8 +307,9 @@ def test_strings_and_empty_tensors_survive(tmp_path):
 
 HUGE = """
 import resource, sys
-from kronnx.ir.model.cleaning import clean
-from kronnx.ir.model import check_weights, load, normalize, save, signature
+from kronnx.ir.cleanup.clean import clean
+from kronnx.ir.cleanup.normalize import normalize
+from kronnx.ir.model import check_weights, load, save, signature
 resource.setrlimit(resource.RLIMIT_DATA, (900 << 20,) * 2)  # what is allocated; mapped files don't count
 model = load(sys.argv[1])
 check_weights(model)

@@ -290,7 +290,7 @@ sys.meta_path.insert(0, Absent())
 import importlib.util
 original = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name.partition(".")[0] == {module!r} else original(name, *rest)
-from kronnx.tools.cli import main
+from kronnx.tools.commands.cli import main
 sys.exit(main({words!r}))
 """
 
