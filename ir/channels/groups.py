@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..layers import Layer, Layers
 from ..remarks import MISSED, Remark
-from . import arithmetic_rules as arithmetic  # noqa: F401  both register rules
+from . import arithmetic_rules, layout_rules  # noqa: F401  both register rules
 from .pieces import Carrier, Consumer, Extent, Producer, Resized, Sliced
 from .rules import apply_rule, consume
 from .tracking import BlockedChannels, ChannelSite, Ledger, Track
