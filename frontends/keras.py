@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from ..ir.atomic_files import StagingFolder
 from ..ir.errors import InputError, UsageError
 from .examples import BATCH, Declared, Examples, drawn, sample_outputs, typed
 from .formats import kind_of
@@ -61,8 +61,8 @@ def _ending_in(path: Path, ending: str) -> Iterator[Path]:
     if path.suffix == ending:
         yield path
         return
-    with TemporaryDirectory(prefix="kronnx-") as folder:
-        yield Path(shutil.copyfile(path, Path(folder) / f"model{ending}"))
+    with StagingFolder.temporary() as folder:
+        yield Path(shutil.copyfile(path, folder / f"model{ending}"))
 
 
 def _advice(said: str) -> str:

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from types import TracebackType
 import numpy as np
 import onnx_ir
 
+from ..ir.atomic_files import replacing
 from ..ir.errors import DataError
 from .data.model_inputs import Input, inputs_of
 from .environment import device_name, runtime_version
@@ -111,11 +110,5 @@ def _read(file: Path | None) -> dict[str, float]:
 
 def _write(file: Path, entries: Mapping[str, float]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, text=True)
-    try:
-        with os.fdopen(handle, "w") as f:
-            json.dump(entries, f, indent=0, sort_keys=True)
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with replacing(file, durable=False) as stream:
+        stream.write(json.dumps(entries, indent=0, sort_keys=True).encode())

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
+from ..ir.atomic_files import StagingFolder
 from ..ir.errors import DataError, InputError, UsageError
+from ..ir.model.external_data import refers_to_files, self_contained
+from ..ir.model.saving import EXTERNAL_ABOVE
+from ..ir.model.weights import weight_bytes
 from .environment import PROVIDERS, onnxruntime, preload_gpu_libraries
 from .messages import Source, loading, running
-
-LARGEST_MESSAGE = 1_800_000_000  # bytes; protobuf stops at 2**31 - 1, the graph itself needs some of them
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Session:
         planned: bool = True,
     ) -> None:
         self.target = target or Target()
-        self._folder = tempfile.TemporaryDirectory(prefix="kronnx-") if _is_large(model) else None
+        self._folder = StagingFolder.temporary() if _is_large(model) else None
         self._runtime = onnxruntime()
         options = _options(self._runtime, self.target, optimize, arena)
         options.enable_mem_pattern = planned
@@ -142,7 +144,7 @@ def _session(
     model: Source,
     target: Target,
     options: Any,
-    folder: tempfile.TemporaryDirectory[str] | None,
+    folder: StagingFolder | None,
 ) -> Any:
     providers = _providers(runtime, target)
     source = _source(model, folder)
@@ -174,49 +176,27 @@ def _options(runtime: types.ModuleType, target: Target, optimize: bool, arena: b
     return options
 
 
-def _source(model: Source, folder: tempfile.TemporaryDirectory[str] | None) -> bytes | str:
+def _source(model: Source, folder: StagingFolder | None) -> bytes | str:
     if not isinstance(model, onnx_ir.Model):
         if not Path(model).is_file():
             raise InputError(f"no such model file: {os.fspath(model)}")
         return os.fspath(model)
     try:
-        return _serialized(model) if folder is None else _spilled(model, Path(folder.name))
+        return _serialized(model) if folder is None else _spilled(model, folder.path)
     except OSError as e:
         raise InputError(f"the weights of the model can't be read, or written to {tempfile.gettempdir()}: {e}") from e
 
 
 def _serialized(model: onnx_ir.Model) -> bytes:
-    return onnx_ir.to_proto(_in_memory(model)).SerializeToString()
-
-
-def _in_memory(model: onnx_ir.Model) -> onnx_ir.Model:
-    """The model, or where it has external data a copy that has none; the memory-mapped arrays aren't read yet."""
-    if not any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in _weights(model)):
-        return model
-    copy = model.clone()
-    for graph in copy.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, onnx_ir.ExternalTensor):
-                value.const_value = _resident(value.const_value)
-    return copy
-
-
-def _resident(tensor: onnx_ir.ExternalTensor) -> onnx_ir.Tensor:
-    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+    whole = self_contained(model) if refers_to_files(model) else model
+    return onnx_ir.to_proto(whole).SerializeToString()
 
 
 def _spilled(model: onnx_ir.Model, folder: Path) -> str:
     path = folder / "model.onnx"
-    onnx_ir.save(model.clone(), path, external_data="weights.bin")
+    onnx_ir.save(self_contained(model), path, external_data="weights.bin")
     return str(path)
 
 
 def _is_large(model: Source) -> bool:
-    return isinstance(model, onnx_ir.Model) and sum(t.nbytes for t in _weights(model)) > LARGEST_MESSAGE
-
-
-def _weights(model: onnx_ir.Model) -> Iterator[onnx_ir.TensorProtocol]:
-    for graph in model.graphs():
-        yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
-        for node in graph:
-            yield from (a.as_tensor() for a in node.attributes.values() if a.type == onnx_ir.AttributeType.TENSOR)
+    return isinstance(model, onnx_ir.Model) and weight_bytes(model) > EXTERNAL_ABOVE

@@ -1,13 +1,17 @@
-"""External data: weights in files beside the model, memory-mapped and kept inside the model's folder."""
+"""External data: weights in files beside the model, memory-mapped and kept inside the model's folder; which files those
+are, and the same model without them."""
 
 import mmap
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import onnx_ir
 
 from ..errors import InputError
-from .weights import replace_weights
+from .weights import clone, replace_weights, weights
+
+FILE = "kronnx.file"  # in a mapped tensor's `meta`: the path of the file that it is a view of
 
 
 def attach(model: onnx_ir.Model, source: Path) -> None:
@@ -24,6 +28,32 @@ def attach(model: onnx_ir.Model, source: Path) -> None:
     replace_weights(model, view)
 
 
+def external_files(model: onnx_ir.Model) -> tuple[Path, ...]:
+    """The data files that hold weights of `model`, of any graph or attribute, each once and by its real path."""
+    found = (_file_of(tensor) for _, tensor in weights(model))
+    return tuple(sorted({Path(os.path.realpath(file)) for file in found if file is not None}))
+
+
+def refers_to_files(model: onnx_ir.Model) -> bool:
+    """Whether some of its tensors open a file by its name when they are read, as those of onnx_ir.load do."""
+    return any(isinstance(tensor, onnx_ir.ExternalTensor) for _, tensor in weights(model))
+
+
+def self_contained(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A copy with no such tensor: views of the files stand in their place, which aren't read yet; others are shared."""
+    copy = clone(model)
+    replace_weights(copy, lambda _, tensor: _resident(tensor) if isinstance(tensor, onnx_ir.ExternalTensor) else tensor)
+    return copy
+
+
+def _file_of(tensor: onnx_ir.TensorProtocol) -> str | os.PathLike[str] | None:
+    return tensor.path if isinstance(tensor, onnx_ir.ExternalTensor) else tensor.meta.get(FILE)
+
+
+def _resident(tensor: onnx_ir.ExternalTensor) -> onnx_ir.Tensor:
+    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+
+
 def _view(
     name: str, tensor: onnx_ir.ExternalTensor, source: Path, maps: dict[Path, np.ndarray]
 ) -> onnx_ir.TensorProtocol:
@@ -33,7 +63,9 @@ def _view(
     if file not in maps:
         maps[file] = _map(file)
     offset = tensor.offset or 0
-    return _typed(maps[file][offset : offset + tensor.nbytes], tensor)
+    view = _typed(maps[file][offset : offset + tensor.nbytes], tensor)
+    view.meta[FILE] = file
+    return view
 
 
 def _file(what: str, location: str, source: Path) -> Path:

@@ -8,11 +8,10 @@ import onnx_ir
 from google.protobuf.message import DecodeError
 
 from ..errors import InputError
+from .data_references import PROTOBUF_LIMIT
 from .external_data import attach
 from .sparse_tensors import densify
 from .weights import graphs, nodes, weights
-
-PROTOBUF_LIMIT = 1 << 31  # bytes: no protobuf message is larger
 
 
 def load(path: str | os.PathLike[str]) -> onnx_ir.Model:

@@ -1,16 +1,19 @@
 """Writes a model, whole or not at all."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnx_ir
 
+from ..atomic_files import StagingFolder, is_stream, replacing
 from ..errors import InputError
-from .weights import clone, graphs, nodes, replace_weights, weights
+from .external_data import self_contained
+from .placing import check_owner, data_file, place, second_data_file
+from .weights import graphs, nodes, weight_bytes, weights
 
 EXTERNAL_ABOVE = 1_800_000_000  # bytes of weights: a protobuf message ends at 2 GB, and the graph needs room
+SMALLEST_EXTERNAL = 256  # bytes: a weight up to this size stays in the graph
 LOWEST_IR = 10
 
 
@@ -18,13 +21,15 @@ def save(model: onnx_ir.Model, path: str | os.PathLike[str], external_data: bool
     """Writes `model` to `path`; weights go to `<name>.data` beside it if `external_data`, or (None) if they are large.
 
     The files are written in a temporary folder beside `path` and renamed: on failure nothing is left and an older
-    file stays. A model from `load` may be mapped from the very files that are replaced, and stays usable (one with
-    tensors that open the file again, from onnx_ir.load, is not). The same model gives the same bytes.
+    file stays, and if the process is killed the older pair stands or the new one. A model from `load` may be mapped
+    from the very files that are replaced, and stays usable (one with tensors that open the file again, from
+    onnx_ir.load, is not). The same model gives the same bytes. A device is written to, and a symbolic link followed.
 
-    Raises InputError if the place can't be written or the weights don't fit into one file.
+    Raises InputError if the place can't be written or the weights don't fit into one file, UsageError if they would
+    take the place of another model's.
     """
     target = Path(path)
-    size = sum(tensor.nbytes for _, tensor in weights(model))
+    size = weight_bytes(model)
     if external_data is False and size > EXTERNAL_ABOVE:
         raise InputError(f"{target}: {size} bytes of weights don't fit into one file of 2 GB; use external data")
     try:
@@ -57,34 +62,51 @@ def _types(model: onnx_ir.Model) -> set[onnx_ir.DataType]:
 def _write(model: onnx_ir.Model, target: Path, external: bool) -> None:
     if target.is_dir():
         raise IsADirectoryError(None, "it is a folder", str(target))
-    data = target.with_name(target.name + ".data")
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        staged = Path(folder) / target.name
-        _stage(model, staged, data.name if external else None)
-        if external and staged.with_name(data.name).exists():
-            os.replace(staged.with_name(data.name), data)
-            _invalidate(model, data)
-        os.replace(staged, target)
-
-
-def _stage(model: onnx_ir.Model, staged: Path, data_name: str | None) -> None:
-    model = clone(model)
-    model.ir_version = needed_ir_version(model)
-    replace_weights(model, _embedded)
-    if data_name is not None:
-        onnx_ir.save(model, staged, external_data=data_name)
+    if is_stream(target):
+        _write_stream(model, target, external)
         return
-    staged.write_bytes(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+    real = Path(os.path.realpath(target))
+    if external:
+        _check_beside(target, real)
+        check_owner(real)
+    with StagingFolder.beside(real) as folder:
+        proto, data = _staged(model, folder / data_file(real).name) if external else (_message(model), None)
+        place(proto, data, real, folder)
+    if data is not None:
+        _invalidate(model, {data_file(real), second_data_file(real)})
 
 
-def _embedded(_: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
-    if not isinstance(tensor, onnx_ir.ExternalTensor):
-        return tensor
-    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+def _write_stream(model: onnx_ir.Model, target: Path, external: bool) -> None:
+    if external:
+        raise InputError(f"can't write {target}: it is no file, beside which the weights could lie; give a file name")
+    with replacing(target) as stream:
+        stream.write(_message(model).SerializeToString(deterministic=True))
 
 
-def _invalidate(model: onnx_ir.Model, data: Path) -> None:
-    """A tensor that would read `data` again finds other weights there; better an error than those."""
+def _check_beside(target: Path, real: Path) -> None:
+    if real.parent != Path(os.path.realpath(target.parent)):
+        raise InputError(f"can't write {target}: it is a link to {real}, beside which its weights lie; give that path")
+
+
+def _staged(model: onnx_ir.Model, data: Path) -> tuple[onnx.ModelProto, Path | None]:
+    """The graph, and the file with its weights, if it has any that are large enough."""
+    copy = _renewed(model)
+    onnx_ir.external_data.unload_from_model(copy, data.parent, data.name, size_threshold_bytes=SMALLEST_EXTERNAL)
+    return onnx_ir.to_proto(copy), data if data.exists() else None
+
+
+def _message(model: onnx_ir.Model) -> onnx.ModelProto:
+    return onnx_ir.to_proto(_renewed(model))
+
+
+def _renewed(model: onnx_ir.Model) -> onnx_ir.Model:
+    copy = self_contained(model)
+    copy.ir_version = needed_ir_version(copy)
+    return copy
+
+
+def _invalidate(model: onnx_ir.Model, replaced: set[Path]) -> None:
+    """A tensor that would read the file again finds other weights there; better an error than those."""
     for _, tensor in weights(model):
-        if isinstance(tensor, onnx_ir.ExternalTensor) and os.path.realpath(tensor.path) == os.path.realpath(data):
+        if isinstance(tensor, onnx_ir.ExternalTensor) and Path(os.path.realpath(tensor.path)) in replaced:
             tensor.invalidate()

@@ -27,7 +27,9 @@ def clone(model: onnx_ir.Model) -> onnx_ir.Model:
 def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph | onnx_ir.Function]:
     """The main graph, the bodies of If, Loop and Scan, and the functions with the bodies in them."""
     yield from model.graphs()
-    yield from model.functions.values()
+    for function in model.functions.values():
+        yield function
+        yield from function.subgraphs()
 
 
 def nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
@@ -38,27 +40,39 @@ def nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
 
 def weights(model: onnx_ir.Model) -> Iterator[tuple[str, onnx_ir.TensorProtocol]]:
     """(name, tensor) of every initializer, then of every tensor in an attribute (named for its node)."""
-    for graph in model.graphs():
-        for name, value in graph.initializers.items():
-            if value.const_value is not None:
-                yield name, value.const_value
+    for name, value in _initializers(model):
+        if value.const_value is not None:
+            yield name, value.const_value
     for node in nodes(model):
         for attribute in node.attributes.values():
             yield from ((_holder(node), tensor) for tensor in _attribute_tensors(attribute))
+
+
+def weight_bytes(model: onnx_ir.Model) -> int:
+    """Bytes of all weights, each as often as it is stored."""
+    return sum(tensor.nbytes for _, tensor in weights(model))
 
 
 def replace_weights(
     model: onnx_ir.Model, change: Callable[[str, onnx_ir.TensorProtocol], onnx_ir.TensorProtocol]
 ) -> None:
     """Puts change(name, tensor) in the place of every tensor that `weights` gives."""
-    for graph in model.graphs():
-        for name, value in graph.initializers.items():
-            if value.const_value is not None:
-                value.const_value = change(name, value.const_value)
+    for name, value in _initializers(model):
+        if value.const_value is not None:
+            value.const_value = change(name, value.const_value)
     for node in nodes(model):
         for key, attribute in node.attributes.items():
-            if attribute.type == onnx_ir.AttributeType.TENSOR and not attribute.is_ref():
-                node.attributes[key] = onnx_ir.AttrTensor(key, change(_holder(node), attribute.as_tensor()))
+            held = [change(_holder(node), tensor) for tensor in _attribute_tensors(attribute)]
+            if held and attribute.type == onnx_ir.AttributeType.TENSOR:
+                node.attributes[key] = onnx_ir.AttrTensor(key, held[0])
+            elif held:
+                node.attributes[key] = onnx_ir.AttrTensors(key, held)
+
+
+def _initializers(model: onnx_ir.Model) -> Iterator[tuple[str, onnx_ir.Value]]:
+    for graph in graphs(model):
+        if isinstance(graph, onnx_ir.Graph):  # a function has none of its own, but its bodies may
+            yield from graph.initializers.items()
 
 
 def check_weights(model: onnx_ir.Model) -> None:

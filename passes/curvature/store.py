@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
+from ...ir.atomic_files import replacing
 from .settings import Feed
 
 FORMAT = "1"
@@ -47,14 +47,8 @@ class Store:
         """Puts `arrays` under `key`, at once or not at all."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".new")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    np.savez(file, allow_pickle=False, **arrays, **{NAMES: np.array(list(arrays))})
-                os.replace(name, self._path(key))
-            except BaseException:
-                os.unlink(name)
-                raise
+            with replacing(self._path(key), durable=False) as file:
+                np.savez(file, allow_pickle=False, **arrays, **{NAMES: np.array(list(arrays))})
             self._tidy()
 
     def drop(self, key: str) -> None:

@@ -53,7 +53,7 @@ def test_external_weights_are_read_without_changing_the_model(tmp_path):
 
 
 def test_a_large_model_goes_through_a_temporary_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(sessions, "LARGEST_MESSAGE", 8)
+    monkeypatch.setattr(sessions, "EXTERNAL_ABOVE", 8)
     model = onnx_ir.load(external(tmp_path))
     np.testing.assert_array_equal(Session(model).run({"x": X})["y"], X + np.arange(4))
     assert isinstance(model.graph.initializers["w"].const_value, onnx_ir.ExternalTensor)

@@ -3,15 +3,19 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
 
 from ...ir.cost import macs, parameters
+from ...ir.model.external_data import external_files, self_contained
+from ...ir.model.saving import EXTERNAL_ABOVE
+from ...ir.model.weights import replace_weights, weight_bytes
 from ...ir.remarks import PASSED, Remark
 from ...passes.planning.stages import AppliedCandidate, Attempt, Shapes
 from ...runtime.timing import Timing
 from .records import Figures, GateRecord, Saving, SiteRecord
 
-LARGEST_FILE = 1_800_000_000
+EMPTY = np.empty(0, np.float32)
 
 
 def figures(model: onnx_ir.Model, shapes: Shapes, size: int) -> Figures:
@@ -20,16 +24,18 @@ def figures(model: onnx_ir.Model, shapes: Shapes, size: int) -> Figures:
 
 
 def file_size(path: Path, model: onnx_ir.Model) -> int:
-    """Bytes of a model file and of the external data that it refers to."""
-    tensors = (v.const_value for v in model.graph.initializers.values())
-    external = {t.path for t in tensors if isinstance(t, onnx_ir.ExternalTensor)}
-    return path.stat().st_size + sum(Path(p).stat().st_size for p in external)
+    """Bytes of the file of `model` and of all data files that it refers to."""
+    return path.stat().st_size + sum(file.stat().st_size for file in external_files(model))
 
 
 def serialized_size(model: onnx_ir.Model) -> int:
-    """Bytes that `model` takes on disk: exact for one file, the weights alone above what one file can hold."""
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    return weights if weights > LARGEST_FILE else onnx_ir.to_proto(model).ByteSize()
+    """Bytes that `model` takes on disk: exact for one file; above what that can hold, the weights and, within some
+    bytes for each of them, the graph."""
+    copy, weights = self_contained(model), weight_bytes(model)
+    if weights <= EXTERNAL_ABOVE:
+        return onnx_ir.to_proto(copy).ByteSize()
+    replace_weights(copy, lambda name, _: onnx_ir.tensor(EMPTY, name=name))
+    return weights + onnx_ir.to_proto(copy).ByteSize()
 
 
 def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecord, ...]:

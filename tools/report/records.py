@@ -3,13 +3,14 @@
 import json
 import math
 import os
-import tempfile
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from ...ir.atomic_files import replacing
 
 SCHEMA = 1
 T = TypeVar("T")
@@ -214,22 +215,9 @@ def json_text(record: Any) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` under a temporary name beside `path` and renames it; nothing is left behind on failure."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    """Writes `text` to `path`, at once or not at all."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
 
 
 def _plain(value: Any) -> Any:
