@@ -4,11 +4,10 @@ from collections.abc import Iterable
 
 from ...runtime.timing import Timing
 from ..report.records import GateRecord
+from ..report.verdict import not_worth_having
 from .budget import Budget
 from .exploration import MeasuredAttempt
 from .gate import Gate
-
-NOT_SMALLER = 0.995
 
 
 def passing(
@@ -31,16 +30,9 @@ def passing(
     return None, GateRecord(limit.metric, limit.value, 0.0)
 
 
-def in_vain(choice: MeasuredAttempt, budget: Budget, share: float, timing: Timing) -> str | None:
-    """Why a choice that leaves `share` of the bytes is not worth having, if it isn't; where speed is not what was asked
-    for it always is."""
-    if choice.attempt.fixed or budget.size is not None or budget.macs is not None:
+def in_vain(choice: MeasuredAttempt, gate: GateRecord, budget: Budget, share: float, timing: Timing) -> str | None:
+    """The verdict on a choice that leaves `share` of the bytes and is not worth having, if it isn't; where it is beyond
+    the gate, or speed is not what was asked for, there is none."""
+    if not gate.passed or choice.attempt.fixed or budget.size is not None or budget.macs is not None:
         return None
-    if timing.verdict == "slower":
-        return (
-            f"the best within the limit has {share:.2f} of the size but is slower here ({timing.ratio:.2f}x); "
-            "--size asks for it all the same"
-        )
-    if timing.verdict != "faster" and share > NOT_SMALLER:
-        return f"the best within the limit is neither measurably faster nor smaller ({share:.2f} of the size)"
-    return None
+    return not_worth_having(share, timing.verdict, timing.ratio)

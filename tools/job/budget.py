@@ -4,11 +4,9 @@ import math
 from dataclasses import dataclass
 
 from ...ir.errors import UsageError
+from ..report.drops import ACCURACY, DEFAULTS, KL, RELATIVE
 from .nearest_names import did_you_mean
 
-KL = "kl"
-RELATIVE = "rel"
-ACCURACY = "acc"
 DIVERGENCE = "divergence"
 
 
@@ -24,7 +22,7 @@ class Limit:
     value: float
 
 
-DEFAULT_LIMITS = {"categorical": Limit(KL, 0.01), "gaussian": Limit(RELATIVE, 0.01)}
+DEFAULT_LIMITS = {"categorical": Limit(KL, DEFAULTS[KL]), "gaussian": Limit(RELATIVE, DEFAULTS[RELATIVE])}
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ class Budget:
 def limit(given: str | float | None, labelled: bool) -> Limit | None:
     """The limit that `--max-drop` says: a number, or `kl=`, `rel=`, `acc=` and a number.
 
-    A plain number is points of accuracy if there are labels, and otherwise divergence as the heads measure it.
+    A plain number is divergence as the heads measure it, with labels too: nats of KL, or relative error.
     Raises UsageError for another metric, for `acc` without labels, and for values out of range.
     """
     if given is None:
         return None
     metric, equals, number = str(given).rpartition("=")
-    metric = metric.strip() if equals else (ACCURACY if labelled else DIVERGENCE)
+    metric = metric.strip() if equals else DIVERGENCE
     if metric not in (KL, RELATIVE, ACCURACY, DIVERGENCE):
         raise UsageError(f"--max-drop {given}: no metric {metric!r}{did_you_mean(metric, (KL, RELATIVE, ACCURACY))}")
     if metric == ACCURACY and not labelled:

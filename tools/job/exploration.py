@@ -17,6 +17,7 @@ from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
 from ...runtime.latency import LatencyTable
 from ..report.records import RecoveryRecord
+from ..report.verdict import out_of_reach, too_dear
 from .budget import Budget, Limit
 from .cache import statistics_store
 from .efficiency import Efficiency
@@ -107,13 +108,10 @@ class Exploration:
 
     def _check_reached(self, found: Sequence[MeasuredAttempt]) -> None:
         if not found:
-            raise BudgetError(f"{self._targets()} can't be reached with {self._passes()}; ask for less, or add passes")
+            raise BudgetError(out_of_reach(self._targets(), self._passes(), fixed=False, best=None))
         least, limit = min(choice.drop for choice in found), self.gate.limit
         if self.budget.is_limited and self.expectation is None and least > limit.value:
-            raise BudgetError(
-                f"{self._targets()} costs {limit.metric} {least:.3g}, beyond the limit {limit.value:g}; "
-                "ask for less, or raise --max-drop"
-            )
+            raise BudgetError(too_dear(self._targets(), limit.metric, least, limit.value))
 
     def _targets(self) -> str:
         given = {"--speedup": self.budget.speedup, "--size": self.budget.size, "--macs": self.budget.macs}

@@ -10,7 +10,8 @@ from ...ir.output_heads import Head
 from ...runtime.comparison import Divergence, Outputs, accuracy, compare, run_all
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
-from .budget import ACCURACY, DEFAULT_LIMITS, DIVERGENCE, KL, RELATIVE, Limit
+from ..report.drops import ACCURACY, KL, RELATIVE
+from .budget import DEFAULT_LIMITS, DIVERGENCE, Limit
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from ..report.accounting import sites
 from ..report.layer_records import Inventory
 from ..report.progress import Progress, Silent
 from ..report.records import GateRecord
+from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do
 from .acceptance import in_vain, passing
-from .budget import Budget, Limit
+from .budget import Budget
 from .budget import limit as parsed_limit
 from .cache import cache_folder, checkpoint_store
 from .efficiency import Efficiency
@@ -102,7 +103,7 @@ class _Job:
 
     def left_alone(self, reason: str, detail: str) -> Result:
         """The answer for a model that no pass is tried on. Raises BudgetError if something was to be reached."""
-        text = f"left alone: {detail}"
+        text = left_alone(detail)
         if self.settings.budget.has_target:
             raise BudgetError(f"the target can't be reached, the model is {text}")
         remark = Remark("model", "driver", MISSED, reason, text)
@@ -121,7 +122,8 @@ class _Job:
         choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
         choice, gate = passing(choices, final, self.settings.budget)
         if choice is None or not choice.attempt.steps:
-            text = f"returned unchanged: nothing is worth its price within {_said(limit)}"
+            fixed = choice is not None and choice.attempt.fixed
+            text = nothing_to_do() if fixed else not_worth_it(limit.metric, limit.value, None)
             return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records())
         return self._changed(choice, explored, layers, final, gate)
 
@@ -174,12 +176,9 @@ class _Job:
             timing = self._efficiency.timing(model)
         wanted = self.settings.budget.speedup
         if wanted is not None and timing.ratio < wanted:
-            raise BudgetError(
-                f"--speedup {wanted:g}: {timing.ratio:.2f}x was measured in the end; ask for less, or add passes"
-            )
-        reason = in_vain(choice, self.settings.budget, self._efficiency.size(model), timing)
-        if reason is not None:
-            text = f"returned unchanged: {reason}"
+            raise BudgetError(not_so_fast(wanted, timing.ratio))
+        text = in_vain(choice, gate, self.settings.budget, self._efficiency.size(model), timing)
+        if text is not None:
             return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records())
         records = sites(choice.attempt, explored.remarks)
         result = self._reporter.changed(model, records, gate, timing, final.judge, outputs)
@@ -200,8 +199,3 @@ def _said_of(choice: MeasuredAttempt | None, explored: Explored) -> tuple[Remark
     """All remarks on a choice that isn't taken."""
     own = () if choice is None else choice.attempt.remarks
     return (*own, *explored.idle, *explored.remarks)
-
-
-def _said(limit: Limit) -> str:
-    unit = {"kl": "nats of KL", "rel": "relative error", "acc": "points of accuracy"}[limit.metric]
-    return f"{limit.value:g} {unit}"

@@ -9,7 +9,7 @@ from ...ir.remarks import Remark
 from ...runtime.comparison import Outputs, accuracy_change, compare
 from ...runtime.environment import versions
 from ...runtime.timing import Timing
-from ..report.accounting import sites, verdict
+from ..report.accounting import sites
 from ..report.records import (
     AccuracyFigures,
     DivergenceFigures,
@@ -20,6 +20,7 @@ from ..report.records import (
     SiteRecord,
     TimingRecord,
 )
+from ..report.verdict import of_change
 from .efficiency import Efficiency
 from .gate import Judge
 from .memory import peak_memory
@@ -49,21 +50,26 @@ class Reporter:
         after = replace(
             self.efficiency.after(model), latency_us=timing.after_us, latency_spread_us=timing.after_spread_us
         )
+        divergence = DivergenceFigures(**asdict(compare(judge.reference, outputs, self.subject.heads)))
+        accuracy, record = self._accuracy(judge, outputs), self._timing_record(timing)
+        verdict = of_change(before, after, record, gate, divergence, accuracy)
         report = replace(
             self._report(before, after, gate, records),
-            verdict=verdict(before, after, timing, gate),
-            divergence=DivergenceFigures(**asdict(compare(judge.reference, outputs, self.subject.heads))),
-            accuracy=self._accuracy(judge, outputs),
-            timing=self._timing_record(timing),
+            verdict=verdict.text,
+            warning=verdict.warning,
+            divergence=divergence,
+            accuracy=accuracy,
+            timing=record,
         )
         return Result(model, report)
 
     def unchanged(
         self, text: str, remarks: Sequence[Remark], gate: GateRecord, layers: tuple[LayerRecord, ...] = ()
     ) -> Result:
-        """The original, and in `text` why."""
+        """The original, which is within any limit, and in `text` why."""
         before = self.efficiency.before
-        report = self._report(before, before, gate, sites(None, remarks))
+        kept = replace(gate, measured=None if gate.metric is None else 0.0, passed=True)
+        report = self._report(before, before, kept, sites(None, remarks))
         return Result(self.subject.original, replace(report, verdict=text, layers=layers), self.subject.source.file)
 
     def _report(self, before: Figures, after: Figures, gate: GateRecord, records: tuple[SiteRecord, ...]) -> Report:

@@ -12,8 +12,7 @@ from ...ir.model.saving import EXTERNAL_ABOVE
 from ...ir.model.weights import replace_weights, weight_bytes
 from ...ir.remarks import PASSED, Remark
 from ...passes.planning.stages import AppliedCandidate, Attempt, Shapes
-from ...runtime.timing import Timing
-from .records import Figures, GateRecord, Saving, SiteRecord
+from .records import Figures, Saving, SiteRecord
 
 EMPTY = np.empty(0, np.float32)
 
@@ -56,28 +55,3 @@ def _step(step: AppliedCandidate) -> SiteRecord:
     return SiteRecord(
         candidate.site, step.by, PASSED, "applied", candidate.label, candidate.predicted, saved, candidate.label
     )
-
-
-def verdict(before: Figures, after: Figures, timing: Timing | None, gate: GateRecord) -> str:
-    """The one line that sums up a change: no more than what was measured."""
-    ratio = before.bytes / after.bytes
-    size = f"{ratio:.2f}x smaller" if ratio > 1.005 else f"{1 / ratio:.2f}x LARGER" if ratio < 0.995 else "not smaller"
-    return "; ".join(part for part in (f"{size}, {_speed(timing)}", _kept(gate)) if part)
-
-
-def _speed(timing: Timing | None) -> str:
-    if timing is None:
-        return "not timed"
-    interval = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
-    if timing.verdict == "faster":
-        return f"{timing.ratio:.2f}x faster ({interval})"
-    if timing.verdict == "slower":
-        return f"but SLOWER here, {timing.ratio:.2f}x ({interval})"
-    return f"no difference in speed could be measured ({interval})"
-
-
-def _kept(gate: GateRecord) -> str:
-    if gate.metric is None or gate.limit is None:
-        return ""
-    word = "within" if gate.passed else "BEYOND"
-    return f"outputs {word} the limit ({gate.metric} {gate.measured:.3g} of {gate.limit:g})"

@@ -43,6 +43,11 @@ def percent(share: float) -> str:
     return "99.99 %" if shown == "100.00" and share < 1 else f"{shown} %"
 
 
+def percent_of(share: float) -> str:
+    """A share to three digits, however small: 0.00834 as '0.834 %'."""
+    return f"{100 * share:.3g} %"
+
+
 def signed(value: float) -> str:
     """A number with its sign and two decimals, '+0.35' or '−1.20'."""
     return f"{value:+.2f}".replace("-", "−")

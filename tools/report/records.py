@@ -168,8 +168,10 @@ class RecoveryRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up; `output` is None if no model was
-    written; `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say;
+    """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up, `warning` whether it is to be
+    looked at: the outputs moved further than the default limit where no limit held them, or accuracy was lost beyond
+    chance. `output` is None if no model was written; `peak_memory` is the most bytes that the process held in memory,
+    None where the system doesn't say;
     `layers` are those of the cleaned original in the order of the graph, none of a model that was left alone;
     `recovery` is that at the end of the pipeline, if there was one."""
 
@@ -181,6 +183,7 @@ class Report:
     gate: GateRecord
     data: DataRecord
     verdict: str
+    warning: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     divergence: DivergenceFigures | None = None
     accuracy: AccuracyFigures | None = None

@@ -9,19 +9,18 @@ from .records import (
     AccuracyFigures,
     DivergenceFigures,
     Figures,
-    GateRecord,
     RecoveryRecord,
     Report,
     SiteRecord,
     TimingRecord,
 )
+from .verdict import gate_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 GOOD, BAD, PLAIN = "green", "red", "default"
 MADE_UP = "No real data guided this: the inputs were made up from the graph (give --data)."
-GATES = {"kl": ("mean KL", " nats"), "rel": ("relative error", ""), "acc": ("accuracy lost", " points")}
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def _latency(before: Figures, after: Figures, timing: TimingRecord | None) -> li
 def _speed(timing: TimingRecord) -> tuple[str, str]:
     low, high, ratio = timing.low, timing.high, timing.ratio
     if timing.verdict == "faster":
-        return f"{_times(ratio, 'faster')} ({low:.2f} to {high:.2f})", GOOD
+        return f"{_times(ratio, 'faster')} ({low:.2f} to {high:.2f}×)", GOOD
     if timing.verdict == "slower":
-        return f"{_times(1 / ratio, 'slower')} ({1 / high:.2f} to {1 / low:.2f})", BAD
+        return f"{_times(1 / ratio, 'slower')} ({1 / high:.2f} to {1 / low:.2f}×)", BAD
     return f"cannot tell ({low:.2f} to {high:.2f}×)", PLAIN
 
 
@@ -87,7 +86,7 @@ def _divergence(figures: DivergenceFigures) -> list[Row]:
 def _accuracy(figures: AccuracyFigures) -> Row:
     change = f"{signed(100 * (figures.after - figures.before))} pt"
     if figures.low is not None and figures.high is not None:
-        change += f" ({signed(100 * figures.low)} to {signed(100 * figures.high)})"
+        change += f" ({signed(100 * figures.low)} to {signed(100 * figures.high)} pt)"
     return Row("Accuracy", percent(figures.before), percent(figures.after), change)
 
 
@@ -128,21 +127,13 @@ def _recovered(record: RecoveryRecord) -> str:
     return f"Recovery: divergence of samples not trained on {divergence}; {record.steps} steps, {record.seconds:.0f} s."
 
 
-def gate_line(gate: GateRecord) -> str:
-    """The limit and what was measured, or '' where there was no limit."""
-    if gate.metric is None or gate.limit is None:
-        return ""
-    name, unit = GATES.get(gate.metric, (gate.metric, ""))
-    measured = "not measured" if gate.measured is None else f"{gate.measured:.3g}{unit}"
-    return f"{name} {measured}, limit {gate.limit:g}{unit}: {'kept' if gate.passed else 'NOT kept'}"
-
-
 def plain_table(report: Report) -> str:
     """The table as aligned text, for logs and files."""
     cells = [("", "before", "after", "")] + [(r.label, r.before, r.after, r.change) for r in rows(report)]
     notes = [f"note: {line}" for line in footnotes(report)]
     gate = [f"gate: {line}" for line in [gate_line(report.gate)] if line]
-    lines = [heading(report), "", *aligned(cells, "<>><"), "", *notes, *gate, f"verdict: {report.verdict}"]
+    word = "warning" if report.warning else "verdict"
+    lines = [heading(report), "", *aligned(cells, "<>><"), "", *notes, *gate, f"{word}: {report.verdict}"]
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +205,8 @@ def _drawn(report: Report) -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(heading(report), "dim"), title_justify="left")
+    title = Text(heading(report), "dim")
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left")
     drawn.add_column("")
     drawn.add_column("before", justify="right")
     drawn.add_column("after", justify="right", style="bold")
@@ -223,5 +215,11 @@ def _drawn(report: Report) -> "RenderableType":
         drawn.add_row(row.label, row.before, row.after, Text(row.change, row.tone))
     notes = [Text(line, "yellow" if line == MADE_UP else "dim") for line in footnotes(report)]
     limit = [Text(line, "dim") for line in [gate_line(report.gate)] if line]
-    mark, tone = ("✓", GOOD) if report.gate.passed else ("✗", BAD)
+    mark, tone = _mark(report)
     return Group("", drawn, *notes, *limit, Text(f"{mark} {report.verdict}", f"bold {tone}"))
+
+
+def _mark(report: Report) -> tuple[str, str]:
+    if not report.gate.passed:
+        return "✗", BAD
+    return ("⚠", "yellow") if report.warning else ("✓", GOOD)

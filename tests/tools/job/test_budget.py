@@ -9,13 +9,13 @@ from kronnx.tools.job.budget import Budget, Limit, limit
     ("given", "labelled", "wanted"),
     [
         (None, True, None),
-        (0.5, True, Limit("acc", 0.5)),
-        ("0.5", True, Limit("acc", 0.5)),
+        (0.5, True, Limit("divergence", 0.5)),
+        ("0.5", True, Limit("divergence", 0.5)),
         ("0.02", False, Limit("divergence", 0.02)),
         ("kl=0.02", True, Limit("kl", 0.02)),
         ("rel=0.05", False, Limit("rel", 0.05)),
         ("acc=0.5", True, Limit("acc", 0.5)),
-        ("0", True, Limit("acc", 0.0)),
+        ("acc=0", True, Limit("acc", 0.0)),
     ],
 )
 def test_a_limit_is_read(given, labelled, wanted):

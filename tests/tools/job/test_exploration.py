@@ -60,7 +60,7 @@ def test_a_target_out_of_reach_is_refused(planted):
 
 
 def test_a_target_that_costs_more_than_the_limit_is_refused(planted):
-    with pytest.raises(BudgetError, match=r"--macs 0\.05 costs kl .*, beyond the limit 0\.0001"):
+    with pytest.raises(BudgetError, match=r"--macs 0\.05 costs a mean KL of .* nats, beyond the limit of 0\.0001 nats"):
         run(planted, macs=0.05, max_drop="kl=0.0001")
 
 

@@ -143,7 +143,7 @@ def test_a_fixed_rank_beyond_a_limit_that_is_asked_for_ends_with_5_and_writes_no
 
 
 def test_accuracy_is_gated_on_one_half_of_the_labelled_samples_and_reported_on_the_other(planted):
-    report = run(planted, "svd", eval_data=planted.evaluation, labels=planted.labels, max_drop=1.0).report
+    report = run(planted, "svd", eval_data=planted.evaluation, labels=planted.labels, max_drop="acc=1").report
     assert (report.gate.metric, report.accuracy.samples) == ("acc", 100)
     assert report.gate.measured <= 1.0
 

@@ -1,4 +1,4 @@
-"""Records of a report: what is counted, which verdict a site gets, and the one line at the end."""
+"""Records of a report: what is counted, and which verdict a site gets."""
 
 import numpy as np
 import onnx
@@ -9,16 +9,9 @@ from kronnx.ir.remarks import ANALYSIS, MISSED, Remark
 from kronnx.passes.planning.choice import Option
 from kronnx.passes.planning.proposal import Candidate
 from kronnx.passes.planning.stages import AppliedCandidate, Attempt
-from kronnx.runtime.timing import Timing
-from kronnx.tools.report.accounting import figures, file_size, serialized_size, sites, verdict
-from kronnx.tools.report.records import Figures, GateRecord
+from kronnx.tools.report.accounting import figures, file_size, serialized_size, sites
+from kronnx.tools.report.records import Figures
 from networks import build
-
-BEFORE, AFTER = Figures(200, 400, 1000), Figures(100, 200, 500)
-
-
-def timing(low: float, high: float) -> Timing:
-    return Timing(10.0, 5.0, 0.1, 0.1, (low + high) / 2, low, high, 100)
 
 
 @pytest.fixture
@@ -73,29 +66,6 @@ def test_a_change_is_recorded_with_its_prediction_and_saving(attempt):
 
 def test_without_an_attempt_the_remarks_remain():
     assert [r.reason for r in sites(None, [Remark("model", "driver", MISSED, "quantized", "")])] == ["quantized"]
-
-
-@pytest.mark.parametrize(
-    ("measured", "said"),
-    [
-        (timing(1.8, 2.2), "2.00x smaller, 2.00x faster (1.80 to 2.20)"),
-        (timing(0.5, 0.7), "2.00x smaller, but SLOWER here, 0.60x (0.50 to 0.70)"),
-        (timing(0.9, 1.1), "2.00x smaller, no difference in speed could be measured (0.90 to 1.10)"),
-        (None, "2.00x smaller, not timed"),
-    ],
-)
-def test_the_verdict_says_no_more_than_was_measured(measured, said):
-    assert verdict(BEFORE, AFTER, measured, GateRecord()) == said
-
-
-@pytest.mark.parametrize(("passed", "word"), [(True, "within"), (False, "BEYOND")])
-def test_the_verdict_says_whether_the_limit_is_kept(passed, word):
-    said = verdict(BEFORE, BEFORE, timing(1.1, 1.2), GateRecord("kl", 0.01, 0.0042, passed))
-    assert said == f"not smaller, 1.15x faster (1.10 to 1.20); outputs {word} the limit (kl 0.0042 of 0.01)"
-
-
-def test_the_verdict_says_that_a_file_grew():
-    assert verdict(AFTER, BEFORE, None, GateRecord()) == "2.00x LARGER, not timed"
 
 
 def test_figures_of_a_model_without_weights_are_zero():

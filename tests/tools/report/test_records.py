@@ -49,11 +49,11 @@ lenet5.onnx → lenet5.opt.onnx   svd,prune   cpu, threads 1, batch 1
 Parameters               61.7 k         18.2 k  3.39× fewer
 File size                247 kB        74.1 kB  3.33× smaller
 Multiply-adds             417 k          120 k  3.47× fewer
-Latency              123 ± 2 µs  45.2 ± 0.9 µs  2.73× faster (2.61 to 2.85)
+Latency              123 ± 2 µs  45.2 ± 0.9 µs  2.73× faster (2.61 to 2.85×)
 KL divergence, mean               0.00830 nats
 KL divergence, p99                 0.0712 nats
 Same top answer                        99.61 %
-Accuracy                90.12 %        90.04 %  −0.08 pt (−0.40 to +0.24)
+Accuracy                90.12 %        90.04 %  −0.08 pt (−0.40 to +0.24 pt)
 
 note: Changed 1 of 2 sites; --remarks gives the reason for each.
 gate: mean KL 0.0083 nats, limit 0.01 nats: kept
@@ -125,7 +125,7 @@ def test_table_is_aligned_text_where_there_is_no_terminal():
 def test_table_fits_a_terminal_of_80_columns():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     drawn = table_text(REPORT, console).splitlines()
-    assert "2.73× faster (2.61 to 2.85)" in "\n".join(drawn)
+    assert "2.73× faster (2.61 to 2.85×)" in "\n".join(drawn)
     assert max(map(len, drawn)) <= 80
 
 
@@ -146,7 +146,7 @@ def test_table_says_that_a_model_is_unchanged():
 @pytest.mark.parametrize(
     ("verdict", "ratio", "low", "high", "shown"),
     [
-        ("slower", 0.5, 0.4, 0.625, "2.00× slower (1.60 to 2.50)"),
+        ("slower", 0.5, 0.4, 0.625, "2.00× slower (1.60 to 2.50×)"),
         ("cannot tell", 1.01, 0.97, 1.05, "cannot tell (0.97 to 1.05×)"),
     ],
 )
@@ -159,6 +159,21 @@ def test_table_never_calls_faster_what_is_not(verdict, ratio, low, high, shown):
 def test_table_says_that_the_gate_was_not_kept():
     report = replace(REPORT, gate=GateRecord("acc", 0.5, 1.25, passed=False))
     assert "gate: accuracy lost 1.25 points, limit 0.5 points: NOT kept" in plain_table(report)
+
+
+def test_a_warning_takes_the_place_of_the_verdict():
+    report = replace(REPORT, verdict="outputs moved: KL 1.49 nats", warning=True)
+    assert plain_table(report).splitlines()[-1] == "warning: outputs moved: KL 1.49 nats"
+    assert Report.from_json(report.to_json()).warning
+
+
+@pytest.mark.parametrize(
+    ("passed", "warning", "mark"), [(True, False, "✓"), (True, True, "⚠"), (False, False, "✗"), (False, True, "✗")]
+)
+def test_the_mark_of_the_verdict_says_how_it_ended(passed, warning, mark):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    report = replace(REPORT, gate=GateRecord("kl", 0.01, 0.008, passed), warning=warning)
+    assert table_text(report, console).splitlines()[-1].startswith(f"{mark} 3.3 times smaller")
 
 
 def test_remarks_are_one_line_a_site():

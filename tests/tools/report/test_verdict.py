@@ -1,0 +1,232 @@
+"""Verdicts: a table of situations, each with the one line that sums it up, and whether it is a warning."""
+
+import pytest
+from kronnx.tools.report.records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
+from kronnx.tools.report.verdict import (
+    NearestMiss,
+    Reach,
+    gate_line,
+    not_worth_having,
+    not_worth_it,
+    of_change,
+    out_of_reach,
+    too_dear,
+)
+
+BEFORE, AFTER = Figures(200, 400, 1000), Figures(100, 200, 500)
+NO_LIMIT = GateRecord()
+KEPT, BROKEN = GateRecord("kl", 0.01, 0.0042), GateRecord("kl", 0.01, 0.31, passed=False)
+FASTER = TimingRecord(2.0, 1.8, 2.2, "faster")
+SLOWER = TimingRecord(0.6, 0.5, 0.7, "slower")
+UNSURE = TimingRecord(1.0, 0.9, 1.1, "cannot tell")
+HARDLY, MUCH = DivergenceFigures(0.0042, 0.1, 0.995), DivergenceFigures(1.49, 3.0, 0.24)
+VALUES, FAR_VALUES = DivergenceFigures(relative_error=0.0042), DivergenceFigures(relative_error=0.43)
+BOTH = DivergenceFigures(0.0042, 0.1, 0.995, 0.43)
+CHANCE = AccuracyFigures(0.9, 0.895, -0.011, 0.001, 0.2, 1000)
+LOSS = AccuracyFigures(0.9125, 0.901, -0.018, -0.005, 0.01, 1000)
+GAIN = AccuracyFigures(0.9, 0.92, 0.01, 0.03, 0.01, 1000)
+
+SMALL_AND_FAST = "2.00x smaller, 2.00x faster (1.80 to 2.20x)"
+FELL = "accuracy fell from 91.25 % to 90.10 % (−1.15 points, −1.80 to −0.50 points)"
+SITUATIONS = [
+    # timing, gate, divergence, accuracy, text, warning
+    (
+        FASTER,
+        KEPT,
+        HARDLY,
+        None,
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats)",
+        False,
+    ),
+    (FASTER, BROKEN, MUCH, None, f"{SMALL_AND_FAST}; outputs BEYOND the limit (mean KL 0.31 nats of 0.01 nats)", False),
+    (
+        *(SLOWER, GateRecord("rel", 0.01, 0.0042), VALUES, None),
+        "2.00x smaller, but SLOWER here, 0.60x (0.50 to 0.70x); "
+        "outputs within the limit (relative error 0.42 % of 1 %)",
+        False,
+    ),
+    (
+        *(UNSURE, GateRecord("acc", 0.5, 0.4), HARDLY, None),
+        "2.00x smaller, no difference in speed could be measured (0.90 to 1.10x); "
+        "outputs within the limit (accuracy lost 0.4 points of 0.5 points)",
+        False,
+    ),
+    # no limit was set: the outputs come first, with a warning where the default limit would not have held
+    (
+        *(FASTER, NO_LIMIT, MUCH, None),
+        f"outputs moved: KL 1.49 nats, same top answer 24.00 %; no limit was set; {SMALL_AND_FAST}",
+        True,
+    ),
+    (
+        *(FASTER, NO_LIMIT, HARDLY, None),
+        f"outputs moved: KL 0.0042 nats, same top answer 99.50 %; no limit was set; {SMALL_AND_FAST}",
+        False,
+    ),
+    (
+        FASTER,
+        NO_LIMIT,
+        VALUES,
+        None,
+        f"outputs moved: relative error 0.42 %; no limit was set; {SMALL_AND_FAST}",
+        False,
+    ),
+    (
+        FASTER,
+        NO_LIMIT,
+        FAR_VALUES,
+        None,
+        f"outputs moved: relative error 43 %; no limit was set; {SMALL_AND_FAST}",
+        True,
+    ),
+    (
+        *(FASTER, NO_LIMIT, BOTH, None),
+        "outputs moved: KL 0.0042 nats, same top answer 99.50 %, relative error 43 %; no limit was set; "
+        f"{SMALL_AND_FAST}",
+        True,
+    ),
+    (
+        *(FASTER, NO_LIMIT, DivergenceFigures(float("inf"), float("inf"), 0.1), None),
+        f"outputs moved: KL inf nats, same top answer 10.00 %; no limit was set; {SMALL_AND_FAST}",
+        True,
+    ),
+    (None, NO_LIMIT, None, None, "outputs not compared; no limit was set; 2.00x smaller, not timed", False),
+    # a loss of accuracy beyond chance is said whatever the limit is in, and warned of unless the limit is in accuracy
+    (
+        *(FASTER, KEPT, HARDLY, LOSS),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); {FELL}",
+        True,
+    ),
+    (
+        *(FASTER, NO_LIMIT, HARDLY, LOSS),
+        f"outputs moved: KL 0.0042 nats, same top answer 99.50 %; {FELL}; no limit was set; {SMALL_AND_FAST}",
+        True,
+    ),
+    (
+        *(FASTER, GateRecord("acc", 2.0, 1.15), MUCH, LOSS),
+        f"{SMALL_AND_FAST}; outputs within the limit (accuracy lost 1.15 points of 2 points); {FELL}",
+        False,
+    ),
+    (
+        *(FASTER, KEPT, HARDLY, CHANCE),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats)",
+        False,
+    ),
+    (
+        FASTER,
+        KEPT,
+        HARDLY,
+        GAIN,
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats)",
+        False,
+    ),
+    # heads of the other kind have no limit of their own
+    (
+        *(FASTER, KEPT, BOTH, None),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); "
+        "relative error 43 %, which no limit holds",
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("timing", "gate", "divergence", "accuracy", "text", "warning"), SITUATIONS)
+def test_the_verdict_of_a_change(timing, gate, divergence, accuracy, text, warning):
+    found = of_change(BEFORE, AFTER, timing, gate, divergence, accuracy)
+    assert (found.text, found.warning) == (text, warning)
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "said"), [(2000, "2.00x LARGER"), (1004, "not smaller"), (997, "not smaller"), (800, "1.25x smaller")]
+)
+def test_the_verdict_says_what_became_of_the_size(bytes_, said):
+    found = of_change(BEFORE, Figures(200, 400, bytes_), None, KEPT, HARDLY, None)
+    assert found.text.startswith(f"{said}, not timed; ")
+
+
+MISS = NearestMiss("low rank 9 of fc1", 0.034, 0.12, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "miss", "said"),
+    [
+        (
+            *("kl", 0.01, MISS),
+            "within a mean KL of 0.01 nats; the nearest, low rank 9 of fc1, costs a mean KL of 0.034 nats and saves "
+            "12 % of the size and 3 % of the layers' time",
+        ),
+        (
+            *("rel", 0.05, MISS),
+            "within a relative error of 5 %; the nearest, low rank 9 of fc1, costs a relative error of 3.4 % (the "
+            "search keeps a tenth of the limit in reserve) and saves 12 % of the size and 3 % of the layers' time",
+        ),
+        ("acc", 0.5, None, "within 0.5 points of accuracy; no change that saves anything was found"),
+    ],
+)
+def test_where_nothing_is_worth_it_the_nearest_miss_is_said(metric, limit, miss, said):
+    assert not_worth_it(metric, limit, miss) == f"returned unchanged: nothing is worth its price {said}"
+
+
+@pytest.mark.parametrize(
+    ("share", "timing", "said"),
+    [
+        (0.5, FASTER, None),
+        (1.2, FASTER, None),
+        (0.5, UNSURE, None),
+        (0.998, UNSURE, "the best within the limit is neither measurably faster nor smaller (99.8 % of the size)"),
+        (
+            *(0.5, SLOWER),
+            "the best within the limit has 50 % of the size but is slower here (0.60x as fast); "
+            "--size asks for it all the same",
+        ),
+    ],
+)
+def test_a_change_that_is_not_worth_having_says_why(share, timing, said):
+    assert not_worth_having(share, timing.verdict, timing.ratio) == (
+        None if said is None else f"returned unchanged: {said}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fixed", "best", "said"),
+    [
+        (False, None, "ask for less, or add passes"),
+        (
+            *(False, Reach("kl", 0.83, speedup=2.31)),
+            "ask for less, or add passes (the best seen: 2.31x as fast, at a mean KL of 0.83 nats)",
+        ),
+        (
+            *(True, Reach("rel", 0.2, size=0.93, macs=0.5)),
+            "ask for less, or take more by their options (the best seen: 93 % of the size, 50 % of the multiply-adds, "
+            "at a relative error of 20 %)",
+        ),
+    ],
+)
+def test_a_target_out_of_reach_says_what_can_be_reached(fixed, best, said):
+    assert out_of_reach("--speedup 10", "svd, prune", fixed, best) == (
+        f"--speedup 10 can't be reached with svd, prune; {said}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "least", "limit", "said"),
+    [
+        ("kl", 0.3, 0.01, "a mean KL of 0.3 nats, beyond the limit of 0.01 nats"),
+        ("rel", 0.3, 0.01, "a relative error of 30 %, beyond the limit of 1 %"),
+        ("acc", 2.5, 0.5, "2.5 points of accuracy, beyond the limit of 0.5 points"),
+    ],
+)
+def test_a_target_that_costs_too_much_says_what_it_costs(metric, least, limit, said):
+    assert too_dear("--macs 0.05", metric, least, limit).startswith(f"--macs 0.05 costs {said}; ")
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (NO_LIMIT, ""),
+        (KEPT, "mean KL 0.0042 nats, limit 0.01 nats: kept"),
+        (GateRecord("rel", 0.01, 0.02, passed=False), "relative error 2 %, limit 1 %: NOT kept"),
+        (GateRecord("acc", 0.5), "accuracy lost not measured, limit 0.5 points: kept"),
+    ],
+)
+def test_the_gate_has_a_line_with_its_units(gate, said):
+    assert gate_line(gate) == said

@@ -1,0 +1,205 @@
+"""The words that sum up a run: what was measured in, one line out, with a unit beside every number."""
+
+from dataclasses import dataclass
+
+from .drops import ACCURACY, DEFAULTS, KL, NAMES, RELATIVE, drop, drop_of
+from .quantities import percent, percent_of, signed
+from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
+
+SAME_SIZE = 0.005  # of the bytes: what a change of size is not worth a word below
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`warning` says that the outputs moved further than the default limit allows where no limit held them, or that
+    accuracy was lost beyond chance."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class NearestMiss:
+    """The cheapest change that was tried and is beyond the limit: its drop in the limit's metric, and the shares of the
+    bytes (measured) and of the layers' time (predicted) that it saves."""
+
+    what: str
+    drop: float
+    size: float
+    time: float
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an attempt comes to: the shares of the bytes and multiply-adds that are left, or the ratio of latencies,
+    each where it was asked for, and the drop of the outputs."""
+
+    metric: str
+    drop: float
+    size: float | None = None
+    macs: float | None = None
+    speedup: float | None = None
+
+
+def of_change(
+    before: Figures,
+    after: Figures,
+    timing: TimingRecord | None,
+    gate: GateRecord,
+    divergence: DivergenceFigures | None,
+    accuracy: AccuracyFigures | None,
+) -> Verdict:
+    """What a change brought and what it did to the outputs. The outputs come first where no limit was set."""
+    gains = f"{_size(before, after)}, {_speed(timing)}"
+    loss = _lost(accuracy)
+    if gate.metric is None or gate.limit is None:
+        free = _measured(divergence)
+        moved = f"outputs moved: {_figures(divergence)}" if free else "outputs not compared"
+        beyond = any(value > DEFAULTS[metric] for metric, value in free.items())
+        return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or bool(loss))
+    others = _beyond_elsewhere(gate, divergence)
+    warning = bool(others) or (bool(loss) and gate.metric != ACCURACY)
+    return Verdict(_joined(gains, _kept(gate), *others, loss), warning)
+
+
+def left_alone(detail: str) -> str:
+    """Of a model on which no pass is tried."""
+    return f"left alone: {detail}"
+
+
+def not_worth_it(metric: str, limit: float, miss: NearestMiss | None) -> str:
+    """Of a model that comes back as it was, since no change is worth it within the limit."""
+    said = f"returned unchanged: nothing is worth its price within {drop_of(metric, limit)}"
+    if miss is None:
+        return f"{said}; no change that saves anything was found"
+    saved = f"{percent_of(miss.size)} of the size and {percent_of(miss.time)} of the layers' time"
+    margin = "" if miss.drop > limit else " (the search keeps a tenth of the limit in reserve)"
+    return f"{said}; the nearest, {miss.what}, costs {drop_of(metric, miss.drop)}{margin} and saves {saved}"
+
+
+def nothing_to_do() -> str:
+    """Of a model that options which fix how much is taken don't change."""
+    return "returned unchanged: the passes, as they are asked for, change nothing"
+
+
+def not_worth_having(share: float, speed: str, ratio: float) -> str | None:
+    """Of a change within the limit that leaves `share` of the bytes, and is 'faster', 'slower' or neither by `ratio`:
+    why it is not worth having, if it isn't."""
+    if speed == "slower":
+        return (
+            f"returned unchanged: the best within the limit has {percent_of(share)} of the size but is slower here "
+            f"({ratio:.2f}x as fast); --size asks for it all the same"
+        )
+    if speed != "faster" and share > 1 - SAME_SIZE:
+        return (
+            "returned unchanged: the best within the limit is neither measurably faster nor smaller "
+            f"({percent_of(share)} of the size)"
+        )
+    return None
+
+
+def out_of_reach(targets: str, passes: str, fixed: bool, best: Reach | None) -> str:
+    """Of a target that no attempt comes to. `fixed` says that the options leave nothing to search."""
+    advice = "ask for less, or take more by their options" if fixed else "ask for less, or add passes"
+    said = f"{targets} can't be reached with {passes}; {advice}"
+    return said if best is None else f"{said} (the best seen: {_reached(best)}, at {drop_of(best.metric, best.drop)})"
+
+
+def too_dear(targets: str, metric: str, least: float, limit: float) -> str:
+    """Of a target that can only be reached beyond the limit."""
+    return (
+        f"{targets} costs {drop_of(metric, least)}, beyond the limit of {drop(metric, limit)}; "
+        "ask for less, or raise --max-drop"
+    )
+
+
+def not_so_fast(wanted: float, ratio: float) -> str:
+    """Of a speed that the search saw and the longer measurement at the end did not."""
+    return f"--speedup {wanted:g}: {ratio:.2f}x was measured in the end; ask for less, or add passes"
+
+
+def gate_line(gate: GateRecord) -> str:
+    """The limit and what was measured, or '' where there was no limit."""
+    if gate.metric is None or gate.limit is None:
+        return ""
+    measured = "not measured" if gate.measured is None else drop(gate.metric, gate.measured)
+    kept = "kept" if gate.passed else "NOT kept"
+    return f"{NAMES[gate.metric]} {measured}, limit {drop(gate.metric, gate.limit)}: {kept}"
+
+
+def _size(before: Figures, after: Figures) -> str:
+    ratio = before.bytes / after.bytes
+    if abs(ratio - 1) <= SAME_SIZE:
+        return "not smaller"
+    return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x LARGER"
+
+
+def _speed(timing: TimingRecord | None) -> str:
+    if timing is None:
+        return "not timed"
+    interval = f"{timing.low:.2f} to {timing.high:.2f}x"
+    if timing.verdict == "faster":
+        return f"{timing.ratio:.2f}x faster ({interval})"
+    if timing.verdict == "slower":
+        return f"but SLOWER here, {timing.ratio:.2f}x ({interval})"
+    return f"no difference in speed could be measured ({interval})"
+
+
+def _kept(gate: GateRecord) -> str:
+    assert gate.metric is not None
+    assert gate.limit is not None
+    word = "within" if gate.passed else "BEYOND"
+    measured = "not measured" if gate.measured is None else f"{NAMES[gate.metric]} {drop(gate.metric, gate.measured)}"
+    return f"outputs {word} the limit ({measured} of {drop(gate.metric, gate.limit)})"
+
+
+def _measured(divergence: DivergenceFigures | None) -> dict[str, float]:
+    """The drops of all kinds of heads, by their metrics."""
+    if divergence is None:
+        return {}
+    found = {KL: divergence.kl_mean, RELATIVE: divergence.relative_error}
+    return {metric: value for metric, value in found.items() if value is not None}
+
+
+def _figures(divergence: DivergenceFigures | None) -> str:
+    found = _measured(divergence)
+    parts = [f"KL {drop(KL, found[KL])}"] if KL in found else []
+    if divergence is not None and divergence.agreement is not None:
+        parts.append(f"same top answer {percent(divergence.agreement)}")
+    parts.extend([f"relative error {drop(RELATIVE, found[RELATIVE])}"] if RELATIVE in found else [])
+    return ", ".join(parts)
+
+
+def _beyond_elsewhere(gate: GateRecord, divergence: DivergenceFigures | None) -> list[str]:
+    """What heads of the other kind moved by, beyond the default limit, while the limit is on this kind's divergence."""
+    if gate.metric == ACCURACY:
+        return []
+    return [
+        f"{NAMES[metric]} {drop(metric, value)}, which no limit holds"
+        for metric, value in _measured(divergence).items()
+        if metric != gate.metric and value > DEFAULTS[metric]
+    ]
+
+
+def _lost(accuracy: AccuracyFigures | None) -> str:
+    """The loss of accuracy, if its interval leaves out zero."""
+    if accuracy is None or accuracy.low is None or accuracy.high is None or accuracy.high >= 0:
+        return ""
+    low, high, change = (signed(100 * x) for x in (accuracy.low, accuracy.high, accuracy.after - accuracy.before))
+    return (
+        f"accuracy fell from {percent(accuracy.before)} to {percent(accuracy.after)} "
+        f"({change} points, {low} to {high} points)"
+    )
+
+
+def _reached(best: Reach) -> str:
+    parts = [
+        "" if best.speedup is None else f"{best.speedup:.2f}x as fast",
+        "" if best.size is None else f"{percent_of(best.size)} of the size",
+        "" if best.macs is None else f"{percent_of(best.macs)} of the multiply-adds",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
