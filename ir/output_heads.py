@@ -9,6 +9,7 @@ from .errors import UsageError
 
 KINDS = ("categorical", "gaussian")
 LOGIT_NAMES = ("logit", "score", "class")
+ASKED_FOR = "asked for"
 CARRIERS = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
 
 
@@ -64,9 +65,9 @@ def _head(value: onnx_ir.Value, wanted: str | None) -> Head:
     name = value.name or ""
     scale, reason = _scale(value)
     if wanted == "gaussian":
-        return Head(name, "gaussian", "raw", "asked for")
+        return Head(name, "gaussian", "raw", ASKED_FOR)
     if wanted == "categorical":
-        return Head(name, "categorical", "logits" if scale == "raw" else scale, "asked for")
+        return Head(name, "categorical", "logits" if scale == "raw" else scale, ASKED_FOR)
     return Head(name, "gaussian" if scale == "raw" else "categorical", scale, reason)
 
 

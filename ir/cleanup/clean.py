@@ -16,6 +16,7 @@ from ..model.shape_inference import infer_shapes
 from ..model.signature import restore_signature
 from ..model.stated_shapes import restate, stated_shapes
 from ..model.weights import clone, nodes
+from ..random_operators import RANDOM
 from .batchnorm_folding import absorb, fold_batchnorms
 from .constant_folding import fold_all, lift_constants
 from .duplicate_weights import merge_duplicates
@@ -33,7 +34,6 @@ LAYOUT_RULES = (
 )
 RESHAPE_RULES = (rules.materialize_reshape_shape_rule,)
 PAD_RULES = (rules.fuse_pad_into_conv_rule,)
-RANDOM = frozenset({"Bernoulli", "Dropout", "RandomNormal", "RandomUniform", "RandomNormalLike", "Multinomial"})
 
 
 def clean(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -71,7 +71,7 @@ def _is_needed(identity: onnx_ir.Node) -> bool:
 
 def _merge_equal_nodes(model: onnx_ir.Model) -> onnx_ir.Model:
     """Nodes that draw, or that do who knows what, give a different value each time."""
-    own = [node for node in nodes(model) if node.op_type in RANDOM or node.domain]
+    own = [node for node in nodes(model) if node.op_type in {*RANDOM, "Dropout"} or node.domain]
     with hidden(model, own):
         return CommonSubexpressionEliminationPass()(model).model
 

@@ -112,6 +112,8 @@ def load_labels(source: Labels, dataset: Dataset) -> Dataset:
         raise DataError(f"{path}: the labels are {labels.dtype}{list(labels.shape)}; wanted one integer a sample")
     if dataset.kept is not None and len(flat) == len(dataset.kept):
         flat = flat[dataset.kept]
+    if len(flat) != dataset.samples:
+        raise DataError(f"{path}: {len(flat)} labels for {dataset.samples} samples; one each is wanted")
     return replace(dataset, labels=flat.astype(np.int64))
 
 

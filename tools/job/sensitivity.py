@@ -65,10 +65,10 @@ def measured_sensitivity(sources: Sources, temperature: float, machine: Machine,
     settings = Curvature(temperature=temperature, seed=sources.seed)
     place = Target(machine.target, machine.timed_threads)
     subject = open_subject(sources, Purposes(), place, place, progress)
-    reason = subject.reason_to_leave()
-    if reason is not None:
-        raise InputError(f"the layers of {subject.source.name} can't be judged: {reason[1]}")
-    model = subject.cleaned(subject.judge(subject.samples.validation))
+    _check_judged(subject, subject.reason_to_leave())
+    judge = subject.judge(subject.samples.validation)
+    _check_judged(subject, subject.unrepeatable(judge))
+    model = subject.cleaned(judge)
     with nullcontext() if machine.threads is None else limit_threads(machine.threads):
         rows = _rows(subject, subject.shaped(model, subject.sample(1)), settings, machine)
     return Sensitivity(
@@ -82,6 +82,11 @@ def measured_sensitivity(sources: Sources, temperature: float, machine: Machine,
         versions=versions(),
         peak_memory=peak_memory(),
     )
+
+
+def _check_judged(subject: Subject, reason: tuple[str, str] | None) -> None:
+    if reason is not None:
+        raise InputError(f"the layers of {subject.source.name} can't be judged: {reason[1]}")
 
 
 def _rows(subject: Subject, clean: ShapedModel, settings: Curvature, machine: Machine) -> tuple[Row, ...]:

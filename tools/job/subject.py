@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir
 
 from ...ir.cleanup.clean import clean
 from ...ir.cleanup.normalize import normalize
 from ...ir.errors import VerifyError
 from ...ir.model import check_weights
-from ...ir.output_heads import Head, find_heads
+from ...ir.output_heads import ASKED_FOR, Head, find_heads
 from ...passes.curvature import Feed, Runner
 from ...passes.planning.stages import Shapes, concrete_shapes
 from ...runtime.comparison import accuracy, run_all
@@ -17,7 +18,9 @@ from ...runtime.sessions import Session, Target
 from ..report.progress import Progress
 from ..report.records import DataRecord
 from .gate import Judge
+from .labelled_heads import LABELLED, with_labels
 from .model_sources import Source, read
+from .repeatability import ROUNDING, unrepeatable
 from .samples import Purposes, Samples, gather
 from .shaped_model import ShapedModel
 from .sources import Sources
@@ -30,7 +33,6 @@ QUANTIZED = (
     "ConvInteger",
     "MatMulNBits",
 )
-ROUNDING = 1e-3
 JUDGED_BATCH = 64
 
 
@@ -73,13 +75,18 @@ class Subject:
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures should know about how the model was lowered, and about the heads."""
-        heads = (
+        values = (
             f"Output {h.output!r} is taken for values, not for classes ({h.reason}); "
             f"if it holds logits, say --head {h.output}=categorical."
             for h in self.heads
-            if h.kind == "gaussian" and h.reason != "asked for"
+            if h.kind == "gaussian" and h.reason != ASKED_FOR
         )
-        return (*self.source.notes, *heads)
+        classes = (
+            f"Output {h.output!r} is taken for logits of classes: {LABELLED}."
+            for h in self.heads
+            if h.reason == LABELLED
+        )
+        return (*self.source.notes, *values, *classes)
 
     def judge(self, data: Dataset) -> Judge:
         """Compares models with the original on `data`. Raises DataError for labels that don't fit the heads."""
@@ -89,6 +96,12 @@ class Subject:
         if batches.labels is not None and any(h.kind == "categorical" for h in self.heads):
             accuracy(reference, batches.labels, self.heads)  # labels that don't fit are refused before the long work
         return Judge(batches, reference, self.heads, self.wide)
+
+    def unrepeatable(self, judge: Judge) -> tuple[str, str] | None:
+        """A code and a sentence if the original's outputs on the samples of `judge` are others when it runs again."""
+        with self.progress.step("outputs once more"):
+            found = unrepeatable(self.source.runnable, self.original, self.baseline, judge)
+        return None if found is None else ("unrepeatable", found)
 
     def cleaned(self, judge: Judge) -> onnx_ir.Model:
         """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""
@@ -127,7 +140,16 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
         baseline = Session(found.runnable, timed)
     heads = find_heads(found.model, sources.heads)
     samples = gather(sources, found.model, baseline.run, purposes)
-    return Subject(found, baseline, timed, wide, heads, samples, sources.seed, progress)
+    return Subject(found, baseline, timed, wide, _scored(heads, samples, baseline), samples, sources.seed, progress)
+
+
+def _scored(heads: tuple[Head, ...], samples: Samples, baseline: Session) -> tuple[Head, ...]:
+    """The heads, one of them with classes if there are labels; those that don't fit are refused before the work."""
+    labelled = [d for d in (samples.evaluation, samples.validation, samples.training) if d and d.labels is not None]
+    if not labelled or not heads:
+        return heads
+    outputs = baseline.run(labelled[0].rebatch(JUDGED_BATCH).batches[0])
+    return with_labels(heads, outputs, np.concatenate([data.labels for data in labelled if data.labels is not None]))
 
 
 def _quantized(model: onnx_ir.Model) -> bool:

@@ -1,0 +1,61 @@
+"""Whether a model gives the same outputs for the same samples: run once more in its session, and in a fresh one."""
+
+from collections.abc import Iterator, Sequence
+
+import onnx_ir
+
+from ...ir.errors import VerifyError
+from ...ir.random_operators import random_nodes
+from ...runtime.comparison import Outputs, compare
+from ...runtime.data.dataset import Feed
+from ...runtime.messages import Source
+from ...runtime.sessions import Session
+from ..report.drops import KL, RELATIVE, drop_of
+from .gate import Judge
+
+ROUNDING = 1e-3  # nats, or a share: outputs that differ by less are taken for the same
+SHOWN = 3  # names of operators in a message
+
+
+def unrepeatable(source: Source, model: onnx_ir.Model, session: Session, judge: Judge) -> str | None:
+    """Why nothing can be compared with `model`: its outputs are random or depend on the run. None where they are the
+    same again.
+
+    `source` is what `session` was made of; `judge` holds the outputs of `session` on its samples. A seeded draw of ONNX
+    Runtime goes on from run to run in one session and begins anew in a fresh one: both are compared. All samples are
+    run again where the graph draws, else the first batch.
+    """
+    drawn = random_nodes(model)
+    feeds = list(judge.data.batches) if drawn else list(judge.data.batches[:1])
+    for difference in _differences(source, session, judge, feeds):
+        if difference is not None:
+            return _said(difference, drawn)
+    return None
+
+
+def _differences(source: Source, session: Session, judge: Judge, feeds: Sequence[Feed]) -> Iterator[str | None]:
+    reference = judge.reference[: len(feeds)]
+    yield _difference(reference, [session.run(feed) for feed in feeds], judge)
+    fresh = Session(source, session.target)
+    yield _difference(reference, [fresh.run(feed) for feed in feeds], judge)
+
+
+def _difference(one: Outputs, other: Outputs, judge: Judge) -> str | None:
+    try:
+        found = compare(one, other, judge.heads)
+    except VerifyError:
+        return "outputs of other shapes"
+    measured = ((KL, found.kl_mean), (RELATIVE, found.relative_error))
+    return next((drop_of(metric, value) for metric, value in measured if value is not None and value > ROUNDING), None)
+
+
+def _said(difference: str, drawn: Sequence[onnx_ir.Node]) -> str:
+    seen = f"two runs on the same samples are {difference} apart"
+    if not drawn:
+        return f"its outputs depend on the run, {seen}: nothing can be compared with them; no operator in it draws"
+    names = ", ".join(f"{node.op_type} {node.name!r}" for node in drawn[:SHOWN])
+    more = f" and {len(drawn) - SHOWN} more" if len(drawn) > SHOWN else ""
+    return (
+        f"its outputs are random, {seen}: nothing can be compared with them; export the model for inference, without "
+        f"{names}{more}"
+    )
