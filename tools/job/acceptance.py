@@ -1,18 +1,31 @@
 """Which attempt is taken: the best one that passes the gate, if it is worth having."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from ...ir.cost import Cost
+from ...ir.remarks import PASSED
 from ...runtime.timing import Timing
+from ..report.accounting import sites
 from ..report.records import GateRecord
-from ..report.verdict import not_worth_having
+from ..report.verdict import NearestMiss, not_worth_having
 from .budget import Budget
+from .efficiency import Efficiency
 from .exploration import MeasuredAttempt
 from .gate import Gate
 
 
-def passing(
-    choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget
-) -> tuple[MeasuredAttempt | None, GateRecord]:
+@dataclass(frozen=True)
+class Acceptance:
+    """`choice` is taken, None where nothing keeps the limit and nothing must be done; `missed` is then the cheapest of
+    those that don't, with its drop on the reported samples, if there was any."""
+
+    choice: MeasuredAttempt | None
+    gate: GateRecord
+    missed: MeasuredAttempt | None = None
+
+
+def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> Acceptance:
     """The best of `choices` (best first) that keeps the limit on the reported samples too, or the best one where
     nothing does or must."""
     limit = gate.limit
@@ -21,13 +34,22 @@ def passing(
         drop = max(choice.drop, gate.drop(choice.attempt.model))
         seen.append((choice, drop))
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
-            return choice, GateRecord(None, None, drop)
+            return Acceptance(choice, GateRecord(None, None, drop))
         if drop <= limit.value:
-            return choice, GateRecord(limit.metric, limit.value, drop)
+            return Acceptance(choice, GateRecord(limit.metric, limit.value, drop))
     free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _ in seen)
     if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _ in seen):
-        return seen[0][0], GateRecord(limit.metric, limit.value, seen[0][1], passed=False)
-    return None, GateRecord(limit.metric, limit.value, 0.0)
+        return Acceptance(seen[0][0], GateRecord(limit.metric, limit.value, seen[0][1], passed=False))
+    missed = min((replace(choice, drop=drop) for choice, drop in seen), key=lambda c: c.drop, default=None)
+    return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
+
+
+def nearest_miss(missed: MeasuredAttempt, efficiency: Efficiency, whole: Cost) -> NearestMiss:
+    """What the attempt would cost and bring; `whole` is what all layers of the clean model cost."""
+    steps = [record for record in sites(missed.attempt, ()) if record.verdict == PASSED]
+    what = f"{steps[0].form} of {steps[0].name}" if len(steps) == 1 else f"{len(steps)} changes"
+    saved = 1 - efficiency.size(missed.attempt.model), missed.attempt.saving.microseconds / whole.microseconds
+    return NearestMiss(what, missed.drop, *saved)
 
 
 def in_vain(choice: MeasuredAttempt, gate: GateRecord, budget: Budget, share: float, timing: Timing) -> str | None:

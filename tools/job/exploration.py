@@ -3,7 +3,7 @@ that meets the budget."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import onnx_ir
 
@@ -17,7 +17,7 @@ from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
 from ...runtime.latency import LatencyTable
 from ..report.records import RecoveryRecord
-from ..report.verdict import out_of_reach, too_dear
+from ..report.verdict import Reach, out_of_reach, too_dear
 from .budget import Budget, Limit
 from .cache import statistics_store
 from .efficiency import Efficiency
@@ -26,9 +26,10 @@ from .price_search import STEPS, Search
 from .settings import Settings
 from .shaped_model import ShapedModel
 from .subject import Subject
+from .targets import Measured as Near
+from .targets import Targets
 
 TEMPERATURES = (1.0, 4.0)
-SPEED_MARGIN = 1.03  # a short measurement has to show a little more than what the long one at the end is held to
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,28 @@ class Explored:
 
     `idle` is what the passes say of every site where the budget buys nothing, under each metric, the colder one first.
     `traces` are those of the layers' blocks of the curvature at temperature 1, for the layers that it was measured of.
+    `missed` is the cheapest attempt beyond the limit; `whole` what all layers of the clean model cost.
     """
 
     choices: tuple[MeasuredAttempt, ...]
     remarks: tuple[Remark, ...]
     idle: tuple[Remark, ...]
     traces: Mapping[str, float]
+    missed: MeasuredAttempt | None
+    whole: Cost
 
 
 @dataclass(frozen=True)
 class _Searched:
-    """What one metric led to: attempts, what the passes say where the budget buys nothing, and what was measured."""
+    """What one metric led to: attempts, what the passes say where the budget buys nothing, and what was measured; the
+    cheapest attempt beyond the limit, and the one that came nearest to the targets."""
 
     choices: tuple[MeasuredAttempt, ...]
     idle: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     traces: Mapping[str, float]
+    missed: MeasuredAttempt | None
+    nearest: Near | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Exploration:
         searched = [self._searched(temperature) for temperature in self._temperatures()]
         choices = [choice for one in searched for choice in one.choices]
         if self.budget.has_target:
-            self._check_reached(choices)
+            self._check_reached(choices, [one.nearest for one in searched if one.nearest is not None])
             choices.sort(key=lambda c: c.drop)
         else:
             choices.sort(key=lambda c: (-c.attempt.worth, c.drop))
@@ -100,25 +107,33 @@ class Exploration:
             remarks=_once(remark for one in searched for remark in one.remarks),
             idle=_once(remark for one in searched for remark in one.idle),
             traces=searched[0].traces,
+            missed=min((one.missed for one in searched if one.missed), key=lambda c: c.drop, default=None),
+            whole=self._whole,
         )
 
     @property
     def budget(self) -> Budget:
         return self.settings.budget
 
-    def _check_reached(self, found: Sequence[MeasuredAttempt]) -> None:
+    def _check_reached(self, found: Sequence[MeasuredAttempt], nearest: Sequence[Near]) -> None:
         if not found:
-            raise BudgetError(out_of_reach(self._targets(), self._passes(), fixed=False, best=None))
+            best = min(nearest, key=lambda one: one.shortfall)
+            raise BudgetError(out_of_reach(self._targets(), self._passes(), best.attempt.fixed, self._reach_of(best)))
         least, limit = min(choice.drop for choice in found), self.gate.limit
         if self.budget.is_limited and self.expectation is None and least > limit.value:
             raise BudgetError(too_dear(self._targets(), limit.metric, least, limit.value))
+
+    def _reach_of(self, best: Near) -> Reach:
+        """What can be had; before a recovery at the end its drop says little."""
+        drop = None if self.expectation is not None else self._drop(best.attempt)
+        return Reach(self.gate.limit.metric, drop, best.size, best.macs, best.speedup)
 
     def _targets(self) -> str:
         given = {"--speedup": self.budget.speedup, "--size": self.budget.size, "--macs": self.budget.macs}
         return " and ".join(f"{k} {v:g}" for k, v in given.items() if v is not None)
 
     def _passes(self) -> str:
-        return ", ".join(stage.name for stage in self.settings.planned)
+        return ", ".join(stage.name for stage in self.settings.stages)
 
     def _temperatures(self) -> tuple[float, ...]:
         """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no
@@ -138,14 +153,17 @@ class Exploration:
             measured.append((model, found))
             return found.moments
 
-        runner = self._runner(moments)
+        runner, targets = self._runner(moments), Targets(self.budget, self.efficiency)
+        search = Search(runner, self._drop if self.expectation is None else self.expectation())
         idle = runner.attempt(0.0)
-        found = self._attempts(runner, idle)
+        found, missed = self._attempts(search, targets, idle), search.nearest_miss
         return _Searched(
             choices=tuple(MeasuredAttempt(attempt, drop, temperature) for attempt, drop in found),
             idle=idle.remarks,
             remarks=tuple(remark for _, one in measured for remark in one.remarks),
             traces=next((one.traces for model, one in measured if model is self.clean.model), {}),
+            missed=None if missed is None else MeasuredAttempt(*missed, temperature),
+            nearest=targets.nearest,
         )
 
     def _runner(self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]) -> StageRunner:
@@ -172,7 +190,7 @@ class Exploration:
     def _worth(self) -> Callable[[Cost], float]:
         """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of
         time and size in equal parts."""
-        whole = self._whole()
+        whole = self._whole
         if self.budget.speedup is not None:
             return lambda saving: saving.microseconds / whole.microseconds
         if self.budget.size is not None:
@@ -181,20 +199,20 @@ class Exploration:
             return lambda saving: saving.macs / whole.macs
         return lambda saving: (saving.microseconds / whole.microseconds + saving.parameters / whole.parameters) / 2
 
+    @cached_property
     def _whole(self) -> Cost:
         layers = Analyses(self.clean.model).layers.found.values()
         pieces = (Piece(structure_of(x), tuple(self.clean.shapes[str(u.input.name)] for u in x.uses)) for x in layers)
         total = sum((piece.cost(self.timer) for piece in pieces), Cost())
         return Cost(max(total.macs, 1), max(total.parameters, 1), max(total.microseconds, 1e-3))
 
-    def _attempts(self, runner: StageRunner, idle: Attempt) -> list[tuple[Attempt, float]]:
+    def _attempts(self, search: Search, targets: Targets, idle: Attempt) -> list[tuple[Attempt, float]]:
         """The attempts that the search finds, with their drops; `idle` is the one at no price."""
         if idle.fixed:
-            return [(idle, self._drop(idle))]
-        with self.subject.progress.step("search for the price", STEPS) as advance:
-            search = Search(runner, self._drop if self.expectation is None else self.expectation(), advance)
+            return [(idle, self._drop(idle))] if not self.budget.has_target or targets.met(idle) else []
+        with self.subject.progress.step("search for the price", STEPS) as search.advance:
             if self.budget.has_target:
-                return search.reaching(self._reaches, 0.01)
+                return search.reaching(targets.met, 0.01)
             limit = self.gate.limit
             return search.within(limit.value, _first_price(limit)) or self._beyond(idle)
 
@@ -204,15 +222,6 @@ class Exploration:
 
     def _drop(self, attempt: Attempt) -> float:
         return self.gate.drop(attempt.model)
-
-    def _reaches(self, attempt: Attempt) -> bool:
-        """Whether the targets are met, all as measured: what two candidates save can overlap."""
-        size, macs, speedup = self.budget.size, self.budget.macs, self.budget.speedup
-        return (
-            (size is None or self.efficiency.size(attempt.model) <= size)
-            and (macs is None or self.efficiency.macs(attempt.model) <= macs)
-            and (speedup is None or self.efficiency.speedup(attempt.model) >= speedup * SPEED_MARGIN)
-        )
 
 
 def _once(remarks: Iterable[Remark]) -> tuple[Remark, ...]:

@@ -18,8 +18,8 @@ from ..report.layer_records import Inventory
 from ..report.progress import Progress, Silent
 from ..report.records import GateRecord
 from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do
-from .acceptance import in_vain, passing
-from .budget import Budget
+from .acceptance import Acceptance, accepted, in_vain, nearest_miss
+from .budget import Budget, Limit
 from .budget import limit as parsed_limit
 from .cache import cache_folder, checkpoint_store
 from .efficiency import Efficiency
@@ -113,6 +113,9 @@ class _Job:
         limit = resolved(self.settings.budget.max_drop, self.subject.heads)
         samples = self.subject.samples
         choosing = Gate(self.subject.judge(samples.validation), limit)
+        unrepeatable = self.subject.unrepeatable(choosing.judge)
+        if unrepeatable is not None:
+            return self.left_alone(*unrepeatable)
         clean = self.subject.shaped(self.subject.cleaned(choosing.judge), self._efficiency.sample)
         recovery = self._recovery(clean)
         finish = self._finish(recovery, choosing)
@@ -120,12 +123,18 @@ class _Job:
         layers = Inventory(clean.model, clean.shapes, explored.traces)
         final = Gate(self.subject.judge(samples.evaluation), limit) if samples.separate else choosing
         choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
-        choice, gate = passing(choices, final, self.settings.budget)
-        if choice is None or not choice.attempt.steps:
-            fixed = choice is not None and choice.attempt.fixed
-            text = nothing_to_do() if fixed else not_worth_it(limit.metric, limit.value, None)
-            return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records())
-        return self._changed(choice, explored, layers, final, gate)
+        found = accepted(choices, final, self.settings.budget)
+        if found.choice is not None and (found.choice.attempt.steps or self.settings.budget.has_target):
+            return self._changed(found.choice, explored, layers, final, found.gate)
+        text = self._nothing_done(found, explored, limit)
+        return self._reporter.unchanged(text, _said_of(found.choice, explored), found.gate, layers.records())
+
+    def _nothing_done(self, found: Acceptance, explored: Explored, limit: Limit) -> str:
+        if found.choice is not None and found.choice.attempt.fixed:
+            return nothing_to_do()
+        missed = found.missed or explored.missed
+        miss = None if missed is None else nearest_miss(missed, self._efficiency, explored.whole)
+        return not_worth_it(limit.metric, limit.value, miss)
 
     def _recovery(self, clean: ShapedModel) -> Recovery | None:
         """What trains; what the passes ask of it is checked before anything is measured."""

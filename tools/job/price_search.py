@@ -14,12 +14,13 @@ CLOSE = 1.03
 @dataclass
 class Search:
     """Tries one bench. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
-    once."""
+    once. `nearest_miss` is the attempt of the least drop that `within` found beyond its aim."""
 
     bench: StageRunner
     drop: Callable[[Attempt], float]
     advance: Callable[[], None] = lambda: None
     drops: dict[tuple, float] = field(default_factory=dict)
+    nearest_miss: tuple[Attempt, float] | None = None
 
     def within(self, limit: float, start: float) -> list[tuple[Attempt, float]]:
         """The attempts whose drop is within a little less than `limit`, with their drops, the one of the largest
@@ -39,6 +40,7 @@ class Search:
                     found[attempt.key] = attempt, drop
             else:
                 high = price
+                self._missed(attempt, drop)
             following = self._next(low, high, drop, aim, price)
             if following is None:
                 break
@@ -69,6 +71,10 @@ class Search:
             self.drops[attempt.key] = self.drop(attempt)
         self.advance()
         return attempt, self.drops[attempt.key]
+
+    def _missed(self, attempt: Attempt, drop: float) -> None:
+        if attempt.steps and (self.nearest_miss is None or drop < self.nearest_miss[1]):
+            self.nearest_miss = attempt, drop
 
     def _next(self, low: float, high: float, drop: float, aim: float, price: float) -> float | None:
         """The next price: a secant step in logarithms while one side is open, then halving."""

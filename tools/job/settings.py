@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from ...ir.errors import UsageError
 from ...passes.planning.proposal import Pass
 from ...passes.recover import Recover
-from .budget import ACCURACY, Budget
+from ..report.drops import ACCURACY
+from .budget import Budget
 from .machine import Machine
 from .samples import Purposes
 from .sources import Sources

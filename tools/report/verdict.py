@@ -32,10 +32,10 @@ class NearestMiss:
 @dataclass(frozen=True)
 class Reach:
     """What an attempt comes to: the shares of the bytes and multiply-adds that are left, or the ratio of latencies,
-    each where it was asked for, and the drop of the outputs."""
+    each where it was asked for, and the drop of the outputs where that is known."""
 
     metric: str
-    drop: float
+    drop: float | None
     size: float | None = None
     macs: float | None = None
     speedup: float | None = None
@@ -49,7 +49,7 @@ def of_change(
     divergence: DivergenceFigures | None,
     accuracy: AccuracyFigures | None,
 ) -> Verdict:
-    """What a change brought and what it did to the outputs. The outputs come first where no limit was set."""
+    """What a change brought and what it did to the outputs, which come first where no limit held them."""
     gains = f"{_size(before, after)}, {_speed(timing)}"
     loss = _lost(accuracy)
     if gate.metric is None or gate.limit is None:
@@ -59,7 +59,8 @@ def of_change(
         return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or bool(loss))
     others = _beyond_elsewhere(gate, divergence)
     warning = bool(others) or (bool(loss) and gate.metric != ACCURACY)
-    return Verdict(_joined(gains, _kept(gate), *others, loss), warning)
+    outputs = _joined(_kept(gate), *others, loss)
+    return Verdict(_joined(gains, outputs) if gate.passed else _joined(outputs, gains), warning)
 
 
 def left_alone(detail: str) -> str:
@@ -98,11 +99,11 @@ def not_worth_having(share: float, speed: str, ratio: float) -> str | None:
     return None
 
 
-def out_of_reach(targets: str, passes: str, fixed: bool, best: Reach | None) -> str:
+def out_of_reach(targets: str, passes: str, fixed: bool, best: Reach) -> str:
     """Of a target that no attempt comes to. `fixed` says that the options leave nothing to search."""
     advice = "ask for less, or take more by their options" if fixed else "ask for less, or add passes"
     said = f"{targets} can't be reached with {passes}; {advice}"
-    return said if best is None else f"{said} (the best seen: {_reached(best)}, at {drop_of(best.metric, best.drop)})"
+    return f"{said} (the best seen: {_reached(best)})"
 
 
 def too_dear(targets: str, metric: str, least: float, limit: float) -> str:
@@ -197,6 +198,7 @@ def _reached(best: Reach) -> str:
         "" if best.speedup is None else f"{best.speedup:.2f}x as fast",
         "" if best.size is None else f"{percent_of(best.size)} of the size",
         "" if best.macs is None else f"{percent_of(best.macs)} of the multiply-adds",
+        "" if best.drop is None else f"at {drop_of(best.metric, best.drop)}",
     ]
     return ", ".join(part for part in parts if part)
 

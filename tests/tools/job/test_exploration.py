@@ -59,6 +59,42 @@ def test_a_target_out_of_reach_is_refused(planted):
         run(planted, macs=0.001)
 
 
+def test_a_target_out_of_reach_says_what_can_be_reached_and_at_which_drop(planted):
+    with pytest.raises(BudgetError, match=r"best seen: [23]\.\d+ % of the multiply-adds, at a mean KL of \S+ nats\)"):
+        run(planted, macs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("passes", "target"),
+    [("cleanup", {"size": 0.5}), ("svd{rank=0.9}", {"macs": 0.1}), ("svd{rank=1.0}", {"speedup": 50.0})],
+)
+def test_a_target_holds_where_the_options_fix_what_is_taken(planted, passes, target):
+    name = next(iter(target))
+    with pytest.raises(BudgetError, match=rf"--{name} .* can't be reached with \w+; .*best seen: .*mean KL of"):
+        run(planted, passes, **target)
+
+
+def test_a_target_that_fixed_options_meet_is_kept(planted):
+    report = run(planted, "svd{rank=0.1}", macs=0.5).report
+    assert report.after.macs <= 0.5 * report.before.macs
+    assert report.verdict.startswith("outputs moved: KL ")
+
+
+def test_recover_alone_reaches_no_size(planted):
+    with pytest.raises(BudgetError, match=r"--size 0\.5 can't be reached with recover"):
+        run(planted, "recover{steps=1}", size=0.5)
+
+
+def test_a_size_that_the_clean_up_reaches_by_itself_is_written(tmp_path, rng):
+    text = """(float[N, 32] x) => (float[N, 8] logits) <float[32, 8] a, float[64, 64] unused> {
+        logits = MatMul(x, a)  dead = MatMul(unused, unused) }"""
+    onnx_ir.save(parsed(text), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(40, 32)).astype(np.float32))
+    result = optimize(tmp_path / "model.onnx", "svd", data=str(tmp_path / "x.npz"), cache_dir=tmp_path, size=0.5)
+    assert result.unchanged is None
+    assert result.report.after.bytes < 0.2 * result.report.before.bytes
+
+
 def test_a_target_that_costs_more_than_the_limit_is_refused(planted):
     with pytest.raises(BudgetError, match=r"--macs 0\.05 costs a mean KL of .* nats, beyond the limit of 0\.0001 nats"):
         run(planted, macs=0.05, max_drop="kl=0.0001")

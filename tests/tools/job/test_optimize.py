@@ -1,6 +1,8 @@
 """The main job on small models and on the example: what is kept, what is changed, what is left alone, what is said."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +14,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.cleanup.normalize import normalize
+from kronnx.ir.errors import DataError
 from kronnx.ir.model import load, signature
 from kronnx.ir.output_heads import find_heads
 from kronnx.runtime.comparison import compare, run_all
@@ -20,6 +23,7 @@ from kronnx.runtime.sessions import Session, Target
 from kronnx.tools.commands.cli import main
 from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.result import Result
+from kronnx.tools.report.progress import Lines
 from networks import parsed, set_weight
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -126,6 +130,48 @@ def test_nothing_worth_its_price_still_gives_a_reason_for_each_layer(planted):
     reasons = {s.name: s.reason for s in unchanged.report.sites if s.pass_ == "svd"}
     assert set(reasons) == set(Analyses(normalize(load(planted.model))).layers.found)
     assert set(reasons.values()) == {"not-worth-it"}
+
+
+def test_nothing_worth_its_price_says_the_nearest_miss(planted):
+    report = run(planted, "svd", max_drop="kl=1e-12").report
+    said = (
+        r"within a mean KL of 1e-12 nats; the nearest, .*, costs a mean KL of \S+ nats and saves \S+ % of the size and"
+    )
+    assert re.search(said, report.verdict)
+    assert (report.gate.passed, report.gate.measured, report.warning) == (True, 0.0, False)
+
+
+def test_a_loss_of_accuracy_beyond_chance_stands_in_the_verdict(planted, tmp_path):
+    """Labels that are the original's own answers: what it gets right can only be lost."""
+    model = load(planted.model)
+    (outputs,) = run_all(Session(model), load_data(planted.evaluation, model).rebatch(200))
+    np.save(tmp_path / "answers.npy", outputs["logits"].argmax(1))
+    labelled = {"eval_data": planted.evaluation, "labels": tmp_path / "answers.npy"}
+    report = run(planted, "svd{rank=0.05}", max_drop="kl=50", **labelled).report
+    assert report.accuracy.before == 1.0
+    assert "outputs within the limit" in report.verdict
+    assert "; accuracy fell from 100.00 % to " in report.verdict
+    assert report.warning
+
+
+def test_labels_make_an_output_of_any_name_categorical(tmp_path, rng):
+    text = "(float[N, 64] x) => (float[N, 10] output) <float[64, 10] a> { output = MatMul(x, a) }"
+    saved(text, tmp_path, x=rng.normal(size=(60, 64)).astype(np.float32))
+    options = {"data": str(tmp_path / "data.npz"), "cache_dir": tmp_path, "labels": rng.integers(0, 10, 60)}
+    report = optimize(tmp_path / "model.onnx", "svd{rank=0.5}", **options).report
+    assert report.heads == {"output": "categorical"}
+    assert report.accuracy is not None
+    assert any("taken for logits of classes" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [([0] * 199, "199 labels for 200 samples"), ([10] * 200, "has the classes 0 to 9")]
+)
+def test_labels_that_do_not_fit_are_refused_before_the_work(planted, labels, said):
+    shown = io.StringIO()
+    with pytest.raises(DataError, match=said):
+        run(planted, eval_data=planted.evaluation, labels=np.array(labels), progress=Lines(shown))
+    assert "outputs of the original" not in shown.getvalue()
 
 
 def test_a_fixed_rank_skips_the_search_and_is_not_gated(planted):

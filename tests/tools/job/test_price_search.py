@@ -51,6 +51,19 @@ def exponential(steps: int) -> float:
     return 1e-6 * 1.1**steps if steps else 0.0
 
 
+def test_the_nearest_miss_is_the_cheapest_attempt_beyond_the_limit():
+    tried = search(Ladder(lambda steps: 0.5 + steps if steps else 0.0))
+    assert tried.within(0.01, 1e-2) == []
+    assert tried.nearest_miss is not None
+    assert tried.nearest_miss[1] == 1.5
+
+
+def test_where_nothing_is_beyond_the_limit_there_is_no_miss():
+    tried = search(Ladder(lambda steps: 0.0))
+    tried.within(0.01, 1e-2)
+    assert tried.nearest_miss is None
+
+
 @pytest.mark.parametrize("limit", [1e-5, 1e-3, 0.05])
 @pytest.mark.parametrize("start", [1e-7, 1e-2, 1e3])
 def test_the_limit_is_met_from_below_and_nearly_used_up(limit, start):
