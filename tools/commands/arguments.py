@@ -30,6 +30,9 @@ exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification faile
 6 budget not reached
 
 `optimize` and `kronnx` are one program."""
+BUDGET = """Without any of these the outputs stay within a mean KL of 0.01 nats (classes) or a relative error of 1 %
+(values), or nothing is written. --speedup, --size, --macs and options that fix how much is taken, as in
+'svd{rank=0.5}', set no limit by themselves: add --max-drop, or the verdict begins with how far the outputs moved."""
 TEXT = "Makes a trained model smaller and faster in ONNX, and measures how little its outputs changed."
 SENSITIVITY_TEXT = """Shows what each layer of a trained ONNX model would cost, the most sensitive first: the predicted
 divergence of the outputs, in nats per sample, if its rank were halved, and if a quarter of the channels that it reads
@@ -200,11 +203,12 @@ def _inputs(group: argparse._ArgumentGroup) -> None:
 
 
 def _budget(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("budget", "default: mean KL of at most 0.01 nats, or a relative error of 1 %")
+    group = parser.add_argument_group("budget", BUDGET)
     group.add_argument(
         "--max-drop",
         metavar="X",
-        help="points of accuracy with --labels, else KL in nats or relative error; or kl=X, rel=X, acc=X",
+        help="how far the outputs may move: nats of KL for classes, a relative error (0.01 is 1 %%) for values, with "
+        "--labels too; kl=X and rel=X say which, acc=X is points of accuracy",
     )
     group.add_argument("--speedup", type=_number, metavar="X", help="at least this many times faster, measured")
     group.add_argument("--size", type=_number, metavar="X", help="at most this share of the bytes, 0 to 1")

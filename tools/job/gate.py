@@ -65,5 +65,8 @@ def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:
     wanted = {KL: "categorical", RELATIVE: "gaussian", ACCURACY: "categorical"}[limit.metric]
     if not any(h.kind == wanted for h in heads):
         listed = ", ".join(f"{h.output} is {h.kind}" for h in heads)
-        raise UsageError(f"--max-drop {limit.metric}={limit.value:g} needs a {wanted} output, but {listed}; see --head")
+        raise UsageError(
+            f"--max-drop {limit.metric}={limit.value:g} needs a {wanted} output, but {listed}; "
+            f"if that is wrong, say --head {heads[0].output}={wanted}"
+        )
     return limit

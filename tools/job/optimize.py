@@ -73,11 +73,14 @@ def optimize(
     the inputs; `labels` an array or a file of integers, one a sample of `eval_data`, or of `data` without that;
     `train_labels` those of `data`, which the pass `recover` can mix in. At most `calibration` samples
     guide the choice of what is compressed.
-    `max_drop` is a number or text such as `kl=0.02`; `speedup` a ratio above 1, `size` and `macs` shares below 1.
-    Without any of these four the mean KL is at most 0.01 nats (categorical heads) or the relative error at most 1 %
-    (gaussian ones), measured on samples that guided nothing. `memory_limit` is the bytes that the measuring of
-    statistics may take, by default a share of what is free; `fresh` measures anew what `cache_dir` holds from earlier
-    runs. Nothing is written but measured times and statistics, into `cache_dir`.
+    `max_drop` is a number (nats of KL for categorical heads, a relative error for gaussian ones) or text such as
+    `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below 1.
+    Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %, measured on samples
+    that guided nothing. A target alone, or options of passes that fix how much is taken, set no limit: then the verdict
+    begins with the outputs, and `report.warning` says that the default limit would not have held.
+    `memory_limit` is the bytes that the measuring of statistics may take, by default a share of what is free; `fresh`
+    measures anew what `cache_dir` holds from earlier runs. Nothing is written but measured times and statistics, into
+    `cache_dir`.
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """

@@ -1,10 +1,10 @@
 """What a person sees of a report: the before/after table with its verdict line, and one remark for each site."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .quantities import digits, duration, percent, quantity, signed
+from .quantities import digits, duration, percent, percent_of, quantity, signed
 from .records import (
     AccuracyFigures,
     DivergenceFigures,
@@ -116,14 +116,15 @@ def footnotes(report: Report) -> list[str]:
     if seen:
         lines.append(f"Changed {len(changed)} of {len(seen)} sites; --remarks gives the reason for each.")
     if report.recovery is not None:
-        lines.append(_recovered(report.recovery))
+        lines.append(_recovered(report.recovery, report.heads))
     if report.peak_memory is not None:
         lines.append(f"Peak memory of the run: {quantity(report.peak_memory, 'B')}.")
     return [*lines, *report.notes]
 
 
-def _recovered(record: RecoveryRecord) -> str:
-    divergence = f"{digits(record.before)} → {digits(record.after)}"
+def _recovered(record: RecoveryRecord, heads: Mapping[str, str]) -> str:
+    shown = _nats if "categorical" in heads.values() else percent_of
+    divergence = f"{shown(record.before)} → {shown(record.after)}"
     return f"Recovery: divergence of samples not trained on {divergence}; {record.steps} steps, {record.seconds:.0f} s."
 
 

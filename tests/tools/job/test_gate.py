@@ -73,7 +73,9 @@ def test_a_limit_takes_the_metric_of_the_heads(given, head, wanted):
 
 @pytest.mark.parametrize(("metric", "head"), [("kl", VALUES), ("acc", VALUES), ("rel", CLASSES)])
 def test_a_metric_that_no_head_has_is_refused(metric, head):
-    with pytest.raises(UsageError, match=f"{metric}=0.1 needs a .* output, but logits is {head.kind}; see --head"):
+    with pytest.raises(
+        UsageError, match=f"{metric}=0.1 needs a .* output, but logits is {head.kind}; .* --head logits="
+    ):
         resolved(Limit(metric, 0.1), (head,))
 
 
