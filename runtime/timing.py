@@ -8,6 +8,9 @@ import numpy as np
 
 from .sessions import Session
 
+Run = Callable[[], object]
+Clock = Callable[[], int]  # nanoseconds since any moment
+
 BLOCK = 200_000  # nanoseconds that one measurement lasts at least; the clock and the call cost about 200
 ROUNDS = (6, 10, 2000)  # fewest ever (below 6 there is no 95 % interval), fewest wanted, most; each is A B B A
 PATIENCE = 5  # times the seconds asked for, until the wanted rounds are done
@@ -41,18 +44,22 @@ class Timing:
 
 
 def time_pair(before: Session, after: Session, feed: Mapping[str, np.ndarray], seconds: float = 2.0) -> Timing:
-    """The times of both models on `feed`, taken in rounds A B B A and B A A B by turns for about `seconds`.
+    """The times of both models on `feed`, taken for about `seconds`."""
+    return time_runs((before.runner(feed), after.runner(feed)), seconds)
+
+
+def time_runs(runs: tuple[Run, Run], seconds: float, clock: Clock = time.perf_counter_ns) -> Timing:
+    """The times of both functions, taken in rounds A B B A and B A A B by turns for about `seconds` of `clock`.
 
     The turns cancel slow drifts of the machine's speed; a round compares the better time of each, for on a busy machine
     every other one is interrupted. Models of less than 200 microseconds run several times a turn. Slow models get
     20 turns each, unless that takes 5 times as long, and 12 in any case.
     """
-    runs = before.runner(feed), after.runner(feed)
-    repeats = [_repeats(run) for run in runs]
+    repeats = [_repeats(run, clock) for run in runs]
     rounds: list[tuple[list[float], list[float]]] = []
-    start = time.perf_counter()
-    while _goes_on(len(rounds), time.perf_counter() - start, seconds):
-        rounds.append(_round(runs, repeats, first=len(rounds) % 2))
+    start = clock()
+    while _goes_on(len(rounds), (clock() - start) / 1e9, seconds):
+        rounds.append(_round(runs, repeats, first=len(rounds) % 2, clock=clock))
     return _timing(np.array(rounds) / 1000, 2 * len(rounds) * min(repeats))
 
 
@@ -76,28 +83,26 @@ def _goes_on(rounds: int, elapsed: float, seconds: float) -> bool:
     return rounds < most and elapsed < (seconds if rounds >= wanted else PATIENCE * seconds)
 
 
-def _round(
-    runs: tuple[Callable[[], object], Callable[[], object]], repeats: list[int], first: int
-) -> tuple[list[float], list[float]]:
+def _round(runs: tuple[Run, Run], repeats: list[int], first: int, clock: Clock) -> tuple[list[float], list[float]]:
     """Two times of each model in nanoseconds, in the order 0 1 1 0, or 1 0 0 1 if `first` is 1."""
     times: tuple[list[float], list[float]] = [], []
     for turn in (first, 1 - first, 1 - first, first):
-        times[turn].append(_block(runs[turn], repeats[turn]))
+        times[turn].append(_block(runs[turn], repeats[turn], clock))
     return times
 
 
-def _block(run: Callable[[], object], repeats: int) -> float:
+def _block(run: Run, repeats: int, clock: Clock) -> float:
     """Nanoseconds of one run, the mean over `repeats` runs in a row."""
-    start = time.perf_counter_ns()
+    start = clock()
     for _ in range(repeats):
         run()
-    return (time.perf_counter_ns() - start) / repeats
+    return (clock() - start) / repeats
 
 
-def _repeats(run: Callable[[], object]) -> int:
+def _repeats(run: Run, clock: Clock) -> int:
     """Warms up; how often to run in one measurement so that it lasts long enough to be timed."""
-    _block(run, 2)
-    once = min(_block(run, 1) for _ in range(3))
+    _block(run, 2, clock)
+    once = min(_block(run, 1, clock) for _ in range(3))
     return max(1, int(np.ceil(BLOCK / max(once, 1.0))))
 
 
