@@ -4,7 +4,6 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.channels.groups import Group, Groups, find_groups
-from kronnx.ir.channels.reshaping import locate
 from kronnx.ir.layers import find_layers
 
 Network = Callable[[str], onnx_ir.Model]
@@ -211,21 +210,3 @@ def test_a_computed_batch_beside_a_known_size_is_followed(network: Network) -> N
           y = MatMul(f, w) }"""
     found = groups_of(network(text)).found
     assert summary(found["Conv_0"]) == (6, [("Conv_0", 1)], [("MatMul_0", 16)])
-
-
-@pytest.mark.parametrize(
-    ("shape", "axis", "out", "place"),
-    [
-        (["n", 6, 4, 4], 1, ["n", 96], (1, 16, 96)),
-        (["n", 4, 4, 6], 3, ["n", 96], (1, 1, 96)),
-        (["n", "t", 6], 2, ["n*t", 6], (1, 1, 6)),
-        (["n", 6, "h", "w"], 1, ["n", 6, None], (1, 1, 6)),
-        ([2, 3, 6], 2, [6, 6], (1, 1, 6)),
-        (["n", "t", 6], 2, ["n", "t", 2, 3], None),
-        (["n", 6, 4, 4], 1, ["n", 3, 32], None),
-        (["n", 6, "h"], 1, [None, "w"], None),
-        (["n", 6], 1, ["m"], None),
-    ],
-)
-def test_an_axis_is_found_by_its_stride(shape: list, axis: int, out: list, place: tuple | None) -> None:
-    assert locate(shape, axis, out) == place

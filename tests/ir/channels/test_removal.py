@@ -126,6 +126,95 @@ def test_a_matrix_product_takes_a_bias_into_the_add_behind_it(
     assert_same_outputs(model, small, feed(model))
 
 
+def test_the_bias_is_found_on_either_side_of_the_add(
+    network: Network, feed: Feed, assert_same_outputs: Same, assert_text: Callable
+) -> None:
+    text = """(float[N,3] x) => (float[N,2] y) <float[3,8] w, float[8,2] v, float[2] c>
+        { h = MatMul(x, w) r = Relu(h) z = MatMul(r, v) y = Add(c, z) }"""
+    model = network(text)
+    small = clone(model)
+    weight, bias = find_layers(small).found["MatMul_1"].matrix()[0], np.array([3.0, -1.0])
+    remove(small, groups_of(small)["MatMul_0"], np.arange(8), {"MatMul_1": (weight, bias)})
+    set_constant(model, "c", bias)
+    assert_same_outputs(model, small, feed(model))
+    assert_text(
+        small,
+        """
+        h = MatMul(x, w.kept)
+        r = Relu(h)
+        z = MatMul(r, v.kept)
+        y = Add(c.kept, z)
+        """,
+    )
+
+
+def set_constant(model: onnx_ir.Model, name: str, array: np.ndarray) -> None:
+    model.graph.initializers[name].const_value = onnx_ir.tensor(array.astype(np.float32), name=name)
+
+
+ORDERS = """(float[N,3] x) => (float[N,2] y, float[N,2] z)
+    <float[3,4] w, float[3,4] u, float[8] t, float[8,2] v, float[8,2] q>
+    { a = MatMul(x, w) b = MatMul(x, u) ab = Concat<axis=1>(a, b) ba = Concat<axis=1>(b, a)
+      f = Mul(ab, t) g = Mul(ba, t) y = MatMul(f, v) z = MatMul(g, q) }"""
+
+
+def test_a_constant_that_two_slice_differently_becomes_two(
+    network: Network, feed: Feed, assert_same_outputs: Same
+) -> None:
+    """Channel 1 of `a` stands at 1 of the one join and at 5 of the other."""
+    model = network(ORDERS)
+    zero_columns(model, groups_of(model)["MatMul_0"], np.array([1]))
+    small = clone(model)
+    remove(small, groups_of(small)["MatMul_0"], np.array([0, 2, 3]), {})
+    assert_same_outputs(model, small, feed(model))
+    before = model.graph.node("Mul_0").inputs[1].const_value.numpy()
+    found = [small.graph.node(name).inputs[1].const_value.numpy() for name in ("Mul_0", "Mul_1")]
+    np.testing.assert_array_equal(found, [np.delete(before, 1), np.delete(before, 5)])
+
+
+def test_a_constant_that_two_slice_alike_stays_one(network: Network, feed: Feed, assert_same_outputs: Same) -> None:
+    text = """(float[N,3] x) => (float[N,2] y) <float[3,8] w, float[8] t, float[8,2] v>
+        { h = MatMul(x, w) s = Sigmoid(h) f = Mul(h, t) g = Add(s, t) k = Mul(f, g) y = MatMul(k, v) }"""
+    model = network(text)
+    zero_columns(model, groups_of(model)["MatMul_0"], np.array([0, 5]))
+    small = clone(model)
+    remove(small, groups_of(small)["MatMul_0"], np.delete(np.arange(8), [0, 5]), {})
+    assert_same_outputs(model, small, feed(model))
+    assert sorted(v.const_value.size for v in small.graph.initializers.values()) == [6, 12, 18]
+
+
+def test_a_bound_that_two_slices_read_moves_for_each_as_it_must(
+    network: Network, feed: Feed, assert_same_outputs: Same
+) -> None:
+    """4 ends the first slice and begins the second, and both ends are those of another value's slice as well."""
+    text = """(float[N,3] x, float[N,8] o) => (float[N,2] y, float[N,4] z)
+        <float[3,8] w, float[4,2] v, float[4,2] u, int64[1] i = {0}, int64[1] j = {4}, int64[1] k = {8},
+         int64[1] axis = {1}>
+        { h = MatMul(x, w) p = Slice(h, i, j, axis) q = Slice(h, j, k, axis) f = MatMul(p, v) g = MatMul(q, u)
+          y = Add(f, g) z = Slice(o, i, j, axis) }"""
+    model = network(text)
+    gone = {name: np.array([1, 2]) for name in groups_of(model)}
+    assert len(gone) == 2
+    for name in gone:
+        zero_columns(model, groups_of(model)[name], gone[name])
+    small = clone(model)
+    for name in gone:
+        remove(small, groups_of(small)[name], np.array([0, 3]), {})
+    assert_same_outputs(model, small, feed(model))
+
+
+def test_a_constant_that_is_an_output_stays(network: Network, feed: Feed, assert_same_outputs: Same) -> None:
+    text = """(float[N,3] x) => (float[N,2] y, float[8] b) <float[3,8] w, float[8] b, float[8,2] v>
+        { h = Gemm(x, w, b) r = Relu(h) y = MatMul(r, v) }"""
+    model = network(text)
+    zero_columns(model, groups_of(model)["Gemm_0"], np.array([7]))
+    small = clone(model)
+    remove(small, groups_of(small)["Gemm_0"], np.arange(7), {})
+    assert_same_outputs(model, small, feed(model))
+    onnx.checker.check_model(onnx_ir.to_proto(small), full_check=True)
+    assert signature(small) == signature(model)
+
+
 def test_the_graph_keeps_its_form(network: Network, assert_text: Callable) -> None:
     model = network("split evenly")
     group = groups_of(model)["MatMul_0"]
