@@ -9,7 +9,11 @@ import onnx
 import onnx_ir
 import onnxruntime
 import pytest
+from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
+
+settings.register_profile("kronnx", deadline=None, derandomize=True)  # the same examples however busy the machine is
+settings.load_profile("kronnx")
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -133,7 +133,7 @@ def test_a_model_cut_off_anywhere_is_an_input_error_or_a_model(mlp, tmp_path):
             continue
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_byte_gives_an_input_error_or_a_model(mlp, tmp_path, data):
     content = bytearray(mlp.SerializeToString())

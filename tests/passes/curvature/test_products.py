@@ -141,7 +141,7 @@ def axes(draw: st.DrawFn) -> tuple[int, int, int, int, int, int]:
     return draw(st.integers(least, least + 5)), taps, stride, dilation, before, after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(axes(), min_size=1, max_size=2), st.integers(1, 2), st.sampled_from([1, 2, 16]), st.booleans())
 def test_shifted_products_equal_im2col_whatever_the_geometry(
     drawn: list[tuple[int, ...]], groups: int, channels: int, known: bool

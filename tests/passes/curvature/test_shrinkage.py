@@ -27,7 +27,7 @@ def test_the_shrinkage_is_the_oracle_approximating_one(samples: int) -> None:
 
 
 @given(st.integers(1, 12), st.integers(2, 12), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_second_moment_becomes_positive_definite_and_keeps_its_trace(samples: int, width: int, seed: int) -> None:
     matrix = drawn(samples, width, seed)
     kept = shrunken(matrix, samples)

@@ -56,7 +56,7 @@ def loss_of(layer: Layer, form: Form, moments: Moments, centered: bool) -> float
 @pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)], ids=["tall", "wide", "square"])
 @pytest.mark.parametrize("centered", [False, True])
 @given(st.integers(1, 5), st.integers(0, 9))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_loss_is_the_tail_is_the_divergence(shape: tuple, centered: bool, rank: int, seed: int) -> None:
     layer = product(*shape)
     moments = moments_of(layer, seed)
@@ -106,7 +106,7 @@ def test_full_rank_gives_the_matrix_back(text: str) -> None:
 
 
 @given(SHAPES, st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_loss_falls_with_the_rank(shape: tuple, seed: int) -> None:
     layer = product(*shape)
     factorizer = Factorizer(layer, moments_of(layer, seed), centered=False)

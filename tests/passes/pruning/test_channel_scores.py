@@ -31,7 +31,7 @@ def cost(layer: Reader, d: np.ndarray) -> float:
     return divergence(d[None], layer.inner[None], layer.gradient[None])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 7), st.integers(1, 4), st.integers(0, 3), st.integers(1, 6), st.integers(0, 10**6))
 def test_path_costs_are_those_of_the_sets(channels: int, k: int, others: int, out: int, seed: int) -> None:
     layer = reader(np.random.default_rng(seed), channels, k, out, others)
@@ -81,7 +81,7 @@ def test_compensation_is_the_closed_form(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(compensated(layer.weight, layer.inner, keep), closed, **EXACT)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_no_other_weights_cost_less(seed: int) -> None:
     random = np.random.default_rng(seed)
