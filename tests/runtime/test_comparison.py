@@ -8,6 +8,7 @@ from kronnx.runtime.comparison import (
     Divergence,
     accuracy,
     accuracy_change,
+    agreements,
     compare,
     kl_divergences,
     paired_change,
@@ -79,6 +80,15 @@ def test_a_candidate_that_is_not_finite_is_infinitely_far(bad, head):
     found = compare(of(np.ones((2, 2))), of(np.array([[1, 1], [1, bad]])), [head])
     figures = [f for f in (found.kl_mean, found.kl_p99, found.relative_error) if f is not None]
     assert all(f == np.inf for f in figures)
+
+
+def test_a_candidate_that_is_not_a_number_agrees_with_nothing():
+    """argmax of a row with NaN is where that stands, here at the class that the reference gives."""
+    reference = np.array([[5.0, 1, 2], [1, 5, 2], [1, 2, 5]])
+    candidate = reference.copy()
+    candidate[0, 0] = candidate[1, 0] = np.nan
+    assert agreements(of(reference), of(candidate), LOGITS).tolist() == [False, False, True]
+    assert compare(of(reference), of(candidate), [LOGITS]).agreement == pytest.approx(1 / 3)
 
 
 def test_relative_error_is_over_all_batches_and_the_worst_head_counts():

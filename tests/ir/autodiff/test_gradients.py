@@ -93,6 +93,29 @@ def test_a_value_captured_by_a_subgraph_is_blocked():
     assert "If" in reason(result, "x")
 
 
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "grad_0 = Exp (h)",  # a value
+        "grad_k = Constant <value = float {2}> ()  p = Mul (h, grad_k)",
+    ],
+)
+def test_names_of_gradients_are_those_of_no_value_in_a_subgraph(taken, assert_same_outputs):
+    """A name of the main graph would be seen inside the body, in the place of what the body means."""
+    then = taken if taken.startswith("grad_k") else f"{taken}  p = Neg (grad_0)"
+    model = parsed(f"""
+        h = Mul (x, a)  c = Constant <value = bool {{1}}> ()
+        t = If (c) <then_branch = then () => (float[N,3] p) {{{then}}},
+                    else_branch = other () => (float[N,3] q) {{q = Neg (h)}}>
+        w = Exp (x)  v = Mul (w, t)  y = Mul (v, a)""")
+    inner = {v.name for graph in model.graph.subgraphs() for node in graph for v in node.outputs}
+    result = gradients_of(model, "v", "w")
+    given = [*result.values.values(), *(v for n in model.graph for v in n.outputs), *model.graph.initializers.values()]
+    assert result.values
+    assert inner.isdisjoint(v.name for v in given)
+    onnx.checker.check_model(onnx_ir.to_proto(model), full_check=True)
+
+
 def test_values_that_do_not_reach_the_head_are_reported():
     result = gradients_of(parsed("h = Mul (x, a)  y = Exp (x)"), "a", "h", "x")
     assert names(result.values) == {"x"}

@@ -78,3 +78,25 @@ def test_what_rounding_leaves_of_inputs_that_do_not_vary_becomes_positive_defini
     assert np.linalg.eigvalsh(rest)[0] < 0
     np.linalg.cholesky(shrunken(rest[None], samples)[0])
     np.linalg.cholesky(shrunken(-np.eye(4)[None] * 1e-9, samples)[0])
+
+
+def test_however_many_samples_the_least_eigenvalue_is_a_floor_of_the_mean() -> None:
+    """Inputs that hardly span anything, of so many samples that the oracle would shrink them by less than rounding."""
+    direction = np.ones(4) / 2
+    kept = shrunken(3 * np.outer(direction, direction)[None], 1e15)
+    values = np.linalg.eigvalsh(kept[0])
+    np.testing.assert_allclose(values[:3], FLOOR * 3 / 4, rtol=1e-6)
+    np.testing.assert_allclose(values[3], 3, rtol=1e-6)
+
+
+def test_a_prior_that_spans_little_still_lifts_every_direction() -> None:
+    """All of a single sample is the prior's: it lies along one direction, the others have a floor of the mean."""
+    direction = np.ones(4) / 2
+    kept = shrunken(8 * np.eye(4)[None] + 1e-3 * np.diag([1.0, -1, 0, 0]), 1, np.outer(direction, direction)[None])
+    np.testing.assert_allclose(np.linalg.eigvalsh(kept[0])[:3], 8 * FLOOR, rtol=1e-6)
+
+
+def test_negative_eigenvalues_are_raised_to_a_floor_of_the_largest() -> None:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    kept = shrunken((turn * [5.0, 1.0, -0.5]) @ turn.T[None], 1e15)
+    np.testing.assert_allclose(np.linalg.eigvalsh(kept[0]), [FLOOR * 5, 1, 5], rtol=1e-5)

@@ -204,6 +204,65 @@ def test_the_refit_of_the_second_factor_is_a_minimum(rng: np.random.Generator) -
         assert loss_of(layer, replace(form, weights=(form.weights[0], moved)), moments, centered=False) > loss
 
 
+def least_loss(weight: np.ndarray, gradient: np.ndarray, inner: np.ndarray, first: np.ndarray) -> float:
+    """The loss of the best H in W ~ H P for P = `first`: least squares on the whitened columns, and 1/2 d^T (G kron A)
+    d written out."""
+    root = np.linalg.cholesky(inner)
+    second = np.linalg.lstsq((first @ root).T, (weight @ root).T, rcond=None)[0].T
+    change = (second @ first - weight).ravel()
+    return 0.5 * float(change @ np.kron(gradient, inner) @ change)
+
+
+def every_direction(taps: int) -> list[np.ndarray]:
+    """All directions of the plane, a degree apart, as first factors [taps, 2 taps] that hand on `taps` positions."""
+    turns = np.radians(np.arange(180))
+    return [np.kron([[np.cos(turn), np.sin(turn)]], np.eye(taps)) for turn in turns]
+
+
+TWO_CHANNELS = "(float[N,2,5,5] x) => (float[N,3,4,4] y) <float[3,2,2,2] w> { y = Conv(x, w) }"
+TWO_ROWS = "(float[N,1,5,5] x) => (float[N,3,4,4] y) <float[3,1,2,2] w> { y = Conv(x, w) }"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_factor_of_tucker_is_the_best_of_all_for_taps_that_are_alike(seed: int) -> None:
+    """Under the mean over the taps of what the channels do at each, against every direction by brute force."""
+    layer = only(TWO_CHANNELS)
+    moments = moments_of(layer, seed)
+    ((_, form),) = Factorizer(layer, moments, centered=False).tucker([1], [3])
+    inner, mean = moments.input[0], np.zeros((2, 2))
+    for tap in range(4):
+        mean += inner[np.ix_([tap, 4 + tap], [tap, 4 + tap])] / 4  # channels outermost, then taps
+    alike = layer.matrix()[0], moments.gradient[0], np.kron(mean, np.eye(4))
+    best = min(least_loss(*alike, first) for first in every_direction(4))
+    assert least_loss(*alike, np.kron(form.weights[0][0], np.eye(4))) <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_filter_of_spatial_is_the_best_of_all_for_columns_that_are_alike(seed: int) -> None:
+    layer = only(TWO_ROWS)
+    moments = moments_of(layer, seed)
+    (_, form), _ = Factorizer(layer, moments, centered=False).spatial([1, 2])
+    inner, mean = moments.input[0], np.zeros((2, 2))
+    for column in range(2):
+        mean += inner[np.ix_([column, 2 + column], [column, 2 + column])] / 2  # rows, then columns
+    alike = layer.matrix()[0], moments.gradient[0], np.kron(mean, np.eye(2))
+    best = min(least_loss(*alike, first) for first in every_direction(2))
+    assert least_loss(*alike, np.kron(form.weights[0][0], np.eye(2))) <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_positions_are_alike_spatial_and_tucker_lose_the_least_there_is(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    alike, gradient = positive(random, 1, 2)[0], positive(random, 1, 3)
+    for text, taps in ((TWO_CHANNELS, 4), (TWO_ROWS, 2)):
+        layer, inner = only(text), np.kron(alike, np.eye(taps))
+        factorizer = Factorizer(layer, Moments(gradient, inner[None], np.zeros((1, len(inner)))), centered=False)
+        ((loss, _),) = factorizer.tucker([1], [3]) if taps == 4 else factorizer.spatial([1])
+        best = min(least_loss(layer.matrix()[0], gradient[0], inner, first) for first in every_direction(taps))
+        assert loss == pytest.approx(best, rel=1e-3)  # a degree is as near as brute force comes
+        assert loss <= best * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [(KERNEL, True), (GROUPED, False), (PRODUCT % (5, 8, 5, 8, 8), False),

@@ -161,6 +161,20 @@ def test_a_singular_matrix_gets_a_factor() -> None:
     np.testing.assert_allclose(factor @ factor.T, np.ones((5, 5)), atol=1e-6)
 
 
+def test_a_matrix_without_a_trace_gets_a_factor() -> None:
+    """Channels that are always zero have no scale to take a share of."""
+    factor = positive_factor(np.zeros((3, 3)))
+    assert (np.diag(factor) > 0).all()
+    np.testing.assert_allclose(factor @ factor.T, np.zeros((3, 3)), atol=1e-11)
+
+
+def test_readers_of_nothing_but_zeros_lose_channels_for_nothing(rng: np.random.Generator) -> None:
+    layer = Reader(rng.standard_normal((3, 5)), np.zeros((5, 5)), np.eye(3), np.arange(5)[:, None])
+    path = removal_path([layer], 4)
+    np.testing.assert_allclose(path.costs, 0, atol=1e-10)
+    assert np.isfinite(compensated(layer.weight, layer.inner, path.keep(5, 2))).all()
+
+
 def test_greedy_beats_magnitude_by_far(rng: np.random.Generator) -> None:
     layer = reader(rng, 30, 1, 10)
     path = removal_path([layer], 20)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from kronnx.tools.job.price_search import MARGIN, STEPS, Search
+from kronnx.tools.job.price_search import MARGIN, Search
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,28 @@ def test_a_limit_of_zero_ends_and_takes_only_what_is_free():
 def test_the_steps_are_bounded_and_no_attempt_is_measured_twice(drop):
     bench, measured = Ladder(drop), []
     Search(bench, lambda attempt: measured.append(attempt.key) or attempt.drop).within(0.01, 1.0)
-    assert len(bench.prices) <= STEPS
+    assert len(bench.prices) <= 12
     assert len(measured) == len(set(measured))
+
+
+def test_twelve_attempts_are_made_and_no_more():
+    """Each is a forward pass over the samples: on a plateau just below the limit the price grows by what is least."""
+    bench = Ladder(lambda steps: 0.0089)
+    search(bench).within(0.01, 1.0)
+    assert bench.prices == pytest.approx([1.5**k for k in range(12)])
+
+
+def test_on_a_plateau_just_beyond_the_limit_the_price_falls_by_what_is_least():
+    bench = Ladder(lambda steps: 0.0091)
+    assert search(bench).within(0.01, 1.0) == []
+    assert bench.prices == pytest.approx([1.5**-k for k in range(12)])
+
+
+@pytest.mark.parametrize(("drop", "growth"), [(1e-6, 16), (0.0, 16), (0.003, 3), (0.5, 0.018), (1e3, 1 / 64)])
+def test_the_price_follows_the_drop_within_bounds_while_one_side_is_open(drop, growth):
+    bench = Ladder(lambda steps: drop)
+    search(bench).within(0.01, 1.0)
+    assert bench.prices[1] == pytest.approx(growth)
 
 
 @pytest.mark.parametrize("wanted", [1, 30, 200])
@@ -115,7 +135,7 @@ def test_a_target_is_reached_at_the_lowest_price(wanted):
 def test_a_target_out_of_reach_is_given_up():
     bench = Ladder(exponential)
     assert search(bench).reaching(lambda a: a.taken > 200, 0.01) == []
-    assert len(bench.prices) <= 3 * STEPS
+    assert len(bench.prices) <= 36
 
 
 def test_a_target_that_needs_nothing_is_reached_by_nothing():

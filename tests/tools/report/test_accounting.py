@@ -61,7 +61,8 @@ def test_a_change_is_recorded_with_its_prediction_and_saving(attempt):
     record = sites(attempt, ())[0]
     assert (record.form, record.predicted) == ("low rank 2", 0.01)
     assert record.saving is not None
-    assert (record.saving.macs, record.saving.parameters, record.saving.microseconds) == (10, 5, 1.5)
+    saving = record.saving
+    assert (saving.macs, saving.parameters, saving.bytes, saving.microseconds) == (10, 5, 20, 1.5)  # of float32
 
 
 def test_without_an_attempt_the_remarks_remain():
