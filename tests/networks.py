@@ -14,7 +14,7 @@ from kronnx.ir.model.node_names import name_nodes
 from kronnx.ir.model.shape_inference import infer_shapes
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
-from kronnx.passes.curvature import Curvature, Runner, measure
+from kronnx.passes.curvature import Bench, Curvature, Runner, measure
 from kronnx.passes.planning.proposal import Candidate, Context, Pass
 from kronnx.passes.planning.stages import concrete_shapes
 from kronnx.runtime.sessions import Session
@@ -87,7 +87,11 @@ def context_of(model: onnx_ir.Model, stage: Pass, samples: int = 200, draws: int
     """What `stage` may look at, measured on `samples` samples; the cost is that of one."""
     analyses, feed = Analyses(model), draw(model, samples, **sizes)
     wants = list(stage.wants(analyses))
-    moments = measure(model, wants, find_heads(model), [feed], execute, Curvature(draws)).moments if wants else {}
+    moments = (
+        measure(Bench.surveyed(model, find_heads(model), [feed], execute, Curvature(draws)), wants).moments
+        if wants
+        else {}
+    )
     return Context(analyses, concrete_shapes(model, draw(model, 1, **sizes), execute), moments)
 
 

@@ -13,7 +13,7 @@ from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.layers import find_layers
 from kronnx.ir.lineage import Heirs, heirs
 from kronnx.ir.model import clone
-from kronnx.passes.curvature import Curvature, Store, measure
+from kronnx.passes.curvature import Bench, Curvature, Store, measure
 from kronnx.passes.curvature.moments import Moments, Want
 from kronnx.passes.planning.proposal import Pass
 from kronnx.passes.planning.stages import Attempt, StageRunner
@@ -74,7 +74,7 @@ def bench_of(recovery: Recovery, *stages: Pass) -> StageRunner:
 
     def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
         feeds = list(subject.samples.calibration.take(SAMPLES).rebatch(64).batches)
-        return measure(model, wants, subject.heads, feeds, subject.execute, Curvature(draws=1)).moments
+        return measure(Bench.surveyed(model, subject.heads, feeds, subject.execute, Curvature(draws=1)), wants).moments
 
     given = recovery.original, stages, subject.sample(1), subject.execute, None
     return StageRunner(*given, lambda cost: cost.macs, moments, recovery.tuned)

@@ -1,6 +1,7 @@
 """Curvature of a model's layers: K-FAC factors of the true Fisher information, computed on the ONNX graph."""
 
 from .backward import open_to_gradients
+from .bench import Bench
 from .eigen import Eigenbasis, eigenbases
 from .factors import Factors, moments_of
 from .measuring import Measured, Statistics, measure, measure_factors
@@ -10,6 +11,7 @@ from .store import Store
 from .work import measurable
 
 __all__ = [
+    "Bench",
     "Curvature",
     "Eigenbasis",
     "Execute",

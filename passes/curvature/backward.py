@@ -1,21 +1,15 @@
-"""What all graphs with gradients share: the gradient at every node of some layers, and the runs over feeds and
-draws."""
+"""Gradients at the nodes of some layers, and a model that is open to them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-import numpy as np
 import onnx_ir
 
 from ...ir.autodiff import gradients
 from ...ir.decomposition import decompose
-from ...ir.errors import DataError
 from ...ir.layers import Use
-from ...ir.output_heads import Head
 from ...ir.remarks import ANALYSIS, Remark
-from .seeds import Seeds, Survey, count, draws, survey, vectors
-from .settings import Curvature, Execute, Feed, Runner
+from .settings import Feed
 from .work import Work
 
 Given = Mapping[str, Mapping[Use, onnx_ir.Value]]
@@ -50,49 +44,3 @@ def open_to_gradients(model: onnx_ir.Model, feeds: Sequence[Feed]) -> onnx_ir.Mo
     found = [decompose(model, one) for one in shapes]
     runs_along_first_axis = len(found[-1].graph) != len(found[0].graph)
     return decompose(model) if runs_along_first_axis else found[0]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A model, its heads and data, and how they are measured."""
-
-    model: onnx_ir.Model
-    heads: Sequence[Head]
-    feeds: Sequence[Feed]
-    execute: Execute
-    settings: Curvature
-    survey: Survey
-
-    @classmethod
-    def surveyed(
-        cls, model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], execute: Execute, settings: Curvature
-    ) -> "Bench":
-        """With composite operators taken apart (`open_to_gradients`) and the heads' shapes known. Raises DataError if
-        there is no sample."""
-        feeds = [feed for feed in feeds if count(feed)]
-        if not feeds:
-            raise DataError("curvature is measured on data, and there is no sample")
-        taken_apart = open_to_gradients(model, feeds)
-        return cls(taken_apart, heads, feeds, execute, settings, survey(taken_apart, heads, feeds, execute))
-
-    @property
-    def samples(self) -> int:
-        return self.survey.samples
-
-    @property
-    def draws(self) -> int:
-        """Random vectors of every sample."""
-        return draws(self.settings, self.heads, self.survey)
-
-    def feed(self, seeds: Seeds | None, number: int, draw: int, dtype: np.dtype) -> dict[str, np.ndarray]:
-        """The feed of this number, with the seeds of this draw."""
-        if seeds is None:
-            return dict(self.feeds[number])
-        found = vectors(self.settings, self.heads, seeds, self.survey, number, draw)
-        return {**self.feeds[number], **{name: vector.astype(dtype) for name, vector in found.items()}}
-
-    def runs(self, run: Runner, seeds: Seeds, dtype: np.dtype) -> Iterator[tuple[int, int, Mapping[str, np.ndarray]]]:
-        """(feed, draw, outputs) for all of them."""
-        for number in range(len(self.feeds)):
-            for draw in range(self.draws):
-                yield number, draw, run(self.feed(seeds, number, draw, dtype))

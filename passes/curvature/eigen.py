@@ -1,18 +1,17 @@
 """EKFAC: the diagonal of the curvature in the eigenbasis of the factors (George et al., 2018)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
 
 from ...ir.layers import Layer, Use
-from ...ir.output_heads import Head
 from . import rows
-from .backward import Bench, back_propagated
+from .backward import back_propagated
+from .bench import Bench
 from .factors import Factors
 from .seeds import count, seed, unit
-from .settings import Curvature, Execute, Feed
 from .shelf import chunks
 from .sums import accumulate
 from .work import Work, measurable
@@ -37,12 +36,8 @@ class Eigenbasis:
 
 
 def eigenbases(
-    model: onnx_ir.Model,
+    bench: Bench,
     factors: Mapping[str, Factors],
-    heads: Sequence[Head],
-    feeds: Sequence[Feed],
-    execute: Execute,
-    settings: Curvature,
     *,
     centered: bool = False,
     advance: Callable[[], None] = lambda: None,
@@ -52,11 +47,10 @@ def eigenbases(
     `centered` takes the mean of the inputs out where the layer absorbs it: then a change is one whose mean goes to the
     bias. `advance` is called after every graph, of which there are as many as the gradients of all samples take.
     """
-    bench = Bench.surveyed(model, heads, feeds, execute, settings)
     known = {name: found for name, found in factors.items() if _whole(found)}
     layers = measurable(bench.model)
     result: dict[str, Eigenbasis] = {}
-    samples = max(map(count, feeds))
+    samples = max(map(count, bench.feeds))
     for chunk in chunks((layers[n] for n in known), lambda layer: 4.0 * samples * layer.parameters, LARGEST):
         shifts = {layer.name: centered and layer.absorbs for layer in chunk}
         result |= _measured({x.name: _basis(known[x.name], shifts[x.name]) for x in chunk}, bench)

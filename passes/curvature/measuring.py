@@ -9,20 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import onnx_ir
 
 from ...ir.errors import InputError
 from ...ir.layers import Layer
-from ...ir.output_heads import Head
 from ...ir.remarks import ANALYSIS, Remark
-from .backward import Bench
+from .bench import Bench
 from .factors import Factors, Inner, Outer, assembled_inner, assembled_outer, factors_of, moments_of
 from .graph import Graph, Task, statistics_graph
 from .moments import Moments, Want
 from .records import Records
 from .rows import LARGEST
 from .seeds import unit
-from .settings import Curvature, Execute, Feed
 from .sharing import choose_sharing
 from .shelf import Shelf, allowance, chunks
 from .store import Store
@@ -55,12 +52,8 @@ class Measured:
 
 
 def measure(
-    model: onnx_ir.Model,
+    bench: Bench,
     wants: Sequence[Want],
-    heads: Sequence[Head],
-    feeds: Sequence[Feed],
-    execute: Execute,
-    settings: Curvature,
     *,
     advance: Callable[[], None] = lambda: None,
     memory_limit: int | None = None,
@@ -71,9 +64,7 @@ def measure(
     Layers behind operators without a derivative get the input-only metric: G is the identity over the mean square of
     the layer's outputs.
     """
-    found = measure_factors(
-        model, wants, heads, feeds, execute, settings, advance=advance, memory_limit=memory_limit, store=store
-    )
+    found = measure_factors(bench, wants, advance=advance, memory_limit=memory_limit, store=store)
     shelf = Shelf(allowance(memory_limit) / 2)
     moments = {name: moments_of(found.layers[name], one).kept(shelf.keep) for name, one in found.factors.items()}
     traces = {name: one.trace for name, one in found.factors.items() if one.gradient is not None}
@@ -81,27 +72,22 @@ def measure(
 
 
 def measure_factors(
-    model: onnx_ir.Model,
+    bench: Bench,
     wants: Sequence[Want],
-    heads: Sequence[Head],
-    feeds: Sequence[Feed],
-    execute: Execute,
-    settings: Curvature,
     *,
     advance: Callable[[], None] = lambda: None,
     memory_limit: int | None = None,
     store: Store | None = None,
 ) -> Statistics:
-    """The factors that `wants` ask for, over `feeds` (each a batch, samples on the first axis).
+    """The factors that `wants` ask for, over the feeds of `bench` (each a batch, samples on the first axis).
 
-    `execute` turns a model into a function that runs it; `advance` is called as often as there are feeds. Layers are
-    measured in groups, so that their factors stay within a half of `memory_limit` bytes (a share of what is free, if
-    not given); what is too large for that is kept in temporary files. What `store` holds of the same model and data
-    is not measured again, and a run that was interrupted goes on where the store was last told of it.
+    `advance` is called as often as there are feeds. Layers are measured in groups, so that their factors stay within a
+    half of `memory_limit` bytes (a share of what is free, if not given); what is too large for that is kept in
+    temporary files. What `store` holds of the same model and data is not measured again, and a run that was interrupted
+    goes on where the store was last told of it.
     """
-    bench = Bench.surveyed(model, heads, feeds, execute, settings)
     layers = measurable(bench.model)
-    records = Records(store, bench.model, heads, feeds, settings)
+    records = Records(store, bench)
     run = _Run(layers, bench, records, allowance(memory_limit) / 2)
     with np.errstate(over="ignore", invalid="ignore"):
         run.prepare([_whole(want, layers[want.layer]) for want in wants if want.layer in layers])

@@ -4,29 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
-import onnx_ir
 
-from ...ir.output_heads import Head
+from .bench import Bench
 from .factors import Inner, Outer
 from .graph import Task
-from .settings import Curvature, Feed
 from .store import Store, digest_of_feeds, digest_of_model
 
 
 class Records:
     """Reads and writes statistics of one model on one set of feeds; without a store it knows nothing."""
 
-    def __init__(
-        self,
-        store: Store | None,
-        model: onnx_ir.Model,
-        heads: Sequence[Head],
-        feeds: Sequence[Feed],
-        settings: Curvature,
-    ):
+    def __init__(self, store: Store | None, bench: Bench):
         self.store = store
-        self.settings = settings
-        self.base = () if store is None else (digest_of_model(model), digest_of_feeds(feeds), tuple(heads))
+        self.settings = bench.settings
+        self.base = () if store is None else _base(bench)
 
     def inner(self, layer: str, inputs: bool) -> tuple[str, Inner] | None:
         """How the layer's positions are taken together, and the moments of what it reads or gives."""
@@ -85,3 +76,7 @@ class Records:
     def _write(self, arrays: Mapping[str, np.ndarray], *parts: object) -> None:
         if self.store is not None:
             self.store.write(self.store.key(self.base, *parts), arrays)
+
+
+def _base(bench: Bench) -> tuple:
+    return digest_of_model(bench.model), digest_of_feeds(bench.feeds), tuple(bench.heads)

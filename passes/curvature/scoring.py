@@ -12,11 +12,10 @@ import onnx_ir
 
 from ...ir.errors import InputError
 from ...ir.layers import Layer, Use
-from ...ir.output_heads import Head
 from . import rows
-from .backward import Bench, back_propagated
+from .backward import back_propagated
+from .bench import Bench
 from .seeds import count, seed, unit
-from .settings import Curvature, Execute, Feed
 from .shelf import chunks
 from .work import Work
 
@@ -41,12 +40,8 @@ class _Part:
 
 
 def score(
-    model: onnx_ir.Model,
+    bench: Bench,
     changes: Sequence[Mapping[str, LayerChange]],
-    heads: Sequence[Head],
-    feeds: Sequence[Feed],
-    execute: Execute,
-    settings: Curvature,
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
@@ -56,7 +51,6 @@ def score(
     does not run, has the value NaN. `advance` is called after every graph, of which there are as many as the changes
     take to be held, a few layers in each.
     """
-    bench = Bench.surveyed(model, heads, feeds, execute, settings)
     parts = [_Part(k, name, change) for k, one in enumerate(changes) for name, change in one.items()]
     totals = np.zeros((len(changes), bench.draws, bench.samples))
     scale = 1.0

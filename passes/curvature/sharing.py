@@ -11,7 +11,7 @@ import numpy as np
 
 from ...ir.errors import InputError
 from ...ir.layers import Layer
-from .backward import Bench
+from .bench import Bench
 from .factors import assembled_inner, assembled_outer
 from .graph import TraceSums, trace_graph
 from .seeds import count

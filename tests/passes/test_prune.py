@@ -12,7 +12,7 @@ from kronnx.ir.errors import GraphError, UsageError
 from kronnx.ir.model import clone, signature
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
-from kronnx.passes.curvature import Curvature, measure
+from kronnx.passes.curvature import Bench, Curvature, measure
 from kronnx.passes.curvature.moments import Moments, after, divergence
 from kronnx.passes.planning.proposal import Candidate, Context
 from kronnx.passes.planning.stages import concrete_shapes
@@ -65,7 +65,7 @@ def draw(model: onnx_ir.Model, samples: int = 400, seed: int = 0) -> dict[str, n
 def context_of(model: onnx_ir.Model, stage: Prune) -> Context:
     analyses, feed = Analyses(model), draw(model)
     heads = find_heads(model)
-    measured = measure(model, list(stage.wants(analyses)), heads, [feed], execute, Curvature(draws=4))
+    measured = measure(Bench.surveyed(model, heads, [feed], execute, Curvature(draws=4)), list(stage.wants(analyses)))
     return Context(analyses, concrete_shapes(model, draw(model, 1), execute), measured.moments)
 
 

@@ -13,7 +13,7 @@ from kronnx.ir.errors import UsageError
 from kronnx.ir.lineage import Heirs
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import MISSED, Remark
-from kronnx.passes.curvature import Curvature, measure
+from kronnx.passes.curvature import Bench, Curvature, measure
 from kronnx.passes.planning.proposal import Context, Pass
 from kronnx.passes.planning.stages import Retrained, StageRunner
 from kronnx.passes.prune import Prune
@@ -50,7 +50,7 @@ def bench(halving: Halving | None, *stages: Pass) -> StageRunner:
 
     def moments(given: onnx_ir.Model, wants: object) -> Mapping:
         feed = networks.draw(given, 100)
-        return measure(given, wants, find_heads(given), [feed], networks.execute, Curvature(4)).moments
+        return measure(Bench.surveyed(given, find_heads(given), [feed], networks.execute, Curvature(4)), wants).moments
 
     sample = networks.draw(model, 1)
     return StageRunner(model, stages, sample, networks.execute, None, lambda cost: cost.macs, moments, halving)

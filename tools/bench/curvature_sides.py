@@ -23,7 +23,7 @@ from ...ir.cleanup.clean import clean
 from ...ir.cleanup.normalize import normalize
 from ...ir.model import load
 from ...ir.output_heads import find_heads
-from ...passes.curvature import Curvature, Runner, measure_factors
+from ...passes.curvature import Bench, Curvature, Runner, measure_factors
 from ...passes.curvature.moments import Want
 from ...runtime.environment import onnxruntime
 from ...runtime.sessions import Session, Target
@@ -112,12 +112,14 @@ class Kronnx:
     def take(self, seed: int) -> Taken:
         start, laps, numbers = self.clock(), Laps(self.clock), count()
         found = measure_factors(
-            self.model,
+            Bench.surveyed(
+                self.model,
+                self.heads,
+                self.feeds,
+                lambda model: laps.timed(self._session(next(numbers), model).run),
+                Curvature(draws=1, seed=seed, exact_classes=0, sharing="expand"),
+            ),
             self.wants,
-            self.heads,
-            self.feeds,
-            lambda model: laps.timed(self._session(next(numbers), model).run),
-            Curvature(draws=1, seed=seed, exact_classes=0, sharing="expand"),
             advance=laps.advance,
         ).factors
         seconds = laps.seconds(len(self.feeds))

@@ -18,7 +18,7 @@ from ...ir.layers import Layer
 from ...ir.model import clone, load
 from ...ir.output_heads import Head, find_heads
 from ...ir.rewriter import Rewriter
-from ...passes.curvature import Curvature, Eigenbasis, LayerChange, Runner, eigenbases, measure_factors, score
+from ...passes.curvature import Bench, Curvature, Eigenbasis, LayerChange, Runner, eigenbases, measure_factors, score
 from ...passes.curvature.factors import moments_of
 from ...passes.curvature.layer_changes import changes_of
 from ...passes.curvature.moments import Moments, Want, divergence
@@ -168,7 +168,7 @@ def outcomes(built: Entry, effort: Effort, count: int) -> Outcomes:
     applied = [_apply(subject, context, change) for change in changes]
     parts = [parts for parts, _ in applied]
     exact, held_out = (
-        score(subject.model, parts, subject.heads, data.batches, _execute, subject.settings)
+        score(Bench.surveyed(subject.model, subject.heads, data.batches, _execute, subject.settings), parts)
         for data in (subject.seen, subject.unseen)
     )
     found = [
@@ -208,10 +208,10 @@ def _some(data: Dataset, effort: Effort) -> Dataset:
 def _curvature(subject: _Subject) -> tuple[_Metrics, Context]:
     analyses = Analyses(subject.model)
     wants = [_with_inputs(want, subject.layers) for want in merged(w for p in PASSES for w in p.wants(analyses))]
-    given = subject.heads, subject.seen.batches, _execute, subject.settings
-    factors = measure_factors(subject.model, wants, *given).factors
+    bench = Bench.surveyed(subject.model, subject.heads, subject.seen.batches, _execute, subject.settings)
+    factors = measure_factors(bench, wants).factors
     moments = {name: moments_of(subject.layers[name], one) for name, one in factors.items()}
-    bases = eigenbases(subject.model, factors, *given, centered=True)
+    bases = eigenbases(bench, factors, centered=True)
     shapes = concrete_shapes(subject.model, subject.seen.rebatch(1).batches[0], _execute)
     return _Metrics(moments, bases, subject.layers), Context(analyses, shapes, moments)
 

@@ -26,7 +26,7 @@ from ...ir.errors import KronnxError
 from ...ir.model import clone, load
 from ...ir.output_heads import Head, find_heads
 from ...ir.rewriter import Rewriter
-from ...passes.curvature import Curvature, Runner, measure
+from ...passes.curvature import Bench, Curvature, Runner, measure
 from ...passes.curvature.moments import Moments
 from ...passes.planning.choice import Option, choose, options
 from ...passes.planning.proposal import Candidate, Context
@@ -155,7 +155,7 @@ def _moments(
 ) -> Mapping[str, Moments]:
     """Curvature with every class in turn, so that nothing is random but the images."""
     settings = Curvature(temperature=temperature, exact_classes=CLASSES)
-    return measure(model, list(Svd().wants(Analyses(model))), heads, feeds, _execute, settings).moments
+    return measure(Bench.surveyed(model, heads, feeds, _execute, settings), list(Svd().wants(Analyses(model)))).moments
 
 
 def _identities(model: onnx_ir.Model, moments: Mapping[str, Moments]) -> tuple[Mapping[str, Moments], ...]:

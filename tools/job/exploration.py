@@ -174,18 +174,10 @@ class Exploration:
     def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:
         machine, subject = self.settings.machine, self.subject
         feeds = self.clean.feeds(subject.samples.calibration, machine.memory_limit)
+        bench = subject.bench(model, feeds, Curvature(temperature=temperature, seed=subject.seed))
+        limit, store = machine.memory_limit, statistics_store(machine)
         with subject.progress.step(f"curvature, temperature {temperature:g}", len(feeds)) as advance:
-            return measure(
-                model,
-                wants,
-                subject.heads,
-                feeds,
-                subject.execute,
-                Curvature(temperature=temperature, seed=subject.seed),
-                advance=advance,
-                memory_limit=machine.memory_limit,
-                store=statistics_store(machine),
-            )
+            return measure(bench, wants, advance=advance, memory_limit=limit, store=store)
 
     def _worth(self) -> Callable[[Cost], float]:
         """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of

@@ -226,11 +226,8 @@ class Recovery:
         feeds, curvature = self._feeds(CURVATURE_SAMPLES), Curvature(draws=1, seed=self.seed)
 
         def refreshed(weights: Weights) -> Weights:
-            now = written(model, weights)
-            found = measure_factors(
-                *(now, wants, self.subject.heads, feeds, self.subject.execute, curvature),
-                memory_limit=self.memory_limit,
-            )
+            bench = self.subject.bench(written(model, weights), feeds, curvature)
+            found = measure_factors(bench, wants, memory_limit=self.memory_limit)
             return _states(step, kfac, found.factors)
 
         return refreshed

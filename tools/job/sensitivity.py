@@ -12,7 +12,7 @@ from ...ir.cost import Piece
 from ...ir.errors import InputError
 from ...ir.forms import structure_of
 from ...ir.layers import Layer
-from ...passes.curvature import Curvature, Factors, measurable, measure_factors, moments_of, open_to_gradients
+from ...passes.curvature import Curvature, Factors, measurable, measure_factors, moments_of
 from ...passes.curvature.moments import Want
 from ...passes.planning.stages import Shapes
 from ...runtime.data.named_data import Data
@@ -91,24 +91,13 @@ def _check_judged(subject: Subject, reason: tuple[str, str] | None) -> None:
 
 def _rows(subject: Subject, clean: ShapedModel, settings: Curvature, machine: Machine) -> tuple[Row, ...]:
     analyses, feeds = Analyses(clean.model), clean.feeds(subject.samples.calibration, machine.memory_limit)
-    taken_apart = open_to_gradients(clean.model, feeds)
-    shapes = subject.shapes(taken_apart, clean.sample)
-    layers = {**measurable(taken_apart), **analyses.layers.found}
-    if not layers:
-        return ()
+    bench = subject.bench(clean.model, feeds, settings)
+    layers = {**measurable(bench.model), **analyses.layers.found}
+    shapes = subject.shapes(bench.model, clean.sample)
     wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers.values()]
+    limit, store = machine.memory_limit, statistics_store(machine)
     with subject.progress.step("curvature", len(feeds)) as advance:
-        found = measure_factors(
-            taken_apart,
-            wants,
-            subject.heads,
-            feeds,
-            subject.execute,
-            settings,
-            advance=advance,
-            memory_limit=machine.memory_limit,
-            store=statistics_store(machine),
-        )
+        found = measure_factors(bench, wants, advance=advance, memory_limit=limit, store=store)
     reasons = {remark.site: (remark.reason, remark.detail) for remark in found.remarks}
     rows = []
     with subject.progress.step("layers", len(found.factors)) as advance:

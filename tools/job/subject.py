@@ -1,5 +1,6 @@
 """What every job begins with: a model and data in; sessions, heads, samples and the clean model out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from ...ir.cleanup.normalize import normalize
 from ...ir.errors import VerifyError
 from ...ir.model import check_weights
 from ...ir.output_heads import ASKED_FOR, Head, find_heads
-from ...passes.curvature import Feed, Runner
+from ...passes.curvature import Bench, Curvature, Feed, Runner
 from ...passes.planning.stages import Shapes, concrete_shapes
 from ...runtime.comparison import accuracy, run_all
 from ...runtime.data.named_data import Dataset
@@ -127,6 +128,10 @@ class Subject:
 
     def shaped(self, model: onnx_ir.Model, sample: Feed) -> ShapedModel:
         return ShapedModel(model, sample, self.shapes(model, sample))
+
+    def bench(self, model: onnx_ir.Model, feeds: Sequence[Feed], settings: Curvature) -> Bench:
+        """What the curvature of `model` is measured on."""
+        return Bench.surveyed(model, self.heads, feeds, self.execute, settings)
 
     def execute(self, model: onnx_ir.Model) -> Runner:
         return Session(model, self.wide, arena=False).run

@@ -14,7 +14,7 @@ from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import load
 from kronnx.ir.output_heads import find_heads
-from kronnx.passes.curvature import Curvature, Execute, Factors, Feed, Runner, eigenbases, measure_factors
+from kronnx.passes.curvature import Bench, Curvature, Execute, Factors, Feed, Runner, eigenbases, measure_factors
 from kronnx.passes.curvature.moments import Want
 from kronnx.runtime.sessions import Session
 from onnx.reference import ReferenceEvaluator
@@ -88,7 +88,7 @@ def factors_of(
     model = prepared(case, arithmetic.dtype)
     wants = [Want(name, inputs) for name in layers_of(case)]
     feeds = feeds_of(case, arithmetic.dtype)
-    found = measure_factors(model, wants, find_heads(model), feeds, arithmetic.execute, settings)
+    found = measure_factors(Bench.surveyed(model, find_heads(model), feeds, arithmetic.execute, settings), wants)
     assert not found.remarks
     return found.factors
 
@@ -196,7 +196,7 @@ def test_corrected_eigenvalues_are_those_of_the_reference(
         Curvature(exact_classes=EVERY_CLASS, probes=PROBES, sharing=sharing),
     )
     factors, feeds = factors_of(case, settings, arithmetic), feeds_of(case, arithmetic.dtype)
-    found = eigenbases(model, factors, find_heads(model), feeds, arithmetic.execute, settings)[layer]
+    found = eigenbases(Bench.surveyed(model, find_heads(model), feeds, arithmetic.execute, settings), factors)[layer]
     wanted = {key: golden(case)[f"{layer}.{sharing}.{key}"] for key in ("Qa", "Qg", "values", "A", "G")}
     assert float(found.values.sum()) == pytest.approx(float(golden(case)[f"{layer}.trace"]), rel=arithmetic.tolerance)
     loose = 1e3 * arithmetic.tolerance  # eigenvectors are as well conditioned as their eigenvalues are apart
@@ -217,7 +217,7 @@ def permutation(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> np.n
 def test_the_quadratic_of_an_eigenbasis_is_that_of_its_matrices(case: str, rng: np.random.Generator) -> None:
     settings = Curvature(exact_classes=EVERY_CLASS, probes=PROBES, sharing="expand")
     model, factors = prepared(case), factors_of(case, settings)
-    found = eigenbases(model, factors, find_heads(model), feeds_of(case), reference, settings)
+    found = eigenbases(Bench.surveyed(model, find_heads(model), feeds_of(case), reference, settings), factors)
     basis, wanted = found["first"], golden(case)
     change = rng.normal(size=basis.values.shape)
     turned = wanted["first.expand.Qg"].transpose(0, 2, 1) @ change @ wanted["first.expand.Qa"]
@@ -229,7 +229,9 @@ def test_the_quadratic_of_an_eigenbasis_is_that_of_its_matrices(case: str, rng: 
 def test_feeds_add_up_to_the_same_factors(case: str) -> None:
     model, settings = prepared(case), Curvature(exact_classes=EVERY_CLASS, probes=PROBES, sharing="expand")
     wants = [Want(name, True) for name in layers_of(case)]
-    found = measure_factors(model, wants, find_heads(model), feeds_of(case, parts=3), reference, settings).factors
+    found = measure_factors(
+        Bench.surveyed(model, find_heads(model), feeds_of(case, parts=3), reference, settings), wants
+    ).factors
     for name, factors in found.items():
         assert_close(factors.gradient, golden(case)[f"{name}.expand.G"], 1e-10)
         assert_close(factors.with_bias(), golden(case)[f"{name}.expand.A"], 1e-10)

@@ -8,7 +8,7 @@ import pytest
 from kronnx.ir.layers import find_layers
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import ANALYSIS
-from kronnx.passes.curvature import Curvature, Feed, Measured, measure, measure_factors
+from kronnx.passes.curvature import Bench, Curvature, Feed, Measured, measure, measure_factors
 from kronnx.passes.curvature.graph import InputSums, Task, statistics_graph
 from kronnx.passes.curvature.moments import Moments, Want, divergence
 
@@ -55,7 +55,7 @@ def taken(
     """The moments of all layers, with those of their inputs."""
     wants = [Want(name, True) for name in find_layers(model).found]
     settings = Curvature(draws, temperature, seed, exact_classes=draws, sharing="expand", probes=200)
-    return measure(model, wants, find_heads(model), feeds, networks.execute, settings)
+    return measure(Bench.surveyed(model, find_heads(model), feeds, networks.execute, settings), wants)
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def test_one_datum_gives_the_exact_blocks(exact: None) -> None:
 def test_all_scales_of_a_categorical_head_mean_the_same(exact: None, head: str) -> None:
     model = networks.build(LINEAR.replace("y = Softmax(z)", head).replace("] y)", f"] {head.split()[0]})"))
     feed, heads = networks.draw(model, 9), find_heads(model, {head.split()[0]: "categorical"})
-    found = measure(model, [Want("MatMul_0", True)], heads, [feed], networks.execute, SETTINGS)
+    found = measure(Bench.surveyed(model, heads, [feed], networks.execute, SETTINGS), [Want("MatMul_0", True)])
     wanted = taken(networks.build(LINEAR), [feed], draws=4)
     np.testing.assert_allclose(
         found.moments["MatMul_0"].gradient, wanted.moments["MatMul_0"].gradient, rtol=1e-4, atol=1e-7
@@ -295,7 +295,9 @@ def test_a_head_whose_positions_are_one_axis_with_its_samples_is_the_same(classe
     for text in (plain, flat):
         model = networks.build(text)
         heads = find_heads(model)
-        factors = measure_factors(model, [Want("MatMul_0", True)], heads, [feed], networks.execute, settings).factors
+        factors = measure_factors(
+            Bench.surveyed(model, heads, [feed], networks.execute, settings), [Want("MatMul_0", True)]
+        ).factors
         found.append(factors["MatMul_0"])
     assert found[1].draws == found[0].draws == 100
     assert found[1].trace == pytest.approx(found[0].trace, rel=0.1)
@@ -378,9 +380,9 @@ def test_the_moments_of_outputs_are_those_of_the_inputs_through_the_weight(exact
         model = networks.build(text)
         feed, layer = networks.draw(model, 20), find_layers(model).found[name]
         by_inputs = taken(model, [feed]).moments[name]
-        by_outputs = measure(model, [Want(name, False)], find_heads(model), [feed], networks.execute, SETTINGS).moments[
-            name
-        ]
+        by_outputs = measure(
+            Bench.surveyed(model, find_heads(model), [feed], networks.execute, SETTINGS), [Want(name, False)]
+        ).moments[name]
         assert by_outputs.input is by_outputs.mean is None
         weight = layer.matrix()
         np.testing.assert_allclose(by_outputs.gradient, by_inputs.gradient, rtol=1e-4)

@@ -9,7 +9,7 @@ from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Cleaned, Rewriter
-from kronnx.passes.curvature import Curvature, Feed, measure
+from kronnx.passes.curvature import Bench, Curvature, Feed, measure
 from kronnx.passes.curvature.moments import Moments, Want, after, divergence
 from kronnx.passes.low_rank.factorization import Factorizer
 
@@ -34,7 +34,7 @@ def _unshrunken(monkeypatch: pytest.MonkeyPatch) -> None:
 def taken(model: onnx_ir.Model, feed: Feed, draws: int = 4) -> dict[str, Moments]:
     wants = [Want(name, True) for name in find_layers(model).found]
     settings = Curvature(draws, probes=256)
-    return dict(measure(model, wants, find_heads(model), [feed], networks.execute, settings).moments)
+    return dict(measure(Bench.surveyed(model, find_heads(model), [feed], networks.execute, settings), wants).moments)
 
 
 def positive(moments: Moments) -> Moments:
@@ -180,7 +180,7 @@ def test_moments_of_outputs_lose_the_removed_rows() -> None:
     model = networks.build(CHAIN)
     wants = [Want("Gemm_0", False), Want("MatMul_0", False)]
     feed = networks.draw(model, 30)
-    before = measure(model, wants, find_heads(model), [feed], networks.execute, Curvature()).moments
+    before = measure(Bench.surveyed(model, find_heads(model), [feed], networks.execute, Curvature()), wants).moments
     rewriter, keep = Rewriter(clone(model)), np.array([1, 5])
     reader = rewriter.analyses.layers.found["MatMul_0"]
     group = rewriter.analyses.groups.found["Gemm_0"]
@@ -196,7 +196,7 @@ def test_parts_of_a_layer_known_by_its_outputs_keep_their_gradients_alone() -> N
     feed = networks.draw(model, 30)
     full = taken(model, feed)
     wants = [Want("MatMul_0", False)]
-    before = measure(model, wants, find_heads(model), [feed], networks.execute, Curvature()).moments
+    before = measure(Bench.surveyed(model, find_heads(model), [feed], networks.execute, Curvature()), wants).moments
     _, cut = factorizer(model, "MatMul_0", full)
     rewriter = Rewriter(clone(model))
     rewriter.replace(rewriter.analyses.layers.found["MatMul_0"], cut.low_rank(2))

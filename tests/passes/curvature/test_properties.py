@@ -12,6 +12,7 @@ from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone
 from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import (
+    Bench,
     Curvature,
     Factors,
     Feed,
@@ -69,7 +70,7 @@ def factors_of(
     model: onnx_ir.Model, feeds: Sequence[Feed], settings: Curvature = EXACT, names: Sequence[str] = ()
 ) -> Mapping[str, Factors]:
     wants = [Want(name, True) for name in names or find_layers(model).found]
-    found = measure_factors(model, wants, find_heads(model), feeds, reference, settings)
+    found = measure_factors(Bench.surveyed(model, find_heads(model), feeds, reference, settings), wants)
     assert not found.remarks
     return found.factors
 
@@ -80,7 +81,7 @@ def scores(
     feeds: Sequence[Feed],
     settings: Curvature = EXACT,
 ) -> np.ndarray:
-    return score(model, changes, find_heads(model), feeds, reference, settings)
+    return score(Bench.surveyed(model, find_heads(model), feeds, reference, settings), changes)
 
 
 def random_change(layer: Layer, random: np.random.Generator) -> LayerChange:
@@ -291,7 +292,7 @@ def test_corrected_eigenvalues_sum_to_the_exact_trace(text: str, settings: Curva
     model = built(text)
     feed = networks.draw(model, 6, T=3)
     factors = factors_of(model, [feed], settings)
-    found = eigenbases(model, factors, find_heads(model), [feed], reference, settings)
+    found = eigenbases(Bench.surveyed(model, find_heads(model), [feed], reference, settings), factors)
     assert set(found) == set(find_layers(model).found)
     for name, basis in found.items():
         units = np.eye(basis.values.size).reshape(-1, *basis.values.shape)
@@ -306,7 +307,7 @@ def test_the_divergence_of_an_eigenvector_is_its_exact_score() -> None:
     model = built(SMOOTH)
     feed = networks.draw(model, 20)
     factors = factors_of(model, [feed])
-    for name, basis in eigenbases(model, factors, find_heads(model), [feed], reference, EXACT).items():
+    for name, basis in eigenbases(Bench.surveyed(model, find_heads(model), [feed], reference, EXACT), factors).items():
         vectors = [
             np.outer(basis.outputs[0][:, o], basis.inputs[0][:, i])[None]
             for o, i in ((0, 0), (-1, -1), (1, 2))  # diagonal entries of the Fisher information in this basis
@@ -333,7 +334,9 @@ def test_centred_eigenvalues_sum_to_the_trace_of_the_factors(text: str) -> None:
     model = built(text)
     feed = networks.draw(model, 6)
     factors = factors_of(model, [feed])
-    for name, basis in eigenbases(model, factors, find_heads(model), [feed], reference, EXACT, centered=True).items():
+    for name, basis in eigenbases(
+        Bench.surveyed(model, find_heads(model), [feed], reference, EXACT), factors, centered=True
+    ).items():
         assert basis.values.sum() == pytest.approx(factors[name].trace, rel=1e-9)
 
 
@@ -399,7 +402,9 @@ def test_one_feed_or_many_is_the_same(text: str, rng: np.random.Generator) -> No
     change = everywhere(model, rng)
     np.testing.assert_allclose(scores(model, [change], split), scores(model, [change], [whole]), rtol=1e-10)
     heads = find_heads(model)
-    bases, expected = (eigenbases(model, wanted, heads, feeds, reference, EXACT) for feeds in (split, [whole]))
+    bases, expected = (
+        eigenbases(Bench.surveyed(model, heads, feeds, reference, EXACT), wanted) for feeds in (split, [whole])
+    )
     for name, basis in bases.items():
         np.testing.assert_allclose(basis.values, expected[name].values, rtol=1e-9, atol=1e-15)
 
@@ -537,7 +542,7 @@ def test_moments_are_positive_definite_and_have_the_exact_trace(text: str) -> No
     model = built(text)
     feed = networks.draw(model, 6, T=3)
     wants = [Want(name, True) for name in find_layers(model).found]
-    moments = measure(model, wants, find_heads(model), [feed], reference, EXACT).moments
+    moments = measure(Bench.surveyed(model, find_heads(model), [feed], reference, EXACT), wants).moments
     factors = factors_of(model, [feed])
     for name, layer in find_layers(model).found.items():
         known = moments[name]
@@ -552,7 +557,9 @@ def test_moments_are_positive_definite_and_have_the_exact_trace(text: str) -> No
 def test_predictions_are_right_on_average(rng: np.random.Generator) -> None:
     model = built(SEQUENCE)
     feed = networks.draw(model, 400, T=3)
-    moments = measure(model, [Want("MatMul_0", True)], find_heads(model), [feed], reference, EXACT).moments["MatMul_0"]
+    moments = measure(
+        Bench.surveyed(model, find_heads(model), [feed], reference, EXACT), [Want("MatMul_0", True)]
+    ).moments["MatMul_0"]
     changes = [rng.normal(size=(1, 5, 4)) for _ in range(60)]
     inner = moments.centered_input()
     predicted = sum(0.5 * np.einsum("goi,gij,gpj,gop->", d, inner, d, moments.gradient) for d in changes)

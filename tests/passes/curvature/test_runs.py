@@ -13,6 +13,7 @@ from kronnx.ir.layers import find_embeddings, find_layers
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import (
+    Bench,
     Curvature,
     Execute,
     Factors,
@@ -86,7 +87,9 @@ def taken(
     model = networks.build(text)
     names = find_layers(model).found
     settings = settings or Curvature(draws=3, exact_classes=0, sharing="auto")
-    return measure_factors(model, [wants(n) for n in names], find_heads(model), feeds, execute, settings, **options)
+    return measure_factors(
+        Bench.surveyed(model, find_heads(model), feeds, execute, settings), [wants(n) for n in names], **options
+    )
 
 
 def assert_same(found: Mapping[str, Factors], wanted: Mapping[str, Factors]) -> None:
@@ -244,7 +247,9 @@ def test_a_layer_of_very_many_outputs_is_cut_as_with_all_of_g(monkeypatch: pytes
     for widest in (20, 100):
         monkeypatch.setattr(measuring, "WIDEST", widest)
         wants = [Want(layer.name, True, rows=False)]
-        moments = measure(model, wants, find_heads(model), [feed], networks.execute, exact).moments[layer.name]
+        moments = measure(Bench.surveyed(model, find_heads(model), [feed], networks.execute, exact), wants).moments[
+            layer.name
+        ]
         assert (moments.basis is not None) == (widest == 20)
         cuts.append(Factorizer(layer, moments, centered=False))
     narrow, whole = cuts
@@ -275,7 +280,7 @@ def test_large_factors_are_block_diagonal(monkeypatch: pytest.MonkeyPatch) -> No
         np.testing.assert_allclose(factors.mean, whole[name].mean, atol=1e-6)
     model = networks.build(text)
     wants = [Want("MatMul_0", True), Want("MatMul_1", False)]
-    moments = measure(model, wants, find_heads(model), [feed], networks.execute, settings).moments
+    moments = measure(Bench.surveyed(model, find_heads(model), [feed], networks.execute, settings), wants).moments
     assert moments["MatMul_0"].input.shape == (1, 12, 12)
     assert moments["MatMul_1"].output.shape == moments["MatMul_1"].gradient.shape == (1, 40, 40)
     np.linalg.cholesky(moments["MatMul_1"].gradient)
@@ -286,12 +291,14 @@ def test_a_table_of_embeddings_has_the_frequencies_of_its_rows(rng: np.random.Ge
     ids = rng.integers(0, 11, (20, 5))
     (name,) = find_embeddings(model)
     found = measure_factors(
-        model,
+        Bench.surveyed(
+            model,
+            find_heads(model),
+            [{"ids": ids[:8]}, {"ids": ids[8:]}],
+            networks.execute,
+            Curvature(exact_classes=3, probes=100),
+        ),
         [Want(name, True)],
-        find_heads(model),
-        [{"ids": ids[:8]}, {"ids": ids[8:]}],
-        networks.execute,
-        Curvature(exact_classes=3, probes=100),
     ).factors[name]
     np.testing.assert_allclose(found.input[0], np.bincount(ids.ravel(), minlength=11) / 100, rtol=1e-6)
     one_hot = np.eye(11)[ids]
@@ -310,7 +317,10 @@ def test_layers_before_and_inside_a_recurrent_node_have_gradients() -> None:
     model = networks.build(RECURRENT)
     wants = [Want(name, True) for name in ("MatMul_0", "GRU_0.W", "GRU_0.R", "MatMul_1")]
     found = measure_factors(
-        model, wants, find_heads(model), [networks.draw(model, T=7)], networks.execute, Curvature(exact_classes=3)
+        Bench.surveyed(
+            model, find_heads(model), [networks.draw(model, T=7)], networks.execute, Curvature(exact_classes=3)
+        ),
+        wants,
     )
     assert list(found.factors) == [want.layer for want in wants]
     assert found.remarks == ()
@@ -323,7 +333,8 @@ def test_feeds_of_several_lengths_block_only_what_is_before_the_recurrence() -> 
     )
     feeds = [networks.draw(model, T=t) for t in (4, 7)]
     found = measure_factors(
-        model, [Want("MatMul_0", True), Want("MatMul_1", True)], find_heads(model), feeds, networks.execute, Curvature()
+        Bench.surveyed(model, find_heads(model), feeds, networks.execute, Curvature()),
+        [Want("MatMul_0", True), Want("MatMul_1", True)],
     )
     assert [r.site for r in found.remarks] == ["MatMul_0"]
 
@@ -335,7 +346,9 @@ SERIES = """(float[T,2,4] x) => (float[2,3] y) <float[1,20,4] i, float[1,20,5] r
 def test_sequences_of_several_lengths_along_the_first_axis_are_measured_as_they_are() -> None:
     model = networks.build(SERIES)
     feeds = [networks.draw(model, T=t) for t in (6, 3)]
-    found = measure_factors(model, [Want("MatMul_0", True)], find_heads(model), feeds, networks.execute, Curvature())
+    found = measure_factors(
+        Bench.surveyed(model, find_heads(model), feeds, networks.execute, Curvature()), [Want("MatMul_0", True)]
+    )
     assert found.remarks == ()
     assert found.factors["MatMul_0"].gradient is not None
 
@@ -354,7 +367,9 @@ def sane(text: str, feed: Feed, inputs: bool, sharing: str) -> Measured:
     """The moments of all that is measurable, each of which is positive definite."""
     model = networks.build(text)
     wants = [Want(name, inputs) for name in measurable(model)]
-    found = measure(model, wants, find_heads(model), [feed], networks.execute, Curvature(sharing=sharing))
+    found = measure(
+        Bench.surveyed(model, find_heads(model), [feed], networks.execute, Curvature(sharing=sharing)), wants
+    )
     assert list(found.moments) == [want.layer for want in wants]
     for moments in found.moments.values():
         for matrix in (moments.gradient, moments.input, moments.output):
@@ -392,7 +407,9 @@ def test_numbers_too_large_for_a_metric_are_said_to_be() -> None:
     assert {r.site for r in found.remarks} == set(find_layers(model).found)
     assert all("not finite" in r.detail for r in found.remarks)
     changes = [{name: LayerChange(layer.matrix())} for name, layer in find_layers(model).found.items()]
-    assert np.isnan(score(model, changes, find_heads(model), [feed], networks.execute, Curvature())).all()
+    assert np.isnan(
+        score(Bench.surveyed(model, find_heads(model), [feed], networks.execute, Curvature()), changes)
+    ).all()
 
 
 def test_outputs_whose_size_follows_from_the_data_have_gradients() -> None:
@@ -400,7 +417,7 @@ def test_outputs_whose_size_follows_from_the_data_have_gradients() -> None:
     feeds = [networks.draw(model, 6, seed=n) for n in range(4)]
     assert len({len(networks.run(model, feed)["y"]) for feed in feeds}) > 1
     wants = [Want(name, True) for name in find_layers(model).found]
-    found = measure_factors(model, wants, find_heads(model), feeds, networks.execute, Curvature())
+    found = measure_factors(Bench.surveyed(model, find_heads(model), feeds, networks.execute, Curvature()), wants)
     assert found.remarks == ()
     assert all(factors.gradient is not None for factors in found.factors.values())
 
@@ -428,9 +445,11 @@ def test_where_samples_do_not_fit_together_the_sharing_is_expand() -> None:
 def test_no_samples_are_refused(feeds: Sequence[Feed]) -> None:
     model = networks.build(PLAIN)
     with pytest.raises(DataError, match="no sample"):
-        measure(model, [Want("MatMul_0", True)], find_heads(model), feeds, networks.execute, Curvature())
+        measure(
+            Bench.surveyed(model, find_heads(model), feeds, networks.execute, Curvature()), [Want("MatMul_0", True)]
+        )
     with pytest.raises(DataError, match="no sample"):
-        score(model, [{}], find_heads(model), feeds, networks.execute, Curvature())
+        score(Bench.surveyed(model, find_heads(model), feeds, networks.execute, Curvature()), [{}])
 
 
 @pytest.mark.parametrize("stage", [Svd(rank=0.5), Prune(sparsity=0.5), Project(rank=0.3)], ids=lambda s: s.name)
@@ -460,9 +479,9 @@ def test_a_layer_without_gradient_leaves_the_scores_of_others(monkeypatch: pytes
     known = {"a": LayerChange(rng.normal(size=(1, 3, 1)))}
     unknown = {"z": LayerChange(rng.normal(size=(1, 2, 4)))}
     heads = find_heads(model)
-    (wanted,) = score(model, [known], heads, [feed], networks.execute, Curvature())
+    (wanted,) = score(Bench.surveyed(model, heads, [feed], networks.execute, Curvature()), [known])
     monkeypatch.setattr("kronnx.passes.curvature.scoring.LARGEST", 1)  # a graph for each
-    found = score(model, [known, unknown], heads, [feed], networks.execute, Curvature())
+    found = score(Bench.surveyed(model, heads, [feed], networks.execute, Curvature()), [known, unknown])
     assert found[0] == pytest.approx(wanted, rel=1e-5)
     assert np.isnan(found[1])
 
@@ -470,7 +489,9 @@ def test_a_layer_without_gradient_leaves_the_scores_of_others(monkeypatch: pytes
 def test_a_change_of_a_layer_without_gradient_has_no_score() -> None:
     model = networks.build("(float[N,4] x) => (float[N,5] y) <float[4,5] w> { h = MatMul(x, w) y = Round(h) }")
     change = {"MatMul_0": LayerChange(np.ones((1, 5, 4)))}
-    found = score(model, [change], find_heads(model), [networks.draw(model, 3)], networks.execute, Curvature())
+    found = score(
+        Bench.surveyed(model, find_heads(model), [networks.draw(model, 3)], networks.execute, Curvature()), [change]
+    )
     assert np.isnan(found).all()
 
 
@@ -483,5 +504,5 @@ def test_a_change_has_no_score_where_the_graph_of_gradients_fails(feeds: list[Fe
         return networks.execute(model)
 
     changes = [{"Gemm_0": LayerChange(np.ones((1, 6, 4)))}, {}]
-    found = score(model, changes, find_heads(model), feeds, execute, Curvature(sharing="auto"))
+    found = score(Bench.surveyed(model, find_heads(model), feeds, execute, Curvature(sharing="auto")), changes)
     np.testing.assert_array_equal(found, [np.nan, 0])

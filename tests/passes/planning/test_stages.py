@@ -15,7 +15,7 @@ from kronnx.ir.model import signature
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.cleanup import Cleanup
-from kronnx.passes.curvature import Curvature, measure
+from kronnx.passes.curvature import Bench, Curvature, measure
 from kronnx.passes.curvature.moments import Moments, Want
 from kronnx.passes.planning.proposal import Candidate, Context, Pass, Proposal
 from kronnx.passes.planning.stages import Attempt, StageRunner, concrete_shapes, merged
@@ -56,7 +56,9 @@ class Measuring:
     def __call__(self, model: onnx_ir.Model, wants: Sequence[Want]) -> dict[str, Moments]:
         self.asked.append(tuple(wants))
         feed = networks.draw(model, 100)
-        return dict(measure(model, wants, find_heads(model), [feed], networks.execute, Curvature(5)).moments)
+        return dict(
+            measure(Bench.surveyed(model, find_heads(model), [feed], networks.execute, Curvature(5)), wants).moments
+        )
 
 
 def bench(*stages: Pass, text: str = MLP, measuring: Measuring | None = None) -> StageRunner:

@@ -10,7 +10,7 @@ from kronnx.ir.autodiff.emitter import Emitter
 from kronnx.ir.errors import UsageError
 from kronnx.ir.layers import find_layers
 from kronnx.ir.output_heads import find_heads
-from kronnx.passes.curvature import Curvature, Factors, measure_factors
+from kronnx.passes.curvature import Bench, Curvature, Factors, measure_factors
 from kronnx.passes.curvature.moments import Want
 from kronnx.passes.recovery.kfac import Kfac, damped_inverses, identities, mean_eigenvalue
 from kronnx.passes.recovery.kronecker import KroneckerBlock, blocks
@@ -279,7 +279,7 @@ def test_measured_factors_give_the_inverse_of_the_damped_fisher_matrix(net: onnx
     found = list(named(model).values())
     wants = [Want(block.layer, True) for block in found]
     feeds = [networks.draw(model, 40, seed) for seed in (1, 2)]
-    measured = measure_factors(model, wants, find_heads(model), feeds, networks.execute, Curvature())
+    measured = measure_factors(Bench.surveyed(model, find_heads(model), feeds, networks.execute, Curvature()), wants)
     inverses = Kfac(damping=1e-2).inverses(found, measured.factors)
     assert set(inverses) == {block.layer for block in found}
     first = named(model)["first"]

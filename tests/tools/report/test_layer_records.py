@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.output_heads import find_heads
-from kronnx.passes.curvature import Curvature, measure
+from kronnx.passes.curvature import Bench, Curvature, measure
 from kronnx.passes.planning.stages import Attempt, StageRunner, concrete_shapes
 from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.pipeline_text import parse
@@ -41,7 +41,9 @@ def attempted(model: onnx_ir.Model, passes: str) -> Attempt:
     """What fixed passes do, measured on made-up samples."""
 
     def moments(model, wants):
-        return measure(model, wants, find_heads(model), [draw(model, 100)], execute, Curvature(4)).moments
+        return measure(
+            Bench.surveyed(model, find_heads(model), [draw(model, 100)], execute, Curvature(4)), wants
+        ).moments
 
     return StageRunner(model, parse(passes), draw(model, 1), execute, None, lambda saving: 0.0, moments).attempt(0.0)
 
