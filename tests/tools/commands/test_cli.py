@@ -37,16 +37,16 @@ class FakeResult:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """driver(x): replaces optimize() by one that returns the report x, or raises the exception x."""
+    """driver(x): replaces the job by one that returns the report x, or raises the exception x."""
 
     def install(given: Report | BaseException = REPORT) -> None:
-        def optimize(source, **options) -> FakeResult:
+        def optimized(sources, settings, progress) -> FakeResult:
             if isinstance(given, BaseException):
                 raise given
             return FakeResult(given)
 
         fake = ModuleType("kronnx.tools.job.optimize")
-        fake.optimize = optimize
+        fake.optimized = optimized
         monkeypatch.setitem(sys.modules, "kronnx.tools.job.optimize", fake)
 
     return install
@@ -223,7 +223,7 @@ def test_a_memory_limit_is_bytes():
 
 def test_heads_are_read_by_name():
     options = arguments.parse(["m.onnx", "--head", "a=b=gaussian", "--head", "logits=categorical"])
-    assert options.head == {"a=b": "gaussian", "logits": "categorical"}
+    assert options.heads == {"a=b": "gaussian", "logits": "categorical"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have no SIGPIPE")

@@ -1,0 +1,32 @@
+"""`kronnx convert model.keras`: the model as ONNX, and its inputs and outputs shown."""
+
+import sys
+from argparse import Namespace
+
+from ...ir.errors import UsageError
+from ..job.sources import Sources
+from .arguments import taken
+from .destination import LOWERED, check_destination, default_output
+from .exit_codes import DONE
+from .streams import say
+
+
+def run(options: Namespace) -> int:
+    """Lowers a model and writes it; without `--output` only where nothing is in the place."""
+    from ..job.model_sources import check_readable, is_onnx, read
+    from ..report.progress import progress_on
+
+    check_readable(options.model)
+    if is_onnx(options.model):
+        raise UsageError(f"{options.model} is an ONNX model; there is nothing to convert")
+    output = options.output or default_output(options.model, LOWERED)
+    if options.output is None and output.exists():
+        raise UsageError(f"{output} is there already; name the file to write with -o")
+    check_destination(output, options.model)
+    found = read(taken(Sources, options), progress_on(sys.stderr, options.quiet))
+    found.save(output, options.external_data)
+    if not options.quiet:
+        from .listings import model_text
+
+        say("\n".join((f"{options.model} → {output}", *model_text(found.model), *(f"note: {n}" for n in found.notes))))
+    return DONE

@@ -1,0 +1,62 @@
+"""`optimize model.onnx`: a smaller and faster model, its report and a table of both."""
+
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..job.machine import Machine
+from ..job.sources import Sources
+from .arguments import budget_of, taken
+from .destination import OPTIMIZED, check_destination, default_output
+from .exit_codes import DONE, GATE
+from .streams import failed
+
+if TYPE_CHECKING:
+    from ..job.result import Result
+    from ..report.records import Report
+
+
+def run(options: Namespace) -> int:
+    """Looks at what can go wrong first, works, writes the model and the report, and shows the table."""
+    from ..job.model_sources import check_readable
+
+    check_readable(options.model)
+    output = options.output or default_output(options.model, OPTIMIZED)
+    for path in ([] if options.dry_run else [output]) + ([options.report] if options.report else []):
+        check_destination(path, options.model)
+    result = _result(options)
+    kept = result.report.gate.passed
+    if kept and not options.dry_run:
+        result.save(output, external_data=options.external_data)
+    report = replace(result.report, output=str(output) if kept and not options.dry_run else None)
+    if options.report:
+        report.save(options.report)
+    _show(report, options)
+    return DONE if kept else failed(f"beyond the gate: {report.verdict}; no model was written", GATE)
+
+
+def _result(options: Namespace) -> "Result":
+    from ..job.optimize import optimized
+    from ..job.pipeline_text import parse
+    from ..job.settings import Settings
+    from ..report.progress import progress_on
+
+    settings = Settings(parse(options.passes), budget_of(options), taken(Machine, options))
+    return optimized(taken(Sources, options), settings, progress_on(sys.stderr, options.quiet))
+
+
+def _show(report: "Report", options: Namespace) -> None:
+    if options.json:
+        sys.stdout.write(report.to_json())
+    elif not options.quiet:
+        from rich.console import Console
+
+        from ..report.layer_table import layers_text
+        from ..report.summary_table import remarks_text, table_text
+
+        console = Console()
+        remarks = remarks_text(report.sites, console) + "\n" if options.remarks else ""
+        layers = layers_text(report.layers, console) + "\n" if options.layers else ""
+        sys.stdout.write(remarks + layers + table_text(report, console))
+        sys.stdout.write("dry run: no model was written\n" if options.dry_run else "")

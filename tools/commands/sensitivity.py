@@ -1,0 +1,34 @@
+"""`kronnx sensitivity model.onnx`: what each layer would cost, as a table or as JSON."""
+
+import sys
+from argparse import Namespace
+
+from ..job.machine import Machine
+from ..job.sources import Sources
+from .arguments import taken
+from .destination import check_destination
+from .exit_codes import DONE
+
+
+def run(options: Namespace) -> int:
+    """Measures, and writes nothing but the file of `--output`."""
+    from ..job.model_sources import check_readable
+    from ..job.sensitivity import measured_sensitivity
+    from ..report.progress import progress_on
+
+    check_readable(options.model)
+    if options.output:
+        check_destination(options.output, options.model)
+    sources, machine = taken(Sources, options), taken(Machine, options)
+    found = measured_sensitivity(sources, options.temperature, machine, progress_on(sys.stderr, options.quiet))
+    if options.output:
+        found.save(options.output)
+    if options.json:
+        sys.stdout.write(found.to_json())
+    elif not options.quiet:
+        from rich.console import Console
+
+        from ..report.sensitivity_table import table_text
+
+        sys.stdout.write(table_text(found, Console()))
+    return DONE
