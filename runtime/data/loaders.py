@@ -4,7 +4,7 @@ gives."""
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module, util
 from pathlib import Path
@@ -25,12 +25,12 @@ def importable(spec: str) -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def called(spec: str) -> Iterator[Mapping[str, Any]]:
+def called(spec: str) -> Generator[Mapping[str, Any], None, None]:
     """The feeds that the function named by `spec` yields or returns; one dict is one feed.
 
     The function runs as the feeds are asked for. What it raises becomes a DataError with the line that raised.
     """
-    with _explained(spec):
+    with importable(spec), _explained(spec):
         result = _callable(spec)()
         yield from [result] if isinstance(result, Mapping) else _feeds(result, spec)
 

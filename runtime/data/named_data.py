@@ -1,8 +1,8 @@
 """Data that a person names (`--data`, `--labels`): a file, a folder or a function in, a checked `Dataset` out."""
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import onnx_ir
 from ...ir.errors import DataError
 from .array_files import read_arrays
 from .dataset import Dataset, Feed
-from .loaders import called, importable
-from .model_inputs import Inputs, checked_feed, inputs_of
+from .feed_checks import checked_feed
+from .file_feeds import file_feeds
+from .loaders import called
+from .model_inputs import Inputs, inputs_of
 from .sample_shelf import Shelf
 
 __all__ = [
@@ -38,11 +40,16 @@ Labels = str | os.PathLike[str] | np.ndarray
 MAX_SAMPLES = 4096  # taken from a function, which may never end
 MEMORY = 1 << 30  # bytes of samples that stay in memory
 LARGE_SHARE = 64  # files of more than a 64th of that are mapped
-MAPPED_FILES = 128  # that are mapped at a time, since each stays open
 
 
-def read_data(data: Data, model: onnx_ir.Model, most: int = MAX_SAMPLES) -> Dataset:
-    """The samples of `data`, checked against the model's inputs; at most the first `most` that a function gives."""
+def read_data(data: Data, labels: Labels | None, model: onnx_ir.Model, most: int = MAX_SAMPLES) -> Dataset:
+    """The samples of `data`, checked against the model's inputs, with their labels if there are any; at most the first
+    `most` that a function gives."""
+    found = _read(data, model, most)
+    return found if labels is None else load_labels(labels, found)
+
+
+def _read(data: Data, model: onnx_ir.Model, most: int) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | os.PathLike):
@@ -61,20 +68,20 @@ def load_data(spec: str, model: onnx_ir.Model, most: int = MAX_SAMPLES, memory: 
     others at most `memory` bytes stay in memory, the rest goes to unnamed temporary files. Such arrays can only be
     read. Pickled data is never read. Raises DataError that says which array, what was given and what is wanted.
     """
-    wanted, path, large = inputs_of(model), Path(spec), memory / LARGE_SHARE
+    wanted = inputs_of(model)
+    is_file = _is_there(spec)
+    if not is_file and ":" not in spec:
+        raise DataError(f"no such data: {spec}; wanted an .npz, a folder, file.py:function or module:function")
+    feeds = file_feeds(Path(spec), wanted, memory / LARGE_SHARE) if is_file else called(spec)
+    with Shelf(memory) as shelf, closing(feeds):
+        return _collected(feeds, wanted, spec, shelf, None if is_file else most)
+
+
+def _is_there(spec: str) -> bool:
     try:
-        is_folder, is_file = path.is_dir(), path.is_file()
+        return Path(spec).is_dir() or Path(spec).is_file()
     except OSError as e:
         raise DataError(f"no such data: {spec[:80]}...: {e.strerror}") from e
-    with Shelf(memory) as shelf:
-        if is_folder:
-            return _collected(_folder(path, wanted, large), wanted, spec, shelf)
-        if is_file:
-            return _collected([_file(path, wanted, large)], wanted, spec, shelf)
-        if ":" in spec:
-            with importable(spec):
-                return _collected(called(spec), wanted, spec, shelf, most)
-    raise DataError(f"no such data: {spec}; wanted an .npz, a folder, file.py:function or module:function")
 
 
 def dataset_of(feeds: Iterable[Mapping[str, object]], model: onnx_ir.Model, source: str = "memory") -> Dataset:
@@ -143,64 +150,3 @@ def _mapping(feed: object, source: str) -> Mapping[str, object]:
     if isinstance(feed, Mapping):
         return feed
     raise DataError(f"{source} gives a {type(feed).__name__}; wanted dicts of input name -> array")
-
-
-def _folder(path: Path, wanted: Inputs, large: float) -> Iterator[Mapping[str, object]]:
-    if sets := _ordered(path.glob("test_data_set_*")) or ([path] if any(path.glob("input_*.pb")) else []):
-        return (_test_set(one, wanted) for one in sets)
-    files = _ordered(f for f in path.iterdir() if f.suffix in (".npz", ".npy"))
-    if not files:
-        raise DataError(f"{path} holds no .npz, .npy or test_data_set_* to read samples from")
-    large = _largest(files, large)
-    if {f.stem for f in files} >= set(wanted.names) and not any(f.suffix == ".npz" for f in files):
-        return iter([{f.stem: read_arrays(f, large)[f.stem] for f in files}])
-    return (_file(f, wanted, large) for f in files)
-
-
-def _largest(files: list[Path], large: float) -> float:
-    """The size, at least `large`, from which on no more than MAPPED_FILES files are."""
-    sizes = sorted((f.stat().st_size for f in files), reverse=True)
-    return large if len(sizes) <= MAPPED_FILES else max(large, sizes[MAPPED_FILES] + 1)
-
-
-def _file(path: Path, wanted: Inputs, large: float) -> Mapping[str, object]:
-    arrays = read_arrays(path, large)
-    if path.suffix != ".npy":
-        return arrays
-    if len(wanted.inputs) != 1:
-        raise DataError(
-            f"{path} is one array, the model has {len(wanted.inputs)} inputs: give an .npz with {wanted.names}"
-        )
-    only, array = wanted.inputs[0], arrays[path.stem]
-    single = only.dims is not None and array.ndim == len(only.dims) - 1 and wanted.axes.get(only.name) == 0
-    return {only.name: array[np.newaxis] if single else array}
-
-
-def _test_set(path: Path, wanted: Inputs) -> Mapping[str, object]:
-    """The feed of an ONNX test_data_set: input_0.pb, ..., named inside or else in the order of the model's inputs."""
-    tensors = [_tensor(file) for file in _ordered(path.glob("input_*.pb"))]
-    if len(tensors) != len(wanted.inputs):
-        raise DataError(f"{path} holds {len(tensors)} input_*.pb; wanted {', '.join(map(str, wanted.inputs))}")
-    named = dict(tensors)
-    if named.keys() == set(wanted.names):
-        return named
-    return {name: array for name, (_, array) in zip(wanted.names, tensors, strict=True)}
-
-
-def _tensor(path: Path) -> tuple[str, np.ndarray]:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    tensor = onnx.TensorProto()
-    try:
-        tensor.ParseFromString(path.read_bytes())
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ValueError("its data is in another file")
-        return tensor.name, onnx.numpy_helper.to_array(tensor)
-    except (DecodeError, OSError, TypeError, ValueError) as e:
-        raise DataError(f"{path} is not an ONNX tensor: {e}") from e
-
-
-def _ordered(paths: Iterable[Path]) -> list[Path]:
-    """By name, with numbers as numbers: test_data_set_2 before test_data_set_10."""
-    return sorted(paths, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)])

@@ -7,7 +7,7 @@ import onnx_ir
 
 from ...ir.errors import DataError, UsageError
 from ...passes.curvature import Runner
-from ...runtime.data.named_data import MAX_SAMPLES, Dataset, load_labels, read_data
+from ...runtime.data.named_data import MAX_SAMPLES, Dataset, read_data
 from ...runtime.data.synthetic import synthesize
 from .sources import Sources
 
@@ -77,18 +77,12 @@ def gather(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purpos
 
 
 def _given(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purposes) -> Dataset:
-    if sources.data is None:
-        found = synthesize(model, seed=sources.seed, run=run)
-    else:
-        found = read_data(sources.data, model, LARGEST_TRAINING if purposes.recovering else MAX_SAMPLES)
-    return found if sources.labels_of_data is None else load_labels(sources.labels_of_data, found)
+    data = synthesize(model, seed=sources.seed, run=run) if sources.data is None else sources.data
+    return read_data(data, sources.labels_of_data, model, LARGEST_TRAINING if purposes.recovering else MAX_SAMPLES)
 
 
 def _reported(sources: Sources, model: onnx_ir.Model) -> Dataset | None:
-    if sources.eval_data is None:
-        return None
-    found = read_data(sources.eval_data, model)
-    return found if sources.labels is None else load_labels(sources.labels, found)
+    return None if sources.eval_data is None else read_data(sources.eval_data, sources.labels, model)
 
 
 def _limited(data: Dataset, most: int) -> Dataset:

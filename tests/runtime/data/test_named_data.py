@@ -8,8 +8,8 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError
+from kronnx.runtime.data import file_feeds
 from kronnx.runtime.data import memory_maps as mapped
-from kronnx.runtime.data import named_data as module
 from kronnx.runtime.data.memory_maps import map_of
 from kronnx.runtime.data.named_data import MAX_SAMPLES, dataset_of, load_data, load_labels
 from kronnx.runtime.data.shuffling import shuffled
@@ -296,7 +296,7 @@ def test_the_pages_of_files_do_not_pile_up(parsed, tmp_path, monkeypatch):
 
 
 def test_of_a_folder_only_the_largest_files_are_mapped(relu, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAPPED_FILES", 2)
+    monkeypatch.setattr(file_feeds, "MAPPED_FILES", 2)
     for number, size in enumerate((1, 300, 200, 100, 100)):
         np.save(tmp_path / f"{number}.npy", np.full((size, 4), number, np.float32))
     data = load_data(str(tmp_path), relu, memory=64 * 1000)
