@@ -4,11 +4,16 @@
     print(result.report.verdict)
     result.save("model.opt.onnx")
 
-Nothing is imported before it is used, so that `optimize --help` answers at once.
+Nothing is imported before it is used, so that `optimize --help` answers at once; but every way into Kronnx passes
+here, and so the telemetry of others is off before any of them is imported.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .runtime.telemetry import switch_off
+
+switch_off()
 
 if TYPE_CHECKING:
     from .frontends.examples import Examples

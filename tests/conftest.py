@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import kronnx  # noqa: F401  before onnxruntime, whose telemetry it switches off
 import numpy as np
 import onnx
 import onnx_ir
