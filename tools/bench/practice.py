@@ -172,7 +172,7 @@ def _p_value(value: float) -> str:
 
 def practice() -> ModuleType:
     """The example as a module. Raises InputError if it isn't there, or what it needs isn't installed."""
-    path = Path(__file__).parents[1] / "examples" / "lenet5_keras.py"
+    path = Path(__file__).parents[2] / "examples" / "lenet5_keras.py"
     if not path.is_file():
         raise InputError(f"no {path}; it is in the source repository")
     for module in ("keras", "tensorflow", "matplotlib"):

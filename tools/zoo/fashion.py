@@ -130,7 +130,7 @@ def export_classifier(network: torch.nn.Module, path: Path) -> None:
 
 def lenet5(cache: Path) -> Entry:
     """The example of this repository: nothing is trained."""
-    folder = Path(__file__).parents[1] / "examples"
+    folder = Path(__file__).parents[2] / "examples"
     if not (folder / "lenet5.onnx").is_file():
         raise InputError(f"no {folder / 'lenet5.onnx'}; it is in the source repository; or run examples/make_lenet5.py")
     paths = (folder / f"lenet5{ending}" for ending in (".onnx", "_calibration.npz", "_evaluation.npz", "_labels.npy"))
