@@ -3,8 +3,7 @@
 import contextlib
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -16,23 +15,23 @@ from ..ir.errors import DataError
 from .data.model_inputs import Input, inputs_of
 from .environment import device_name, runtime_version
 from .fingerprints import fingerprint
-from .sessions import Session, Target
+from .sessions import Target
+from .stopwatch import Stopwatch
 
 CACHE_FILE = "latency.json"
-CHUNK = 250_000  # nanoseconds of one measurement
-BUDGET = 8_000_000  # nanoseconds of all measurements of a fragment, if it is that fast
-FEWEST = 5  # measurements of a slow one
 
 
 class LatencyTable:
     """Times of fragments on one target, in memory and, given a folder, in its `latency.json`.
 
     An entry holds for the fragment's structure, types and shapes (not its weights), the provider, the threads, the
-    version of ONNX Runtime and the processor. New entries reach the disk at `flush`, or at the end of a `with` block.
+    version of ONNX Runtime and the processor. New entries are the `stopwatch`'s, and reach the disk at `flush`, or at
+    the end of a `with` block.
     """
 
-    def __init__(self, target: Target, cache_dir: Path | None = None) -> None:
+    def __init__(self, target: Target, cache_dir: Path | None = None, stopwatch: Stopwatch | None = None) -> None:
         self.target = target
+        self._stopwatch = stopwatch or Stopwatch()
         self.measured = 0  # fragments that were really run
         self._file = None if cache_dir is None else Path(cache_dir) / CACHE_FILE
         self._known = _read(self._file)
@@ -42,7 +41,6 @@ class LatencyTable:
     def microseconds(self, fragment: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> float:
         """The time of one run on inputs of these shapes, of normally distributed numbers or zeros for integers.
 
-        The lower quartile of wall-clock measurements for about 8 milliseconds, after a warm-up.
         Raises DataError if `shapes` doesn't name every input.
         """
         key = fingerprint(fragment, shapes, self._place)
@@ -70,23 +68,7 @@ class LatencyTable:
         rng = np.random.default_rng(0)
         feed = {one.name: _array(one, shapes, rng) for one in inputs_of(fragment).inputs}
         self.measured += 1
-        return lower_quartile(Session(fragment, self.target).runner(feed)) / 1000
-
-
-def lower_quartile(run: Callable[[], object]) -> float:
-    """Nanoseconds of one run: the lower quartile of chunks of runs, which interruptions by others hardly move."""
-    _nanoseconds(run, 1)
-    once = min(_nanoseconds(run, 1), _nanoseconds(run, 1))
-    repeats = max(1, math.ceil(CHUNK / max(once, 1.0)))
-    chunks = max(FEWEST, round(BUDGET / (repeats * max(once, 1.0))))
-    return float(np.percentile([_nanoseconds(run, repeats) for _ in range(chunks)], 25))
-
-
-def _nanoseconds(run: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter_ns()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter_ns() - start) / repeats
+        return self._stopwatch.one(fragment, feed, self.target)
 
 
 def _array(one: Input, shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:

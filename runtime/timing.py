@@ -63,6 +63,14 @@ def time_runs(runs: tuple[Run, Run], seconds: float, clock: Clock = time.perf_co
     return _timing(np.array(rounds) / 1000, 2 * len(rounds) * min(repeats))
 
 
+def nanoseconds(run: Run, repeats: int, clock: Clock = time.perf_counter_ns) -> float:
+    """Nanoseconds of one run, the mean over `repeats` runs in a row."""
+    start = clock()
+    for _ in range(repeats):
+        run()
+    return (clock() - start) / repeats
+
+
 def median_interval(values: np.ndarray) -> tuple[float, float]:
     """A 95 % interval of the median: two order statistics, by the sign test, whatever the distribution.
 
@@ -87,22 +95,14 @@ def _round(runs: tuple[Run, Run], repeats: list[int], first: int, clock: Clock) 
     """Two times of each model in nanoseconds, in the order 0 1 1 0, or 1 0 0 1 if `first` is 1."""
     times: tuple[list[float], list[float]] = [], []
     for turn in (first, 1 - first, 1 - first, first):
-        times[turn].append(_block(runs[turn], repeats[turn], clock))
+        times[turn].append(nanoseconds(runs[turn], repeats[turn], clock))
     return times
-
-
-def _block(run: Run, repeats: int, clock: Clock) -> float:
-    """Nanoseconds of one run, the mean over `repeats` runs in a row."""
-    start = clock()
-    for _ in range(repeats):
-        run()
-    return (clock() - start) / repeats
 
 
 def _repeats(run: Run, clock: Clock) -> int:
     """Warms up; how often to run in one measurement so that it lasts long enough to be timed."""
-    _block(run, 2, clock)
-    once = min(_block(run, 1, clock) for _ in range(3))
+    nanoseconds(run, 2, clock)
+    once = min(nanoseconds(run, 1, clock) for _ in range(3))
     return max(1, int(np.ceil(BLOCK / max(once, 1.0))))
 
 

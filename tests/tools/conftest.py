@@ -27,13 +27,15 @@ CLASSIFIER = """(float[N, 64] x) => (float[N, 10] logits)
 
 @dataclass(frozen=True)
 class Planted:
-    """Files of a model whose matrices are nearly of low rank, with samples, other samples and their classes."""
+    """Files of a model whose matrices are nearly of low rank, with samples, other samples and their classes; caches
+    for what is measured, and for runs whose latencies are recorded ones."""
 
     model: Path
     data: str
     evaluation: str
     labels: str
     cache: Path
+    recorded: Path
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     np.savez(folder / "evaluation.npz", x=x[300:])
     np.save(folder / "labels.npy", random.integers(0, 10, 200))
     names = ("data.npz", "evaluation.npz", "labels.npy")
-    return Planted(folder / "model.onnx", *(str(folder / n) for n in names), folder / "cache")
+    return Planted(folder / "model.onnx", *(str(folder / n) for n in names), folder / "cache", folder / "recorded")
 
 
 @pytest.fixture(scope="session")

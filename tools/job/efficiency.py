@@ -8,7 +8,8 @@ import onnx_ir
 from ...ir.cost import macs
 from ...passes.curvature import Feed
 from ...runtime.sessions import Session
-from ...runtime.timing import Timing, time_pair
+from ...runtime.stopwatch import Loaded, Stopwatch
+from ...runtime.timing import Timing
 from ..report.accounting import figures, serialized_size
 from ..report.records import Figures
 from .subject import Subject
@@ -18,10 +19,11 @@ GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Measures models against the original of `subject`, on `batch` samples a run."""
+    """Measures models against the original of `subject`, on `batch` samples a run, with `stopwatch`."""
 
     subject: Subject
     batch: int
+    stopwatch: Stopwatch
 
     @cached_property
     def sample(self) -> Feed:
@@ -53,4 +55,5 @@ class Efficiency:
         return self._timed(model, LONG_LOOK)
 
     def _timed(self, model: onnx_ir.Model, seconds: float) -> Timing:
-        return time_pair(self.subject.baseline, Session(model, self.subject.timed), self.sample, seconds)
+        original = Loaded(self.subject.original, self.subject.baseline)
+        return self.stopwatch.pair(original, Loaded(model, Session(model, self.subject.timed)), self.sample, seconds)

@@ -13,6 +13,7 @@ from ...runtime.comparison import run_all
 from ...runtime.data.named_data import Data, Labels
 from ...runtime.latency import LatencyTable
 from ...runtime.sessions import Session, Target
+from ...runtime.stopwatch import Stopwatch
 from ..report.accounting import sites
 from ..report.layer_records import Inventory
 from ..report.progress import Progress, Silent
@@ -90,12 +91,12 @@ def optimize(
     return optimized(sources, Settings(parse(passes), budget, machine), progress or Silent())
 
 
-def optimized(sources: Sources, settings: Settings, progress: Progress) -> Result:
-    """What `optimize` gives, whose arguments these are."""
+def optimized(sources: Sources, settings: Settings, progress: Progress, stopwatch: Stopwatch | None = None) -> Result:
+    """What `optimize` gives, whose arguments these are; `stopwatch` tells all times, by default by measuring them."""
     timed, wide = (Target(settings.machine.target, n) for n in (settings.machine.timed_threads, cores()))
     settings.check(sources)
     subject = open_subject(sources, settings.purposes, timed, wide, progress)
-    job, reason = _Job(settings, subject), subject.reason_to_leave()
+    job, reason = _Job(settings, subject, stopwatch or Stopwatch()), subject.reason_to_leave()
     return job.run() if reason is None else job.left_alone(*reason)
 
 
@@ -103,6 +104,7 @@ def optimized(sources: Sources, settings: Settings, progress: Progress) -> Resul
 class _Job:
     settings: Settings
     subject: Subject
+    stopwatch: Stopwatch
 
     def left_alone(self, reason: str, detail: str) -> Result:
         """The answer for a model that no pass is tried on. Raises BudgetError if something was to be reached."""
@@ -165,7 +167,7 @@ class _Job:
     def _explored(
         self, clean: ShapedModel, choosing: Gate, recovery: Recovery | None, finish: Finish | None
     ) -> Explored:
-        with LatencyTable(self.subject.timed, cache_folder(self.settings.machine)) as table:
+        with LatencyTable(self.subject.timed, cache_folder(self.settings.machine), self.stopwatch) as table:
             return Exploration(
                 settings=self.settings,
                 subject=self.subject,
@@ -200,7 +202,7 @@ class _Job:
 
     @cached_property
     def _efficiency(self) -> Efficiency:
-        return Efficiency(self.subject, self.settings.machine.batch)
+        return Efficiency(self.subject, self.settings.machine.batch, self.stopwatch)
 
     @property
     def _reporter(self) -> Reporter:

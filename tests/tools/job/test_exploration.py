@@ -12,7 +12,6 @@ from kronnx.tools.job.efficiency import Efficiency
 from kronnx.tools.job.exploration import TEMPERATURES, Exploration, Explored
 from kronnx.tools.job.gate import Gate
 from kronnx.tools.job.machine import Machine
-from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.pipeline_text import parse
 from kronnx.tools.job.samples import Purposes
 from kronnx.tools.job.settings import Settings
@@ -20,10 +19,12 @@ from kronnx.tools.job.sources import Sources
 from kronnx.tools.job.subject import open_subject
 from kronnx.tools.report.progress import Silent
 from networks import parsed, set_weight
+from recorded import RECORDED, latency, optimize
 
 
 def run(planted, passes="svd", **options):
-    return optimize(planted.model, passes, data=planted.data, cache_dir=planted.cache, **options)
+    """On a machine whose latencies are known."""
+    return optimize(planted.model, passes, data=planted.data, cache_dir=planted.recorded, **options)
 
 
 def test_a_share_of_the_multiply_adds_is_reached_and_not_overshot(planted):
@@ -43,14 +44,17 @@ def test_a_target_alone_is_reached_at_any_drop_without_a_gate(planted):
     assert (report.gate.metric, report.gate.passed) == (None, True)
 
 
-def test_a_speed_is_reached_as_it_is_measured(tmp_path, rng):
+def test_a_speed_is_reached_as_it_is_timed(tmp_path, rng):
     model = parsed("(float[N, 768] x) => (float[N, 768] y) <float[768, 768] w> { y = MatMul(x, w) }")
     set_weight(model, "w", rng.normal(size=(768, 4)) @ rng.normal(size=(4, 768)) / 768)
     onnx_ir.save(model, tmp_path / "model.onnx")
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(64, 768)).astype(np.float32))
     options = {"data": str(tmp_path / "x.npz"), "cache_dir": tmp_path}
-    report = optimize(tmp_path / "model.onnx", "svd", speedup=1.5, **options).report
+    result = optimize(tmp_path / "model.onnx", "svd", speedup=1.5, **options)
+    report, feed = result.report, {"x": np.zeros((1, 768), np.float32)}
+    assert report.timing.ratio == pytest.approx(latency(model, feed) / latency(result.model, feed), rel=1e-3)
     assert report.timing.ratio >= 1.5
+    assert report.timing.verdict == "faster"
     assert report.divergence.relative_error < 1e-3  # the planted rank is all there is
 
 
@@ -122,7 +126,7 @@ def explored(planted, passes: str) -> Explored:
     judge = subject.judge(subject.samples.validation)
     clean = subject.shaped(subject.cleaned(judge), subject.sample(1))
     gate = Gate(judge, Limit("kl", 1e-9))
-    return Exploration(settings, subject, clean, gate, Efficiency(subject, 1), timer).run()
+    return Exploration(settings, subject, clean, gate, Efficiency(subject, 1, RECORDED), timer).run()
 
 
 def timer(structure, shape: tuple[int, ...]) -> float:

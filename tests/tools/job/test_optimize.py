@@ -21,10 +21,10 @@ from kronnx.runtime.comparison import compare, run_all
 from kronnx.runtime.data.named_data import load_data
 from kronnx.runtime.sessions import Session, Target
 from kronnx.tools.commands.cli import main
-from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.result import Result
 from kronnx.tools.report.progress import Lines
 from networks import parsed, set_weight
+from recorded import optimize
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 KEYS = {
@@ -33,7 +33,8 @@ KEYS = {
 
 
 def run(planted, passes="svd,prune", **options) -> Result:
-    return optimize(planted.model, passes, **{"data": planted.data, "cache_dir": planted.cache, **options})
+    """On a machine whose latencies are known."""
+    return optimize(planted.model, passes, **{"data": planted.data, "cache_dir": planted.recorded, **options})
 
 
 def saved(text: str, path: Path, **samples: np.ndarray) -> Path:
@@ -269,23 +270,32 @@ def test_without_data_the_report_and_the_terminal_say_so(planted, tmp_path, caps
     assert json.loads(report.read_text("utf-8"))["data"]["synthetic"] is True
 
 
-@pytest.fixture(scope="module")
-def example(tmp_path_factory) -> dict:
-    """The report of README's first command."""
-    folder = tmp_path_factory.mktemp("lenet5")
-    data = [f"--{k}={EXAMPLES}/lenet5_{v}.npz" for k, v in (("data", "calibration"), ("eval-data", "evaluation"))]
-    line = [sys.executable, "-m", "kronnx", f"{EXAMPLES}/lenet5.onnx", *data, f"--labels={EXAMPLES}/lenet5_labels.npy"]
-    line += [f"--cache-dir={folder}", f"--report={folder}/report.json", f"--output={folder}/small.onnx", "--quiet"]
+LENET = {
+    "data": str(EXAMPLES / "lenet5_calibration.npz"),
+    "eval_data": str(EXAMPLES / "lenet5_evaluation.npz"),
+    "labels": str(EXAMPLES / "lenet5_labels.npy"),
+}
+
+
+def test_the_example_gets_smaller_and_faster_within_the_default_gate(tmp_path):
+    """On a machine whose latencies are known: what is chosen on another one hangs on what is slow there."""
+    report = optimize(EXAMPLES / "lenet5.onnx", cache_dir=tmp_path, **LENET).report
+    assert report.before.parameters / report.after.parameters >= 3
+    assert report.before.macs / report.after.macs >= 1.25
+    assert report.timing.verdict == "faster"
+    assert report.divergence.kl_mean <= report.gate.limit == 0.01
+    assert report.accuracy.before - report.accuracy.after < 0.01
+
+
+def test_the_first_command_of_the_readme_keeps_its_limit_here(tmp_path):
+    """With times as they are measured, whatever they are: a smaller file, or the original."""
+    data = [f"--{name.replace('_', '-')}={path}" for name, path in LENET.items()]
+    line = [sys.executable, "-m", "kronnx", f"{EXAMPLES}/lenet5.onnx", *data, "--quiet"]
+    line += [f"--cache-dir={tmp_path}", f"--report={tmp_path}/report.json", f"--output={tmp_path}/small.onnx"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    report = json.loads((folder / "report.json").read_text("utf-8"))
-    assert (folder / "small.onnx").stat().st_size == report["after"]["bytes"]
-    return report
-
-
-def test_the_example_gets_smaller_and_not_slower_within_the_default_gate(example):
-    ratios = [example["before"][k] / example["after"][k] for k in ("parameters", "macs")]
-    assert max(ratios) >= 2.5  # above 3 on a quiet machine; times that others disturb move the choice
-    assert example["timing"]["verdict"] != "slower"
-    assert example["divergence"]["kl_mean"] <= example["gate"]["limit"] == 0.01
-    assert example["accuracy"]["before"] - example["accuracy"]["after"] < 0.01
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert (tmp_path / "small.onnx").stat().st_size == report["after"]["bytes"]
+    assert report["after"]["bytes"] <= report["before"]["bytes"]
+    assert report["gate"]["passed"]
+    assert report["gate"]["limit"] == 0.01
