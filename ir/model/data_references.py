@@ -15,7 +15,7 @@ def referred_files(source: Path) -> tuple[Path, ...]:
     """The data files of all weights and attributes in all graphs and functions of the ONNX file `source`, each once;
     of what is no ONNX file, or can't be read, none."""
     try:
-        if source.stat().st_size >= PROTOBUF_LIMIT:
+        if not source.is_file() or source.stat().st_size >= PROTOBUF_LIMIT:
             return ()
         proto = onnx.ModelProto.FromString(source.read_bytes())
     except (OSError, DecodeError):

@@ -1,6 +1,7 @@
 """A model file and its data file, put in the place of older ones so that at every moment the graph that stands there
 finds the data that it refers to. See docs/decisions/ on the pair of graph and data file."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def second_data_file(path: Path) -> Path:
 def check_owner(path: Path) -> None:
     """Raises UsageError if the weights of another model lie where those of `path` would be written."""
     for data in (data_file(path), second_data_file(path)):
-        owner = other_owner(data, path) if data.exists() else None
+        owner = other_owner(data, path) if os.path.exists(data) else None  # False too for a name that is too long
         if owner is not None:
             raise UsageError(f"{data} holds the weights of {owner}, which would be lost; choose another name")
 

@@ -29,13 +29,18 @@ def save(model: onnx_ir.Model, path: str | os.PathLike[str], external_data: bool
     take the place of another model's.
     """
     target = Path(path)
-    size = weight_bytes(model)
-    if external_data is False and size > EXTERNAL_ABOVE:
+    if external_data is False and needs_data_file(model):
+        size = weight_bytes(model)
         raise InputError(f"{target}: {size} bytes of weights don't fit into one file of 2 GB; use external data")
     try:
-        _write(model, target, size > EXTERNAL_ABOVE if external_data is None else external_data)
+        _write(model, target, needs_data_file(model, external_data))
     except OSError as e:
         raise InputError(f"can't write {target}: {e.strerror or e}; choose a folder that can be written") from e
+
+
+def needs_data_file(model: onnx_ir.Model, asked: bool | None = None) -> bool:
+    """Whether the weights get a file of their own, as they are too large for one file or (not None) as `asked`."""
+    return weight_bytes(model) > EXTERNAL_ABOVE if asked is None else asked
 
 
 def needed_ir_version(model: onnx_ir.Model) -> int:

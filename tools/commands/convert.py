@@ -6,7 +6,7 @@ from argparse import Namespace
 from ...ir.errors import UsageError
 from ..job.sources import Sources
 from .arguments import taken
-from .destination import LOWERED, check_destination, default_output
+from .destination import LOWERED, default_output
 from .exit_codes import DONE
 from .streams import say
 
@@ -15,6 +15,7 @@ def run(options: Namespace) -> int:
     """Lowers a model and writes it; without `--output` only where nothing is in the place."""
     from ..job.model_sources import check_readable, is_onnx, read
     from ..report.progress import progress_on
+    from .places import check_model_place
 
     check_readable(options.model)
     if is_onnx(options.model):
@@ -22,7 +23,7 @@ def run(options: Namespace) -> int:
     output = options.output or default_output(options.model, LOWERED)
     if options.output is None and output.exists():
         raise UsageError(f"{output} is there already; name the file to write with -o")
-    check_destination(output, options.model)
+    check_model_place(output, None, options)
     found = read(taken(Sources, options), progress_on(sys.stderr, options.quiet))
     found.save(output, options.external_data)
     if not options.quiet:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..job.machine import Machine
 from ..job.sources import Sources
 from .arguments import budget_of, taken
-from .destination import OPTIMIZED, check_destination, default_output
+from .destination import OPTIMIZED, default_output
 from .exit_codes import DONE, GATE
 from .streams import failed
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def run(options: Namespace) -> int:
     """Looks at what can go wrong first, works, writes the model and the report, and shows the table."""
     from ..job.model_sources import check_readable
+    from .places import check_model_place
 
     check_readable(options.model)
     output = options.output or default_output(options.model, OPTIMIZED)
-    for path in ([] if options.dry_run else [output]) + ([options.report] if options.report else []):
-        check_destination(path, options.model)
+    check_model_place(None if options.dry_run else output, options.report, options)
     result = _result(options)
     kept = result.report.gate.passed
     if kept and not options.dry_run:

@@ -6,7 +6,6 @@ from argparse import Namespace
 from ..job.machine import Machine
 from ..job.sources import Sources
 from .arguments import taken
-from .destination import check_destination
 from .exit_codes import DONE
 
 
@@ -15,10 +14,11 @@ def run(options: Namespace) -> int:
     from ..job.model_sources import check_readable
     from ..job.sensitivity import measured_sensitivity
     from ..report.progress import progress_on
+    from .places import check_place
 
     check_readable(options.model)
     if options.output:
-        check_destination(options.output, options.model)
+        check_place(options.output, options)
     sources, machine = taken(Sources, options), taken(Machine, options)
     found = measured_sensitivity(sources, options.temperature, machine, progress_on(sys.stderr, options.quiet))
     if options.output:

@@ -8,6 +8,8 @@ from ...passes.curvature import Store
 from ...runtime.environment import runtime_version
 from .machine import Machine
 
+STATISTICS = "statistics"  # the folder in it of statistics and checkpoints
+
 
 def cache_folder(machine: Machine) -> Path:
     """Where measured times and statistics are kept between runs."""
@@ -21,4 +23,4 @@ def statistics_store(machine: Machine) -> Store | None:
 
 def checkpoint_store(machine: Machine) -> Store:
     """Where trainings keep how far they have come, also where all is to be measured anew."""
-    return Store(cache_folder(machine) / "statistics", f"{runtime_version()}, {machine.target}")
+    return Store(cache_folder(machine) / STATISTICS, f"{runtime_version()}, {machine.target}")

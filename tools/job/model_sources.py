@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from ...frontends.frontend import Frontend, Lowered
 from ...frontends.messages import hush
 from ...frontends.registry import frontend_of
 from ...ir.errors import DataError, InputError, UsageError
-from ...ir.model import load, save
+from ...ir.model import load
 from ...runtime.data.loaders import importable, result_of
 from ...runtime.data.named_data import read_arrays
 from ...runtime.sessions import Session
 from ..report.accounting import file_size, serialized_size
 from ..report.progress import Progress
 from .function_names import is_function
+from .read_files import ReadFile, read_files
 from .sources import Sources
+from .written_files import save_beside
 
 ONE_AT_A_TIME = threading.RLock()
 """Held while a model is lowered: frontends change what belongs to the process, such as methods of Keras."""
@@ -40,12 +42,14 @@ SEVERAL = ", ".join((".onnx", ".keras", ".h5", ".pt2", ".tflite", "a SavedModel 
 @dataclass(frozen=True)
 class Source:
     """A model and what it is called in messages and reports. `file` is the ONNX file that it was read from; a model
-    that was lowered, or was in memory, has none. `notes` say how it was lowered."""
+    that was lowered, or was in memory, has none. `notes` say how it was lowered, `reads` are the files that are never
+    written over."""
 
     name: str
     model: onnx_ir.Model
     file: Path | None = None
     notes: tuple[str, ...] = ()
+    reads: tuple[ReadFile, ...] = ()
 
     @property
     def runnable(self) -> onnx_ir.Model | Path:
@@ -59,8 +63,9 @@ class Source:
 
     def save(self, path: str | os.PathLike[str], external_data: bool | None = None) -> None:
         """Writes the ONNX model to `path` at once or not at all; above 2 GB, or if `external_data` says so, its weights
-        into a file beside it. Raises InputError if the place can't be written."""
-        save(self.model, Path(path), external_data)
+        into a file beside it. Raises InputError if the place can't be written, and UsageError if a file that was read
+        is there."""
+        save_beside(self.model, Path(path), external_data, self.reads)
 
 
 def examples_of(sources: Sources) -> Examples:
@@ -80,6 +85,10 @@ def read(sources: Sources, progress: Progress) -> Source:
     Raises InputError for what can't be read or lowered, UsageError for examples that don't fit, VerifyError for a
     lowered model that does something else than the original.
     """
+    return replace(_read(sources, progress), reads=read_files(sources))
+
+
+def _read(sources: Sources, progress: Progress) -> Source:
     source, examples = sources.model, examples_of(sources)
     if not isinstance(source, str | os.PathLike):
         return _of_live(source, str(getattr(source, "name", type(source).__name__)), examples, progress)

@@ -21,10 +21,12 @@ from ..report.records import (
     TimingRecord,
 )
 from ..report.verdict import of_change
+from .cache import cache_folder
 from .efficiency import Efficiency
 from .gate import Judge
 from .memory import peak_memory
 from .pipeline_text import text_of
+from .read_files import ReadFile, cache_files, code_of
 from .result import Result
 from .settings import Settings
 from .subject import Subject
@@ -61,7 +63,7 @@ class Reporter:
             accuracy=accuracy,
             timing=record,
         )
-        return Result(model, report)
+        return Result(model, report, reads=self._reads)
 
     def unchanged(
         self, text: str, remarks: Sequence[Remark], gate: GateRecord, layers: tuple[LayerRecord, ...] = ()
@@ -70,7 +72,13 @@ class Reporter:
         before = self.efficiency.before
         kept = replace(gate, measured=None if gate.metric is None else 0.0, passed=True)
         report = self._report(before, before, kept, sites(None, remarks))
-        return Result(self.subject.original, replace(report, verdict=text, layers=layers), self.subject.source.file)
+        report = replace(report, verdict=text, layers=layers)
+        return Result(self.subject.original, report, self.subject.source.file, self._reads)
+
+    @property
+    def _reads(self) -> tuple[ReadFile, ...]:
+        cached = cache_files(cache_folder(self.settings.machine))
+        return (*self.subject.source.reads, *code_of(self.settings.stages), *cached)
 
     def _report(self, before: Figures, after: Figures, gate: GateRecord, records: tuple[SiteRecord, ...]) -> Report:
         return Report(
