@@ -22,7 +22,7 @@ from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_d
 from .acceptance import Acceptance, accepted, in_vain, nearest_miss
 from .budget import Budget, Limit
 from .budget import limit as parsed_limit
-from .cache import cache_folder, checkpoint_store
+from .cache import cache_folder, checkpoint_store, tidy
 from .efficiency import Efficiency
 from .exploration import Exploration, Explored, MeasuredAttempt, timer_of
 from .final_recovery import Finish
@@ -95,6 +95,7 @@ def optimized(sources: Sources, settings: Settings, progress: Progress, stopwatc
     """What `optimize` gives, whose arguments these are; `stopwatch` tells all times, by default by measuring them."""
     timed, wide = (Target(settings.machine.target, n) for n in (settings.machine.timed_threads, cores()))
     settings.check(sources)
+    tidy(settings.machine)
     subject = open_subject(sources, settings.purposes, timed, wide, progress)
     job, reason = _Job(settings, subject, stopwatch or Stopwatch()), subject.reason_to_leave()
     return job.run() if reason is None else job.left_alone(*reason)

