@@ -45,14 +45,15 @@ def move(staged: Path, target: Path, durable: bool = True) -> None:
     if not durable:
         os.replace(staged, target)
         return
-    _synchronize(staged)
+    with staged.open("rb+") as finished:
+        os.fsync(finished.fileno())
     os.replace(staged, target)
     with suppress(OSError):  # some systems can't open or synchronize a folder
-        _synchronize(target.parent)
+        _synchronize_names(target.parent)
 
 
-def _synchronize(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _synchronize_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
