@@ -3,19 +3,17 @@ that meets the budget."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import onnx_ir
 
 from ...ir.analyses import Analyses
-from ...ir.cost import Cost, Piece, Timer
+from ...ir.cost import Cost, Timer
 from ...ir.errors import BudgetError
-from ...ir.forms import fragment, structure_of
 from ...ir.remarks import Remark
 from ...passes.curvature import Curvature, Measured, measure
 from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
-from ...runtime.latency import LatencyTable
 from ..report.records import RecoveryRecord
 from ..report.verdict import Reach, out_of_reach, too_dear
 from .budget import Budget, Limit
@@ -28,6 +26,7 @@ from .shaped_model import ShapedModel
 from .subject import Subject
 from .targets import Measured as Near
 from .targets import Targets
+from .worth import cost_of_layers, worth_of
 
 TEMPERATURES = (1.0, 4.0)
 
@@ -168,7 +167,15 @@ class Exploration:
 
     def _runner(self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]) -> StageRunner:
         clean, stages = self.clean, self.settings.planned
-        given = clean.model, stages, clean.sample, self.subject.execute, self.timer, self._worth(), moments
+        given = (
+            clean.model,
+            stages,
+            clean.sample,
+            self.subject.execute,
+            self.timer,
+            worth_of(self.budget, self._whole),
+            moments,
+        )
         return StageRunner(*given, recovered=self.recovered)
 
     def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:
@@ -179,24 +186,9 @@ class Exploration:
         with subject.progress.step(f"curvature, temperature {temperature:g}", len(feeds)) as advance:
             return measure(bench, wants, advance=advance, memory_limit=limit, store=store)
 
-    def _worth(self) -> Callable[[Cost], float]:
-        """The saving as a share of the whole: of the time, the size or the operations if the budget says so, else of
-        time and size in equal parts."""
-        whole = self._whole
-        if self.budget.speedup is not None:
-            return lambda saving: saving.microseconds / whole.microseconds
-        if self.budget.size is not None:
-            return lambda saving: saving.parameters / whole.parameters
-        if self.budget.macs is not None:
-            return lambda saving: saving.macs / whole.macs
-        return lambda saving: (saving.microseconds / whole.microseconds + saving.parameters / whole.parameters) / 2
-
     @cached_property
     def _whole(self) -> Cost:
-        layers = Analyses(self.clean.model).layers.found.values()
-        pieces = (Piece(structure_of(x), tuple(self.clean.shapes[str(u.input.name)] for u in x.uses)) for x in layers)
-        total = sum((piece.cost(self.timer) for piece in pieces), Cost())
-        return Cost(max(total.macs, 1), max(total.parameters, 1), max(total.microseconds, 1e-3))
+        return cost_of_layers(self.clean, self.timer)
 
     def _attempts(self, search: Search, targets: Targets, idle: Attempt) -> list[tuple[Attempt, float]]:
         """The attempts that the search finds, with their drops; `idle` is the one at no price."""
@@ -218,11 +210,6 @@ class Exploration:
 
 def _once(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
     return tuple(dict.fromkeys(remarks))
-
-
-def timer_of(table: LatencyTable) -> Timer:
-    """Measured microseconds of a structure on one input of a shape."""
-    return cache(lambda structure, shape: table.microseconds(fragment(structure, shape), {"x": shape}))
 
 
 def _first_price(limit: Limit) -> float:

@@ -24,7 +24,7 @@ from .budget import Budget, Limit
 from .budget import limit as parsed_limit
 from .cache import cache_folder, checkpoint_store, tidy
 from .efficiency import Efficiency
-from .exploration import Exploration, Explored, MeasuredAttempt, timer_of
+from .exploration import Exploration, Explored, MeasuredAttempt
 from .final_recovery import Finish
 from .gate import Gate, resolved
 from .machine import Machine, cores
@@ -36,6 +36,7 @@ from .settings import Settings
 from .shaped_model import ShapedModel
 from .sources import LARGEST_CALIBRATION, Sources
 from .subject import Subject, open_subject
+from .worth import timer_of
 
 
 def optimize(

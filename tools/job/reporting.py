@@ -34,6 +34,8 @@ from .subject import Subject
 
 @dataclass(frozen=True)
 class Reporter:
+    """Makes the results of one run."""
+
     settings: Settings
     subject: Subject
     efficiency: Efficiency

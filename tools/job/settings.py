@@ -14,6 +14,8 @@ from .sources import Sources
 
 @dataclass(frozen=True)
 class Settings:
+    """`stages` are run in this order, within `budget`, on `machine`."""
+
     stages: tuple[Pass, ...]
     budget: Budget
     machine: Machine

@@ -1,0 +1,88 @@
+"""Which attempt is taken, on a model whose relative error is known in closed form: y = x, and after it (1 + e) x."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from kronnx.ir.output_heads import find_heads
+from kronnx.passes.planning.stages import Attempt
+from kronnx.runtime.comparison import run_all
+from kronnx.runtime.data.named_data import dataset_of
+from kronnx.runtime.sessions import Session, Target
+from kronnx.runtime.timing import Timing
+from kronnx.tools.job.acceptance import Acceptance, accepted, in_vain
+from kronnx.tools.job.budget import Budget, Limit
+from kronnx.tools.job.exploration import MeasuredAttempt
+from kronnx.tools.job.gate import Gate, Judge
+from kronnx.tools.report.records import GateRecord
+from networks import parsed
+
+LIMIT = Limit("rel", 0.01)
+
+
+def scaled(factor: float):
+    return parsed(f"(float[N, 4] x) => (float[N, 4] y) <float c = {{{factor}}}> {{ y = Mul(x, c) }}")
+
+
+@pytest.fixture(scope="module")
+def gate() -> Gate:
+    original = scaled(1.0)
+    data = dataset_of([{"x": np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)}], original)
+    heads = find_heads(original, {"y": "gaussian"})
+    return Gate(Judge(data, run_all(Session(original), data), heads, Target()), LIMIT)
+
+
+def choice(error: float, chosen: float = 0.0, fixed: bool = False, price: float = 1.0) -> MeasuredAttempt:
+    """An attempt of this relative error on the samples of the gate, and of `chosen` on those that chose it."""
+    return MeasuredAttempt(Attempt(scaled(1 + error), price, (), (), fixed), chosen, 1.0)
+
+
+def taken(choices: Sequence[MeasuredAttempt], gate: Gate, budget: Budget) -> tuple[int | None, GateRecord, Acceptance]:
+    found = accepted(choices, gate, budget)
+    return None if found.choice is None else list(choices).index(found.choice), found.gate, found
+
+
+def test_the_first_that_keeps_the_limit_on_the_reported_samples_is_taken(gate: Gate) -> None:
+    place, record, _ = taken([choice(0.5), choice(0.02), choice(0.005), choice(0.001)], gate, Budget(LIMIT))
+    assert place == 2
+    assert (record.metric, record.limit, record.passed) == ("rel", 0.01, True)
+    assert record.measured == pytest.approx(0.005, rel=1e-4)  # float32
+
+
+def test_what_the_choosing_samples_say_counts_too(gate: Gate) -> None:
+    assert taken([choice(0.001, chosen=0.02), choice(0.002, chosen=0.003)], gate, Budget(LIMIT))[0] == 1
+
+
+def test_where_nothing_keeps_the_limit_the_cheapest_is_the_nearest_miss(gate: Gate) -> None:
+    place, record, found = taken([choice(0.5), choice(0.02), choice(0.1)], gate, Budget())
+    assert (place, record.passed) == (None, True)
+    assert found.missed is not None
+    assert found.missed.drop == pytest.approx(0.02, rel=1e-4)
+
+
+def test_a_target_alone_is_reached_at_any_drop(gate: Gate) -> None:
+    place, record, _ = taken([choice(0.5), choice(0.001)], gate, Budget(macs=0.5))
+    assert (place, record.metric, record.passed) == (0, None, True)
+
+
+@pytest.mark.parametrize("budget", [Budget(LIMIT, macs=0.5), Budget(LIMIT)])
+def test_what_was_asked_for_outright_and_is_beyond_a_limit_fails_the_gate(gate: Gate, budget: Budget) -> None:
+    place, record, _ = taken([choice(0.5, fixed=not budget.has_target), choice(0.2)], gate, budget)
+    assert (place, record.passed) == (0, False)
+    assert record.measured == pytest.approx(0.5, rel=1e-4)
+
+
+SLOWER = Timing(100.0, 125.0, 1.0, 1.0, ratio=0.8, ratio_low=0.7, ratio_high=0.9, runs=30)
+ALIKE = Timing(100.0, 100.0, 1.0, 1.0, ratio=1.0, ratio_low=0.9, ratio_high=1.1, runs=30)
+FASTER = Timing(100.0, 50.0, 1.0, 1.0, ratio=2.0, ratio_low=1.9, ratio_high=2.1, runs=30)
+
+
+@pytest.mark.parametrize(
+    ("share", "timing", "vain"), [(0.5, SLOWER, True), (0.999, ALIKE, True), (0.5, ALIKE, False), (1.0, FASTER, False)]
+)
+def test_what_is_neither_faster_nor_smaller_is_not_worth_having(share: float, timing: Timing, vain: bool) -> None:
+    passed = GateRecord("rel", 0.01, 0.005)
+    assert (in_vain(choice(0.005), passed, Budget(), share, timing) is not None) == vain
+    for budget in (Budget(size=0.9), Budget(macs=0.9)):
+        assert in_vain(choice(0.005), passed, budget, share, timing) is None
+    assert in_vain(choice(0.005, fixed=True), passed, Budget(), share, timing) is None

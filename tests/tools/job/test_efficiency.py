@@ -1,0 +1,44 @@
+"""How small a model is beside the original, counted: two layers of known shapes, and what is left of them."""
+
+import numpy as np
+import onnx_ir
+import pytest
+from kronnx.runtime.sessions import Target
+from kronnx.tools.job.efficiency import Efficiency
+from kronnx.tools.job.samples import Purposes
+from kronnx.tools.job.sources import Sources
+from kronnx.tools.job.subject import open_subject
+from kronnx.tools.report.progress import Silent
+from networks import parsed
+
+BATCH = 3
+
+
+@pytest.fixture
+def efficiency() -> Efficiency:
+    model = network(40)
+    sources = Sources(model, data=np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32))
+    return Efficiency(open_subject(sources, Purposes(), Target(), Target(), Silent()), BATCH)
+
+
+def network(width: int) -> onnx_ir.Model:
+    return parsed(
+        f"""(float[N, 20] x) => (float[N, 10] y) <float[20, {width}] a, float[{width}, 10] b>
+        {{ h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }}"""
+    )
+
+
+def test_the_original_is_counted_at_the_batch_that_is_timed(efficiency: Efficiency) -> None:
+    assert efficiency.before.macs == BATCH * (20 * 40 + 40 * 10)
+    assert efficiency.before.parameters == 20 * 40 + 40 * 10
+    assert efficiency.before.bytes == onnx_ir.to_proto(network(40)).ByteSize()
+    assert len(efficiency.sample["x"]) == BATCH
+
+
+def test_shares_are_what_is_left_of_the_original(efficiency: Efficiency) -> None:
+    half = network(20)
+    assert efficiency.macs(half) == pytest.approx(0.5)
+    assert efficiency.size(half) == onnx_ir.to_proto(half).ByteSize() / efficiency.before.bytes
+    after = efficiency.after(half)
+    assert (after.macs, after.parameters) == (BATCH * 600, 600)
+    assert efficiency.macs(network(40)) == efficiency.size(network(40)) == 1.0
