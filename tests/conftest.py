@@ -1,7 +1,9 @@
 """What tests of several folders share: a seeded generator, small models, and the four checks that every pass has."""
 
+import os
+import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import kronnx  # noqa: F401  before onnxruntime, whose telemetry it switches off
@@ -17,6 +19,24 @@ settings.register_profile("kronnx", deadline=None, derandomize=True)  # the same
 settings.load_profile("kronnx")
 
 Arrays = Mapping[str, np.ndarray]
+
+
+def pytest_configure() -> None:
+    """Workers that run side by side share the processors among them: none waits for the threads of another one."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{end}") for end in ("", "_COUNT"))
+    if worker is None or workers is None or sys.platform != "linux":
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    number = int(worker.removeprefix("gw")) % len(allowed)
+    os.sched_setaffinity(0, allowed[number :: min(int(workers), len(allowed))])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads what is in the user's cache folder, or leaves anything there; every worker has its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
