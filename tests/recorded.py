@@ -56,4 +56,5 @@ def optimize(source: object, passes: str = "svd,prune", **options) -> Result:
 
     budget = {**given(Budget), "max_drop": limit(options.get("max_drop"), "labels" in options)}
     settings = Settings(parse(passes), Budget(**budget), Machine(**given(Machine)))
-    return optimized(Sources(source, **given(Sources)), settings, Silent(), RECORDED)
+    progress = options.get("progress") or Silent()
+    return optimized(Sources(source, **given(Sources)), settings, progress, RECORDED)

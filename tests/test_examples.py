@@ -41,10 +41,11 @@ def written(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
 
 
 def check(report: Report) -> None:
-    """The layers have the user's names and the matrices that the text explains; the model is smaller."""
+    """The layers have the user's names and the matrices that the text explains; the model is smaller, unless what was
+    found was timed as slower here."""
     assert {layer.name: layer.matrix[1:] for layer in report.layers} == MATRICES
     assert report.before.parameters == sum(out * (inputs + 1) for out, inputs in MATRICES.values())
-    assert report.after.parameters < 0.7 * report.before.parameters
+    assert report.after.parameters < 0.7 * report.before.parameters or "slower" in report.verdict
     assert sum(layer.after_parameters for layer in report.layers) == report.after.parameters
     assert all(layer.sensitivity for layer in report.layers)
     assert list(report.heads.values()) == ["categorical"]

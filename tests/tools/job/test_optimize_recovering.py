@@ -15,24 +15,13 @@ import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.ir.model import signature
 from kronnx.tools.commands.cli import main
-from kronnx.tools.job import efficiency
-from kronnx.tools.job import optimize as driver
 from kronnx.tools.job.exploration import TEMPERATURES
 from kronnx.tools.job.recovery_expectation import PROBES
 from kronnx.tools.job.result import Result
 from kronnx.tools.report.progress import Advance, Lines, Silent
+from recorded import optimize
 
 RECOVER = "recover{steps=100 rate=5e-3 looks=3}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_timings():
-    """Timings are not what is looked at here."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(efficiency, "LONG_LOOK", 0.05)
-    patch.setattr(efficiency, "GLANCE", 0.02)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +30,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(cache: Path, passes: str, **options) -> Result:
+    """On a machine whose latencies are known."""
     given = {"data": fashion.training().x, "eval_data": fashion.evaluation().x, "cache_dir": cache}
-    return driver.optimize(onnx_ir.to_proto(fashion.classifier()), passes, **{**given, **options})
+    return optimize(onnx_ir.to_proto(fashion.classifier()), passes, **{**given, **options})
 
 
 def said(result: Result) -> dict[str, str]:
