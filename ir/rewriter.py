@@ -15,6 +15,7 @@ from .cleanup.clean import clean
 from .errors import ShapeError
 from .forms import Chain, Factor, Form, Structure
 from .layers import OPERATORS, Layer
+from .model.names import Names
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Rewriter:
         self.limit = limit
         self.log: list[Rewrite] = []
         self._analyses = Analyses(model)
+        self._names = Names(model)
 
     @property
     def analyses(self) -> Analyses:
@@ -123,7 +125,7 @@ class Rewriter:
         tape = Tape()
         weight = self._initializer(structure.stored((down[None],))[0], f"{part}.weight", layers[0].dtype)
         projected = structure.emit(tape, first.input, (weight,), None, part)
-        (part,) = self._named(tape.nodes)
+        (part,) = self._named(tape.nodes, part)
         self.model.graph.insert_before(first.node, list(tape.nodes))
         for layer in layers:
             if layer.name in biases:
@@ -143,13 +145,14 @@ class Rewriter:
         bias that the consumers have afterwards."""
         if not self._admits():
             return
-        remove(self.model, group, keep, consumers)
+        remove(self.model, group, keep, consumers, self._names)
         self._record(Removed(group, keep, consumers))
 
     def clean(self) -> None:
         """The lossless clean-up of the whole graph; `model` may be another object afterwards."""
         if self._admits():
             self.model = clean(self.model)
+            self._names = Names(self.model)
             self._record(Cleaned())
 
     def tune(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -188,17 +191,19 @@ class Rewriter:
         y = structure.emit(tape, x, weights, bias, str(node.name))
         y.shape, y.type = old.shape, old.type
         for value in tape.initializers:
+            value.name = self._names.values.fresh(str(value.name))
             self.model.graph.register_initializer(value)
-        parts = self._named(tape.nodes, node)
+        self._names.nodes.release(node.name)
+        parts = self._named(tape.nodes, str(node.name))
         replace_nodes_and_values(self.model.graph, node, [node], tape.nodes, [old], [y])
         return parts
 
-    def _named(self, nodes: Sequence[onnx_ir.Node], old: onnx_ir.Node | None = None) -> tuple[str, ...]:
-        """Gives new nodes names that no node but `old`, which goes, has; returns those of the linear ones."""
-        taken = {node.name for node in self.model.graph.all_nodes() if node is not old}
+    def _named(self, nodes: Sequence[onnx_ir.Node], stem: str) -> tuple[str, ...]:
+        """Gives new nodes and their outputs names that nothing else has; returns those of the linear ones."""
         for node in nodes:
-            while node.name in taken:
-                node.name = f"{node.name}_"
+            node.name = self._names.nodes.fresh(node.name or f"{stem}.{node.op_type}")
+            for y in node.outputs:
+                y.name = self._names.values.numbered("val_") if y.name is None else self._names.values.fresh(y.name)
         return tuple(str(node.name) for node in nodes if node.op_type in OPERATORS)
 
     def _constants(self, layer: Layer, arrays: tuple[np.ndarray, ...]) -> tuple[onnx_ir.Value, ...]:
@@ -207,8 +212,7 @@ class Rewriter:
 
     def _initializer(self, array: np.ndarray, name: str, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:
         assert dtype is not None
-        while name in self.model.graph.initializers:
-            name += "_"
+        name = self._names.values.fresh(name)
         tensor = onnx_ir.tensor(np.ascontiguousarray(array).astype(dtype.numpy()), name=name)
         value = onnx_ir.val(name, dtype, array.shape, const_value=tensor)
         self.model.graph.register_initializer(value)
@@ -233,8 +237,11 @@ class Rewriter:
         for view in reversed(layer.views):
             if not view.outputs[0].uses():
                 self.model.graph.remove(view, safe=True)
+                self._names.nodes.release(view.name)
+                self._names.values.release(view.outputs[0].name)
         self._drop_constant(layer.weight)
 
     def _drop_constant(self, value: onnx_ir.Value) -> None:
         if value.name is not None and not value.uses() and not value.is_graph_output():
             del self.model.graph.initializers[value.name]
+            self._names.values.release(value.name)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_ir
 
+from ..model.names import Names
 from .dimensions import dims, static
 
 Operand = onnx_ir.Value | Sequence[int] | None
@@ -16,7 +17,7 @@ class Emitter:
     def __init__(self, graph: onnx_ir.Graph) -> None:
         self.graph = graph
         self.nodes: dict[onnx_ir.Node, None] = {}  # in the order of emission
-        self.prefix = fresh_prefix(graph)
+        self.prefix = Names(graph).prefix("grad")
         self.constants: dict[tuple[onnx_ir.DataType, tuple[int, ...], bytes], onnx_ir.Value] = {}
         self.shapes: dict[tuple[onnx_ir.Value, int, int | None], onnx_ir.Value] = {}
         self.emitted = 0
@@ -93,17 +94,3 @@ class Emitter:
         for value in self.constants.values():
             if not value.uses() and value not in live and value.name is not None:
                 del self.graph.initializers[value.name]
-
-
-def fresh_prefix(graph: onnx_ir.Graph) -> str:
-    """'grad', or 'grad1', 'grad2', ...: the first that begins no name in the graph or its subgraphs."""
-    names = {v.name or "" for v in (*graph.inputs, *graph.initializers.values())}
-    for node in graph.all_nodes():
-        names.update((node.name or "", *(v.name or "" for v in node.outputs)))
-    for subgraph in graph.subgraphs():
-        names.update(v.name or "" for v in (*subgraph.inputs, *subgraph.initializers.values()))
-    number, prefix = 0, "grad"
-    while any(name.startswith(f"{prefix}_") for name in names):
-        number += 1
-        prefix = f"grad{number}"
-    return prefix

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir
 
 from ..errors import GraphError, UnsupportedOp
+from ..model.weights import bodies
 from .blocked import Blocked, blocked_at
 from .context import NodeGradients
 from .emitter import Emitter
@@ -76,16 +77,10 @@ NEVER_FLOATING = {onnx_ir.DataType.BOOL, onnx_ir.DataType.STRING}
 def read(node: onnx_ir.Node) -> Iterator[onnx_ir.Value]:
     """The values that a node reads, those that its subgraphs capture included."""
     yield from (v for v in node.inputs if v is not None)
-    for graph in (g for a in node.attributes.values() for g in subgraphs(a)):
+    for graph in bodies(node):
         yield from graph.outputs
         for inner in graph.all_nodes():
             yield from (v for v in inner.inputs if v is not None)
-
-
-def subgraphs(attribute: onnx_ir.Attr) -> Sequence[onnx_ir.Graph]:
-    if attribute.type == onnx_ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return attribute.as_graphs() if attribute.type == onnx_ir.AttributeType.GRAPHS else []
 
 
 @dataclass

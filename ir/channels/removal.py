@@ -9,6 +9,7 @@ import onnx_ir
 
 from ..errors import GraphError, ShapeError
 from ..layers import Layer, find_layers, integer, permutation
+from ..model.names import Names
 from .groups import Group
 from .pieces import Extent
 
@@ -16,8 +17,11 @@ SUFFIX = ".kept"
 Compensation = tuple[np.ndarray, np.ndarray | None]
 
 
-def remove(model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: Mapping[str, Compensation]) -> None:
-    """Changes `model` so that only the channels `keep` (ascending) of `group` are left. The signature stays.
+def remove(
+    model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: Mapping[str, Compensation], names: Names
+) -> None:
+    """Changes `model` so that only the channels `keep` (ascending) of `group` are left. The signature stays; `names`
+    are those in use in the model.
 
     `consumers` gives layers that read the group their weights W [out, kept in] in float64 (`out` as it was before) and
     a bias [out], or None to leave the bias alone; a consumer without an entry only loses its columns. Weights are
@@ -30,7 +34,7 @@ def remove(model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: Mapp
     layers = find_layers(model).found
     _check(layers, group, keep, consumers)
     gone = np.delete(np.arange(group.channels), keep)
-    work = _Removal(model, layers)
+    work = _Removal(model, layers, names)
     for consumer in group.consumers:
         weight, bias = consumers.get(consumer.layer, (None, None))
         work.narrow(consumer.layer, consumer.columns[gone].ravel(), weight)
@@ -77,15 +81,13 @@ class _Removal:
 
     model: onnx_ir.Model
     layers: dict[str, Layer]
+    names: Names
     sliced: dict[tuple[str, int, bytes], onnx_ir.Value] = field(default_factory=dict)
     unread: dict[str, onnx_ir.Value] = field(default_factory=dict)
     nodes: dict[str, onnx_ir.Node] = field(init=False)
-    names: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.nodes = {str(node.name): node for node in self.model.graph}
-        made = {str(v.name) for node in self.model.graph.all_nodes() for v in node.outputs}
-        self.names = made | set(self.model.graph.initializers) | {str(v.name) for v in self.model.graph.inputs}
 
     def narrow(self, name: str, columns: np.ndarray, weight: np.ndarray | None) -> None:
         """The layer no longer reads `columns`; `weight` [out, kept in] is its new W, or what is left of the old one."""
@@ -175,6 +177,7 @@ class _Removal:
         for name, value in self.unread.items():
             if not value.uses() and not value.is_graph_output() and name in self.model.graph.initializers:
                 del self.model.graph.initializers[name]
+                self.names.values.release(name)
 
     def _set_weight(self, layer: Layer, stored: np.ndarray, **sizes: int) -> None:
         new = self._like(layer.weight, layer.unread(stored))
@@ -194,14 +197,10 @@ class _Removal:
         return self._constant(f"{str(old.name).split(SUFFIX)[0]}{SUFFIX}", old, array)
 
     def _constant(self, name: str, like: onnx_ir.Value | None, array: np.ndarray) -> onnx_ir.Value:
-        """A new initializer, called `name` or, if that is taken, `name` with the first free number; its type is that
-        of `like`."""
+        """A new initializer, called `name` if nothing else is; its type is that of `like`."""
         assert like is not None
         assert like.dtype is not None
-        free, number = name, 2
-        while free in self.names:
-            free, number = f"{name}{number}", number + 1
-        self.names.add(free)
+        free = self.names.values.fresh(name)
         tensor = onnx_ir.tensor(np.ascontiguousarray(array.astype(like.dtype.numpy())), dtype=like.dtype, name=free)
         value = onnx_ir.val(free, like.dtype, array.shape, const_value=tensor)
         self.model.graph.register_initializer(value)

@@ -6,6 +6,7 @@ from math import prod
 
 import onnx_ir
 
+from ..model.names import Names
 from ..model.stated_shapes import Dim
 
 Groups = tuple[str, ...]
@@ -14,21 +15,22 @@ Groups = tuple[str, ...]
 
 @dataclass
 class Writer:
-    """The nodes and constants that take the place of a node; all are named after it, as nothing in `taken` is."""
+    """The nodes and constants that take the place of a node; all are named after it."""
 
     stem: str
-    taken: set[str | None]
+    names: Names
     nodes: list[onnx_ir.Node] = field(default_factory=list)
     constants: list[onnx_ir.Value] = field(default_factory=list)
 
     def op(self, op_type: str, *inputs: onnx_ir.Value, **attributes: int | Sequence[int]) -> onnx_ir.Value:
-        y = onnx_ir.val(self._free(f"{self.stem}.{op_type}"), inputs[0].dtype)
+        y = onnx_ir.val(self.names.values.fresh(f"{self.stem}.{op_type}"), inputs[0].dtype)
         attrs = onnx_ir.convenience.convert_attributes(attributes)
-        self.nodes.append(onnx_ir.Node("", op_type, inputs, attrs, outputs=[y], name=y.name))
+        name = self.names.nodes.fresh(str(y.name))
+        self.nodes.append(onnx_ir.Node("", op_type, inputs, attrs, outputs=[y], name=name))
         return y
 
     def integers(self, numbers: Sequence[int], what: str) -> onnx_ir.Value:
-        name = self._free(f"{self.stem}.{what}")
+        name = self.names.values.fresh(f"{self.stem}.{what}")
         tensor = onnx_ir.tensor(list(numbers), onnx_ir.DataType.INT64, name=name)
         self.constants.append(onnx_ir.val(name, tensor.dtype, [len(numbers)], const_value=tensor))
         return self.constants[-1]
@@ -44,12 +46,6 @@ class Writer:
         longer = max(source, target, key=len)
         axes = self.integers([axis for axis, group in enumerate(longer) if not group], "axes")
         return self.op("Squeeze" if longer is source else "Unsqueeze", x, axes)
-
-    def _free(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
 
 
 def _named(groups: Groups) -> list[str]:

@@ -15,6 +15,7 @@ from onnxscript.rewriter.rules import common as rules
 
 from ..layers import integer, is_constant, real
 from ..model.hiding import hidden
+from ..model.names import Names
 from ..model.shape_inference import infer_shapes
 from ..model.weights import nodes
 from .axis_layout import Writer
@@ -55,8 +56,9 @@ def absorb(model: onnx_ir.Model) -> onnx_ir.Model:
     if model.opset_imports.get("", 0) < OPSET:
         return model
     infer_shapes(model)
+    names = Names(model)
     for weight in list(model.graph.initializers.values()):
-        _fold(weight, model.graph)
+        _fold(weight, model.graph, names)
     return model
 
 
@@ -87,7 +89,7 @@ def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
 
 
-def _fold(weight: onnx_ir.Value, graph: onnx_ir.Graph) -> None:
+def _fold(weight: onnx_ir.Value, graph: onnx_ir.Graph, names: Names) -> None:
     """Folds what is behind all the nodes that read `weight`, or nothing."""
     uses = weight.uses()
     fits = all(use.idx == 1 and _is_layer(use.node, weight, graph) for use in uses)
@@ -98,9 +100,11 @@ def _fold(weight: onnx_ir.Value, graph: onnx_ir.Graph) -> None:
         return
     if plans[0].weight is not None:
         weight.const_value = onnx_ir.tensor(plans[0].weight, name=weight.name)
-    bias = None if plans[0].bias is None else _initializer(plans[0].bias, f"{plans[0].node.name}.bias", graph)
+    bias = None
+    if plans[0].bias is not None:
+        bias = _initializer(plans[0].bias, names.values.fresh(f"{plans[0].node.name}.bias"), graph)
     for plan in plans:
-        _apply(plan, bias, graph)
+        _apply(plan, bias, graph, names)
 
 
 def _is_layer(node: onnx_ir.Node, weight: onnx_ir.Value, graph: onnx_ir.Graph) -> bool:
@@ -183,22 +187,14 @@ def _scaled(weight: np.ndarray, factors: np.ndarray, dtype: np.dtype) -> np.ndar
 
 
 def _initializer(array: np.ndarray, name: str, graph: onnx_ir.Graph) -> onnx_ir.Value:
-    taken = _names(graph)
-    while name in taken:
-        name += "_"
     tensor = onnx_ir.tensor(array, name=name)
     graph.register_initializer(onnx_ir.val(name, tensor.dtype, array.shape, const_value=tensor))
     return graph.initializers[name]
 
 
-def _names(graph: onnx_ir.Graph) -> set[str | None]:
-    made = {value.name for node in graph.all_nodes() for value in (*node.inputs, *node.outputs) if value is not None}
-    return made | graph.initializers.keys() | {value.name for value in graph.inputs}
-
-
-def _apply(plan: Plan, bias: onnx_ir.Value | None, graph: onnx_ir.Graph) -> None:
+def _apply(plan: Plan, bias: onnx_ir.Value | None, graph: onnx_ir.Graph, names: Names) -> None:
     if bias is not None and plan.node.op_type == "MatMul":
-        _add_behind(plan, bias, graph)
+        _add_behind(plan, bias, graph, names)
     elif bias is not None:
         plan.node.resize_inputs(3)
         plan.node.replace_input_with(2, bias)
@@ -207,12 +203,12 @@ def _apply(plan: Plan, bias: onnx_ir.Value | None, graph: onnx_ir.Graph) -> None
         replace_nodes_and_values(graph, node, [node], [], [node.outputs[0]], [x])
 
 
-def _add_behind(plan: Plan, bias: onnx_ir.Value, graph: onnx_ir.Graph) -> None:
+def _add_behind(plan: Plan, bias: onnx_ir.Value, graph: onnx_ir.Graph, names: Names) -> None:
     """The Add has the name of the first whose work it does."""
     product = plan.node.outputs[0]
     old = next(node for node in plan.affine.nodes if node.op_type in ("Add", "Sub"))
     [use] = product.uses()
-    writer = Writer(str(plan.node.name), _names(graph))
+    writer = Writer(str(plan.node.name), names)
     y = writer.op("Add", product, bias)
     y.shape, writer.nodes[0].name = product.shape, old.name
     graph.insert_after(plan.node, writer.nodes)

@@ -9,9 +9,9 @@ from itertools import product
 import onnx_ir
 from onnx_ir.convenience import get_const_tensor, replace_nodes_and_values
 
+from ..model.names import Names
 from ..model.shape_inference import infer_shapes
 from ..model.stated_shapes import Dim
-from ..model.weights import graphs, nodes
 from .axis_layout import Groups, Layout, Writer
 from .constant_folding import CASTS, LAYOUT
 
@@ -34,8 +34,8 @@ def contract(model: onnx_ir.Model) -> onnx_ir.Model:
     """
     if model.opset_imports.get("", 0) < OPSET or not _einsums(model.graph):
         return model
-    taken = _names(model)
-    while sum(_rewrite(node, model.graph, taken) for node in _known(_einsums(infer_shapes(model).graph))):
+    names = Names(model)
+    while sum(_rewrite(node, model.graph, names) for node in _known(_einsums(infer_shapes(model).graph))):
         pass  # what took the place of a node tells shapes
     return model
 
@@ -63,15 +63,6 @@ def _repeats(node: onnx_ir.Node) -> bool:
 
 def _equation(node: onnx_ir.Node) -> str:
     return node.attributes.get_string("equation", "") or ""
-
-
-def _names(model: onnx_ir.Model) -> set[str | None]:
-    names = {value.name for node in nodes(model) for value in node.outputs}
-    for graph in graphs(model):
-        names.update(value.name for value in graph.inputs)
-        if isinstance(graph, onnx_ir.Graph):
-            names.update(graph.initializers)
-    return names
 
 
 @dataclass(frozen=True)
@@ -167,13 +158,13 @@ class Move:
         return self.layout.merged(writer, self.term.summed(writer))
 
 
-def _rewrite(node: onnx_ir.Node, graph: onnx_ir.Graph, taken: set[str | None]) -> bool:
+def _rewrite(node: onnx_ir.Node, graph: onnx_ir.Graph, names: Names) -> bool:
     """Puts the cheapest way to compute the node in its place. False if there is none."""
     plan = min((plan for plan in plans(node) if plan.is_possible), key=lambda plan: plan.cost, default=None)
     if plan is None:
         return False
     old = node.outputs[0]
-    writer = Writer(node.name or str(old.name), taken)
+    writer = Writer(node.name or str(old.name), names)
     y = plan.write(writer)
     if not writer.nodes:
         y = writer.op("Identity", y)

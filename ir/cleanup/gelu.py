@@ -3,6 +3,7 @@ same model out.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from math import sqrt
 from posixpath import dirname
 
@@ -11,6 +12,7 @@ import onnx_ir
 from onnxscript.rewriter import RewritePass, RewriteRule, pattern
 
 from ..layers import is_constant
+from ..model.names import Names
 from ..model.shape_inference import infer_shapes
 
 OPSET = 20
@@ -29,7 +31,7 @@ def fuse_gelus(model: onnx_ir.Model) -> onnx_ir.Model:
     Before opset 20, which has that operator, as x (erf(x / sqrt 2) + 1) / 2, which ONNX Runtime makes one operator of;
     it does so with no product in the place of the division (version 1.32). What others read of the old nodes stays.
     """
-    rules = TO_GELU if model.opset_imports.get("", 0) >= OPSET else TO_ERF
+    rules = TO_GELU if model.opset_imports.get("", 0) >= OPSET else _to_erf_rules(Names(model))
     return RewritePass(rules)(infer_shapes(model)).model
 
 
@@ -96,19 +98,15 @@ def _to_gelu(op, x: Value, y: Value) -> Value:
     return _named(op.Gelu(x), y)
 
 
-def _to_erf(op, x: Value, y: Value) -> Value:
-    root, one, half = _numbers(op, y, root=sqrt(2), one=1.0, half=0.5)
+def _to_erf(names: Names, op, x: Value, y: Value) -> Value:
+    root, one, half = _numbers(names, op, y, root=sqrt(2), one=1.0, half=0.5)
     bend = _named(op.Erf(_named(op.Div(x, root), y)), y)
     return _named(op.Mul(_named(op.Mul(x, _named(op.Add(bend, one), y)), y), half), y)
 
 
-def _numbers(op, y: Value, **numbers: float) -> Iterator[Value]:
-    graph = y.graph
-    assert isinstance(graph, onnx_ir.Graph)
+def _numbers(names: Names, op, y: Value, **numbers: float) -> Iterator[Value]:
     for what, number in numbers.items():
-        name = f"{y.name}.{what}"
-        while name in graph.initializers:
-            name += "_"
+        name = names.values.fresh(f"{y.name}.{what}")
         yield op.initializer(onnx_ir.tensor(np.array(number, np.float32), name=name), name)
 
 
@@ -124,8 +122,12 @@ def _named(value: Value, y: Value) -> Value:
 FUSED = (_half_first, _half_first_right, _half_last, _half_last_left)
 INSIDE = (_half_inside, _half_inside_right)
 TO_GELU = tuple(RewriteRule(form, _to_gelu, _is_gelu, remove_nodes=False) for form in (*FUSED, *INSIDE))
-TO_ERF = (
-    *(RewriteRule(form, _to_erf, _is_unfused, remove_nodes=False) for form in FUSED),
-    *(RewriteRule(form, _to_erf, _is_gelu, remove_nodes=False) for form in INSIDE),
-)
-"""Of FUSED those with a division are left: ONNX Runtime makes one operator of them by itself."""
+
+
+def _to_erf_rules(names: Names) -> tuple[RewriteRule, ...]:
+    """Of FUSED those with a division are left: ONNX Runtime makes one operator of them by itself."""
+    write = partial(_to_erf, names)
+    return (
+        *(RewriteRule(form, write, _is_unfused, remove_nodes=False) for form in FUSED),
+        *(RewriteRule(form, write, _is_gelu, remove_nodes=False) for form in INSIDE),
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import CheckerPass
 
+from ..model.names import separate
 from ..model.signature import restore_signature
 from ..model.weights import clone
 
@@ -21,7 +22,7 @@ def attempt(what: str, step: CleanupStep, model: onnx_ir.Model, notes: list[str]
     """
     try:
         with _quiet():
-            result = step(clone(model))
+            result = separate(step(clone(model)))
         restore_signature(result, model)
         fault = fault_of(result)
     except Exception as e:  # whatever a tool raises, the model without its step is right

@@ -1,5 +1,6 @@
 """LayerNormalization written out, as the one operator: a model in, the same model out."""
 
+from functools import partial
 from posixpath import dirname
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx_ir
 from onnxscript.rewriter import RewritePass, RewriteRule, pattern
 
 from ..layers import integer, is_constant
+from ..model.names import Names
 from ..model.shape_inference import infer_shapes
 
 OPSET = 18
@@ -25,7 +27,7 @@ def fuse_layer_norms(model: onnx_ir.Model) -> onnx_ir.Model:
     """
     if model.opset_imports.get("", 0) < OPSET:
         return model
-    return RewritePass(RULES)(infer_shapes(model)).model
+    return RewritePass(_rules(Names(model)))(infer_shapes(model)).model
 
 
 def _either(op, op_type: str, a, b):
@@ -130,28 +132,27 @@ def _vector(value: Value, x: Value, sizes: tuple[int, ...]) -> np.ndarray | None
     return np.broadcast_to(array.reshape(inner), sizes)
 
 
-def _fused(op, x: Value, axes: Value, epsilon: Value, y: Value, gamma=None, beta=None, **_) -> Value:
+def _fused(names: Names, op, x: Value, axes: Value, epsilon: Value, y: Value, gamma=None, beta=None, **_) -> Value:
     sizes = _sizes(x, axes)
     assert sizes is not None
     assert x.dtype is not None
     ones = np.ones(sizes, x.dtype.numpy())
-    scale = _constant(op, ones, "scale", y) if gamma is None else _parameter(op, gamma, x, sizes, "scale", y)
-    bias = () if beta is None else (_parameter(op, beta, x, sizes, "bias", y),)
+    scale = (
+        _constant(names, op, ones, "scale", y) if gamma is None else _parameter(names, op, gamma, x, sizes, "scale", y)
+    )
+    bias = () if beta is None else (_parameter(names, op, beta, x, sizes, "bias", y),)
     stash = {"stash_type": int(x.dtype)} if x.dtype == onnx_ir.DataType.DOUBLE else {}
     return _named(op.LayerNormalization(x, scale, *bias, axis=-len(sizes), epsilon=_number(epsilon), **stash), y)
 
 
-def _parameter(op, value: Value, x: Value, sizes: tuple[int, ...], what: str, y: Value) -> Value:
+def _parameter(names: Names, op, value: Value, x: Value, sizes: tuple[int, ...], what: str, y: Value) -> Value:
     array = _vector(value, x, sizes)
     assert array is not None
-    return value if tuple(value.shape or ()) == sizes else _constant(op, array, what, y)
+    return value if tuple(value.shape or ()) == sizes else _constant(names, op, array, what, y)
 
 
-def _constant(op, array: np.ndarray, what: str, y: Value) -> Value:
-    name, graph = f"{y.name}.{what}", y.graph
-    assert isinstance(graph, onnx_ir.Graph)
-    while name in graph.initializers:
-        name += "_"
+def _constant(names: Names, op, array: np.ndarray, what: str, y: Value) -> Value:
+    name = names.values.fresh(f"{y.name}.{what}")
     return op.initializer(onnx_ir.tensor(np.ascontiguousarray(array), name=name), name)
 
 
@@ -195,19 +196,22 @@ def _dims(value: Value) -> tuple[int, ...]:
     return value.shape.numpy()
 
 
-def _with_scale(op, x: Value, scale: Value, norm: Value, parameter: Value, y: Value) -> Value:
-    new = _parameter(op, parameter, x, _dims(scale), "scale", y)
+def _with_scale(names: Names, op, x: Value, scale: Value, norm: Value, parameter: Value, y: Value) -> Value:
+    new = _parameter(names, op, parameter, x, _dims(scale), "scale", y)
     return _named(op.LayerNormalization(x, new, **_maker(norm).attributes), y)
 
 
-def _with_bias(op, x: Value, scale: Value, norm: Value, parameter: Value, y: Value) -> Value:
-    new = _parameter(op, parameter, x, _dims(scale), "bias", y)
+def _with_bias(names: Names, op, x: Value, scale: Value, norm: Value, parameter: Value, y: Value) -> Value:
+    new = _parameter(names, op, parameter, x, _dims(scale), "bias", y)
     return _named(op.LayerNormalization(x, scale, new, **_maker(norm).attributes), y)
 
 
 FORMS = (_spread, _spread_right, _divided, _multiplied, _multiplied_right)
-RULES = (
-    *(RewriteRule(form, _fused, _is_norm, remove_nodes=False) for form in FORMS),
-    *(RewriteRule(form, _with_scale, _takes_scale) for form in (_scaled, _scaled_left)),
-    *(RewriteRule(form, _with_bias, _takes) for form in (_shifted, _shifted_left)),
-)
+
+
+def _rules(names: Names) -> tuple[RewriteRule, ...]:
+    return (
+        *(RewriteRule(form, partial(_fused, names), _is_norm, remove_nodes=False) for form in FORMS),
+        *(RewriteRule(form, partial(_with_scale, names), _takes_scale) for form in (_scaled, _scaled_left)),
+        *(RewriteRule(form, partial(_with_bias, names), _takes) for form in (_shifted, _shifted_left)),
+    )

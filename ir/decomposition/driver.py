@@ -7,13 +7,13 @@ import onnx_ir
 from onnx_ir.convenience import replace_nodes_and_values
 
 from ..autodiff.reverse import read
+from ..model.names import Names
 from ..model.node_names import name_nodes
 from ..model.shape_inference import infer_shapes
 from ..model.signature import restore_signature
 from ..model.stated_shapes import restate, stated_shapes
 from ..model.weights import clone
 from .functions import expanded, is_function
-from .naming import Names
 from .registry import RULES, Outputs, Rule
 from .shapes import concrete
 from .site import DecompositionSite, NotDecomposed, is_read

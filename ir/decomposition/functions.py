@@ -9,8 +9,9 @@ import onnx.inliner
 import onnx_ir
 
 from ..autodiff.registry import VJPS, ZERO_GRADIENT
-from ..autodiff.reverse import may_be_floating, subgraphs
+from ..autodiff.reverse import may_be_floating
 from ..cleanup.constant_folding import lift_constants
+from ..model.weights import bodies as inner_graphs
 from .registry import Outputs
 from .site import DecompositionSite, NotDecomposed
 
@@ -39,13 +40,13 @@ def expanded(site: DecompositionSite) -> Outputs:
     if not onnx.defs.has(site.node.op_type, site.opset, ""):
         raise NotDecomposed("the operator is of a later opset")
     graph = lift_constants(onnx_ir.from_proto(inlined(site))).graph
-    if any(subgraphs(attribute) for node in graph for attribute in node.attributes.values()):
+    if any(list(inner_graphs(node)) for node in graph):
         raise NotDecomposed("the body branches or loops")
     for inner, outer in zip(graph.inputs, dict.fromkeys(present(site)), strict=True):
         onnx_ir.convenience.replace_all_uses_with(inner, outer)
     for value in list(graph.initializers.values()):
         graph.initializers.pop(str(value.name))
-        value.name = site.names.value(f"{site.node.name}.{value.name}")
+        value.name = site.names.values.fresh(f"{site.node.name}.{value.name}")
     outputs = dict(zip(kept(site), graph.outputs, strict=True))
     moved = list(graph)
     graph.outputs.clear()
@@ -137,8 +138,8 @@ def with_defaults(site: DecompositionSite) -> list[onnx_ir.Attr]:
 
 def adopt(site: DecompositionSite, node: onnx_ir.Node) -> None:
     """Takes a node of the body over, under a name of the site."""
-    node.name = site.names.node(f"{site.node.name}.{node.op_type}.{len(site.nodes)}")
+    node.name = site.names.nodes.fresh(f"{site.node.name}.{node.op_type}.{len(site.nodes)}")
     for value in node.outputs:
         if value.name:
-            value.name = site.names.value(f"{site.node.name}.{value.name}")
+            value.name = site.names.values.fresh(f"{site.node.name}.{value.name}")
     site.nodes.append(node)

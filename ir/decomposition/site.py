@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 
 from ..autodiff.dimensions import Dim, constant, dims, static
-from .naming import Names
+from ..model.names import Names
 from .shapes import Concrete
 
 Operand = onnx_ir.Value | float | Sequence[int] | None
@@ -102,9 +102,9 @@ class DecompositionSite:
         attrs = onnx_ir.convenience.convert_attributes({k: v for k, v in attributes.items() if v is not None})
         node = onnx_ir.Node("", op_type, [self.operand(v) for v in inputs], attrs, num_outputs=outputs)
         own = name == self.node.name
-        node.name = name if own else self.names.node(name or f"{self.node.name}.{op_type}.{len(self.nodes)}")
+        node.name = name if own else self.names.nodes.fresh(name or f"{self.node.name}.{op_type}.{len(self.nodes)}")
         for i, value in enumerate(node.outputs):
-            value.name = self.names.value(str(node.name) if outputs == 1 else f"{node.name}.{i}")
+            value.name = self.names.values.fresh(str(node.name) if outputs == 1 else f"{node.name}.{i}")
         self.nodes.append(node)
         return node.outputs
 
@@ -126,7 +126,7 @@ class DecompositionSite:
         """A constant of a few numbers, the same one for all that ask for it."""
         key = dtype, str(numbers)
         if key not in self.numbers:
-            name = self.names.value(f"{self.node.name}.constant.{len(self.numbers)}")
+            name = self.names.values.fresh(f"{self.node.name}.constant.{len(self.numbers)}")
             tensor = onnx_ir.Tensor(np.asarray(numbers, dtype.numpy()), dtype=dtype, name=name)
             self.numbers[key] = onnx_ir.val(name, dtype, tensor.shape, const_value=tensor)
         return self.numbers[key]
@@ -151,7 +151,7 @@ class DecompositionSite:
         self, tensor: onnx_ir.TensorProtocol, look: Callable[[np.ndarray], np.ndarray], name: str
     ) -> onnx_ir.Value:
         """A constant that looks at another's array when it is asked for its own."""
-        name = self.names.value(name)
+        name = self.names.values.fresh(name)
         shape = look(np.broadcast_to(0, tensor.shape.numpy())).shape
         lazy = onnx_ir.LazyTensor(
             lambda: onnx_ir.Tensor(look(tensor.numpy()), dtype=tensor.dtype),

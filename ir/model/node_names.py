@@ -1,31 +1,22 @@
 """A unique name for every node, so that remarks and plans can point to it."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import onnx_ir
 
+from .names import Names
 from .weights import nodes
 
 
 def name_nodes(model: onnx_ir.Model) -> onnx_ir.Model:
     """Keeps the first node of each name; the others get a name from their operator and the first free number."""
-    taken = {node.name for node in nodes(model) if node.name}
+    names = Names(model)
     seen: set[str] = set()
-    numbers: Counter[str] = Counter()
     for node in nodes(model):
         if not node.name or node.name in seen:
-            node.name = _free_name(node.name or node.op_type, taken, numbers)
-            taken.add(node.name)
+            node.name = names.nodes.numbered(f"{node.name or node.op_type}_")
         seen.add(node.name)
     return model
-
-
-def _free_name(stem: str, taken: set[str], numbers: Counter[str]) -> str:
-    while True:
-        name = f"{stem}_{numbers[stem]}"
-        numbers[stem] += 1
-        if name not in taken:
-            return name
 
 
 def recall_names(model: onnx_ir.Model, original: onnx_ir.Model) -> onnx_ir.Model:

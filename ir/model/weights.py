@@ -18,24 +18,42 @@ NAN_TYPES = frozenset(
     }
 )
 
+Body = onnx_ir.Graph | onnx_ir.Function
+
 
 def clone(model: onnx_ir.Model) -> onnx_ir.Model:
     """A copy of the graph, its nodes and values; the weights are shared."""
     return model.clone()
 
 
-def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph | onnx_ir.Function]:
-    """The main graph, the bodies of If, Loop and Scan, and the functions with the bodies in them."""
-    yield from model.graphs()
-    for function in model.functions.values():
-        yield function
-        yield from function.subgraphs()
+def graphs(root: onnx_ir.Model | Body) -> Iterator[Body]:
+    """The main graph, the bodies of If, Loop and Scan, and the functions with the bodies in them; or one graph with its
+    bodies."""
+    for graph in roots(root):
+        yield graph
+        yield from graph.subgraphs()
 
 
-def nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
+def nodes(root: onnx_ir.Model | Body) -> Iterator[onnx_ir.Node]:
     """Every node, in order, with those of the bodies after the node that holds them, functions last."""
-    for root in (model.graph, *model.functions.values()):
-        yield from onnx_ir.traversal.RecursiveGraphIterator(root)
+    for graph in roots(root):
+        yield from onnx_ir.traversal.RecursiveGraphIterator(graph)
+
+
+def roots(root: onnx_ir.Model | Body) -> tuple[Body, ...]:
+    """The graphs that lie in no other."""
+    return (root.graph, *root.functions.values()) if isinstance(root, onnx_ir.Model) else (root,)
+
+
+def bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
+    """The graphs in the attributes of `node`."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == onnx_ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == onnx_ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 def weights(model: onnx_ir.Model) -> Iterator[tuple[str, onnx_ir.TensorProtocol]]:

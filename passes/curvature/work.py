@@ -9,6 +9,7 @@ from onnx_ir.tape import Tape
 
 from ...ir.layers import Layer, find_embeddings, find_layers
 from ...ir.model import clone
+from ...ir.model.names import Names
 
 FLOAT, DOUBLE, INT64 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE, onnx_ir.DataType.INT64
 
@@ -40,42 +41,43 @@ class Work:
         self.dtype = DOUBLE if any(x.dtype == DOUBLE for x in self.layers.values()) else FLOAT
         self.sources = tuple(v for v in self.model.graph.inputs if v.shape is None or len(v.shape))
         self._tape = Tape()
+        self._names = Names(self.model)
         self._outputs: list[onnx_ir.Value] = []
-        self._constants = 0
 
     def op(self, op_type: str, inputs: Sequence[onnx_ir.Value | None], **attributes) -> onnx_ir.Value:
         """The only output of a new node."""
-        return self._tape.op(op_type, inputs, attributes)
+        return self.outputs_of(op_type, inputs, 1, **attributes)[0]
 
     def outputs_of(
         self, op_type: str, inputs: Sequence[onnx_ir.Value | None], count: int, **attributes
     ) -> Sequence[onnx_ir.Value]:
         """The `count` outputs of a new node."""
-        return self._tape.op_multi_out(op_type, inputs, attributes, num_outputs=count)
+        values = self._tape.op_multi_out(op_type, inputs, attributes, num_outputs=count)
+        for value in values:
+            value.name = self._names.values.numbered("kronnx.")
+        return values
 
     def constant(self, array: np.ndarray) -> onnx_ir.Value:
         """A constant; floating-point ones take the type `dtype`."""
         if array.dtype.kind == "f":
             array = array.astype(self.dtype.numpy())
-        self._constants += 1
-        return self._tape.initializer(onnx_ir.tensor(array), f"kronnx.constant.{self._constants}")
+        return self._tape.initializer(onnx_ir.tensor(array), self._names.values.numbered("kronnx.constant."))
 
     def integers(self, *numbers: int) -> onnx_ir.Value:
         """A constant int64 vector."""
         return self.constant(np.array(numbers, np.int64))
 
     def input(self, name: str, shape: onnx_ir.Shape | Sequence[int | str] | None) -> onnx_ir.Value:
-        value = onnx_ir.val(f"kronnx.{name}", self.dtype, shape)
+        value = onnx_ir.val(self._names.values.fresh(f"kronnx.{name}"), self.dtype, shape)
         self.model.graph.inputs.append(value)
         return value
 
     def output(self, value: onnx_ir.Value, dtype: onnx_ir.DataType | None = None) -> str:
         """Makes `value` an output and gives its name."""
-        name = f"kronnx.{len(self._outputs)}"
         copied = self.op("Identity", [value])
-        copied.name, copied.dtype = name, dtype or self.dtype
+        copied.dtype = dtype or self.dtype
         self._outputs.append(copied)
-        return name
+        return str(copied.name)
 
     def value(self, name: str) -> onnx_ir.Value:
         """The output of the model of this name."""

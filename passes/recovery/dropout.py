@@ -9,6 +9,7 @@ import onnx_ir
 
 from ...ir.errors import UsageError
 from ...ir.layers import OPERATORS, Layer, find_embeddings
+from ...ir.model.names import Names
 
 SUFFIX = ".dropout"
 OTHERS = ("ConvTranspose", "GRU", "LSTM", "RNN")
@@ -54,9 +55,11 @@ def add_dropout(model: onnx_ir.Model, layers: Iterable[Layer], share: float) -> 
     for layer in layers:
         for use in layer.uses:
             readers.setdefault(use.input, []).append((layer, use.node))
-    makers = _makers(model)
+    makers, names = _makers(model), Names(model)
     masks = [
-        _insert(model, value, found, share) for value, found in readers.items() if share and _is_made(value, makers)
+        _insert(model, value, nodes, share, names)
+        for value, nodes in readers.items()
+        if share and _is_made(value, makers)
     ]
     return tuple(mask for mask in masks if mask is not None)
 
@@ -82,17 +85,17 @@ def _is_made(value: onnx_ir.Value, makers: set[onnx_ir.Node]) -> bool:
 
 
 def _insert(
-    model: onnx_ir.Model, value: onnx_ir.Value, readers: list[tuple[Layer, onnx_ir.Node]], share: float
+    model: onnx_ir.Model, value: onnx_ir.Value, readers: list[tuple[Layer, onnx_ir.Node]], share: float, names: Names
 ) -> Mask | None:
-    mask = _mask(model, value, readers, share)
+    mask = _mask(model, value, readers, share, names)
     producer = value.producer()
     if mask is None or producer is None:
         return None
     source = onnx_ir.val(mask.name, mask.dtype, mask.shape)
     model.graph.inputs.append(source)
-    product = onnx_ir.Node("", "Mul", [value, source], num_outputs=1, name=f"{mask.name}.product")
+    product = onnx_ir.Node("", "Mul", [value, source], num_outputs=1, name=names.nodes.fresh(f"{mask.name}.product"))
     dropped = product.outputs[0]
-    dropped.name, dropped.type, dropped.shape = product.name, value.type, value.shape
+    dropped.name, dropped.type, dropped.shape = names.values.fresh(f"{mask.name}.product"), value.type, value.shape
     model.graph.insert_after(producer, product)
     for _, node in readers:
         node.replace_input_with(0, dropped)
@@ -100,7 +103,7 @@ def _insert(
 
 
 def _mask(
-    model: onnx_ir.Model, value: onnx_ir.Value, readers: list[tuple[Layer, onnx_ir.Node]], share: float
+    model: onnx_ir.Model, value: onnx_ir.Value, readers: list[tuple[Layer, onnx_ir.Node]], share: float, names: Names
 ) -> Mask | None:
     """The mask for `value`, or None where its samples can't be told apart."""
     layer, batch = readers[0][0], _batch(model, value)
@@ -108,8 +111,9 @@ def _mask(
         return None
     rank = len(value.shape)
     axis, features = (1, layer.groups * layer.channels) if layer.op == "Conv" else (rank - 1, layer.inputs)
-    names = tuple(dict.fromkeys(one.name for one, _ in readers))
-    return Mask(_free(model, f"{value.name}{SUFFIX}"), names, share, features, axis, rank, value.dtype, batch)
+    layers = tuple(dict.fromkeys(one.name for one, _ in readers))
+    name = names.values.fresh(f"{value.name}{SUFFIX}")
+    return Mask(name, layers, share, features, axis, rank, value.dtype, batch)
 
 
 def _batch(model: onnx_ir.Model, value: onnx_ir.Value) -> str | int | None:
@@ -118,12 +122,3 @@ def _batch(model: onnx_ir.Model, value: onnx_ir.Value) -> str | int | None:
     first = None if value.shape is None or not len(value.shape) else value.shape[0]
     known = first if isinstance(first, int) or first is None else first.value
     return known if known is not None and first in firsts else None
-
-
-def _free(model: onnx_ir.Model, name: str) -> str:
-    """`name`, with underscores until nothing else is called so."""
-    taken = {v.name for node in model.graph.all_nodes() for v in node.outputs}
-    taken |= {v.name for v in model.graph.inputs} | set(model.graph.initializers)
-    while name in taken or f"{name}.product" in taken:
-        name += "_"
-    return name

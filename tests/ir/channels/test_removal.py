@@ -5,15 +5,20 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from kronnx.ir.channels import removal
 from kronnx.ir.channels.groups import Group, find_groups
-from kronnx.ir.channels.removal import remove
 from kronnx.ir.errors import GraphError, ShapeError
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone, signature
+from kronnx.ir.model.names import Names
 
 Network = Callable[[str], onnx_ir.Model]
 Feed = Callable[..., dict[str, np.ndarray]]
 Same = Callable[..., None]
+
+
+def remove(model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: dict) -> None:
+    removal.remove(model, group, keep, consumers, Names(model))
 
 
 def groups_of(model: onnx_ir.Model) -> dict[str, Group]:
