@@ -8,11 +8,11 @@ import onnx_ir
 
 from ...ir.layers import Layer, Use
 from . import rows
+from .allowance import chunks
 from .backward import back_propagated
 from .bench import Bench
 from .factors import Factors
 from .seeds import count, seed, unit
-from .shelf import chunks
 from .sums import accumulate
 from .work import Work, measurable
 

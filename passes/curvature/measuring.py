@@ -13,6 +13,8 @@ import numpy as np
 from ...ir.errors import InputError
 from ...ir.layers import Layer
 from ...ir.remarks import ANALYSIS, Remark
+from ...ir.shelf import Shelf
+from .allowance import allowance, chunks, statistics_shelf
 from .bench import Bench
 from .factors import Factors, Inner, Outer, assembled_inner, assembled_outer, factors_of, moments_of
 from .graph import Graph, Task, statistics_graph
@@ -21,7 +23,6 @@ from .records import Records
 from .rows import LARGEST
 from .seeds import unit
 from .sharing import choose_sharing
-from .shelf import Shelf, allowance, chunks
 from .store import Store
 from .sums import Arrays, accumulate
 from .work import measurable
@@ -65,8 +66,8 @@ def measure(
     the layer's outputs.
     """
     found = measure_factors(bench, wants, advance=advance, memory_limit=memory_limit, store=store)
-    shelf = Shelf(allowance(memory_limit) / 2)
-    moments = {name: moments_of(found.layers[name], one).kept(shelf.keep) for name, one in found.factors.items()}
+    with statistics_shelf(allowance(memory_limit) / 2) as shelf:
+        moments = {name: moments_of(found.layers[name], one).kept(shelf.keep) for name, one in found.factors.items()}
     traces = {name: one.trace for name, one in found.factors.items() if one.gradient is not None}
     return Measured(moments, found.remarks, traces)
 
@@ -88,8 +89,9 @@ def measure_factors(
     """
     layers = measurable(bench.model)
     records = Records(store, bench)
-    run = _Run(layers, bench, records, allowance(memory_limit) / 2)
-    with np.errstate(over="ignore", invalid="ignore"):
+    allowed = allowance(memory_limit) / 2
+    with np.errstate(over="ignore", invalid="ignore"), statistics_shelf(allowed) as shelf:
+        run = _Run(layers, bench, records, allowed, shelf)
         run.prepare([_whole(want, layers[want.layer]) for want in wants if want.layer in layers])
         run.measure(advance)
         return run.statistics()
@@ -101,12 +103,10 @@ class _Run:
     bench: Bench
     records: Records
     allowed: float
+    shelf: Shelf
     tasks: dict[str, Task] = field(default_factory=dict)
     inner: dict[str, Inner] = field(default_factory=dict)
     outer: dict[str, Outer | str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.shelf = Shelf(self.allowed)
 
     def prepare(self, wants: Sequence[Want]) -> None:
         """Makes a task of every want, and looks up what is known of it already."""
@@ -217,18 +217,18 @@ class _Run:
         """The sums of each graph over all feeds: the first one runs on the first vector of every sample, the second on
         all others."""
         runners = [self.bench.execute(graph.model) for graph in graphs]
-        shelf = Shelf(self.allowed)
         done, sums = self.records.progress(tasks) or (0, [{} for _ in graphs])
         saved = time.monotonic()
-        for number in range(done, len(self.bench.feeds)):
-            for draw in range(self.bench.draws if len(graphs) > 1 else 1):
-                k = min(draw, 1)
-                feed = self.bench.feed(graphs[k].seeds, number, draw, graphs[k].dtype)
-                accumulate(sums[k], runners[k](feed), shelf)
-            steps.advance()
-            if time.monotonic() - saved > SAVE_EVERY:
-                self.records.keep_progress(tasks, number + 1, sums)
-                saved = time.monotonic()
+        with statistics_shelf(self.allowed) as shelf:
+            for number in range(done, len(self.bench.feeds)):
+                for draw in range(self.bench.draws if len(graphs) > 1 else 1):
+                    k = min(draw, 1)
+                    feed = self.bench.feed(graphs[k].seeds, number, draw, graphs[k].dtype)
+                    accumulate(sums[k], runners[k](feed), shelf)
+                steps.advance()
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self.records.keep_progress(tasks, number + 1, sums)
+                    saved = time.monotonic()
         self.records.forget_progress(tasks)
         return sums
 

@@ -13,10 +13,10 @@ import onnx_ir
 from ...ir.errors import InputError
 from ...ir.layers import Layer, Use
 from . import rows
+from .allowance import chunks
 from .backward import back_propagated
 from .bench import Bench
 from .seeds import count, seed, unit
-from .shelf import chunks
 from .work import Work
 
 LARGEST = 256 << 20  # bytes of the changes that one graph holds

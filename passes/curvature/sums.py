@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .shelf import Shelf
+from ...ir.shelf import Shelf
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from typing import overload
 
 import numpy as np
 
-from .memory_maps import AROUND, Residency, map_of
+from ...ir.memory_maps import AROUND, Residency, map_of
 
 Feed = dict[str, np.ndarray]
 Axes = Mapping[str, int] | None

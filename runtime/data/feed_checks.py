@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir
 
 from ...ir.errors import DataError
+from ...ir.memory_maps import blocks
+from ...ir.shelf import Shelf
 from .dataset import Feed
-from .memory_maps import blocks
 from .model_inputs import Input, Inputs
-from .sample_shelf import Shelf
 
 
 def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf: Shelf | None = None) -> Feed:

@@ -10,13 +10,13 @@ import numpy as np
 import onnx_ir
 
 from ...ir.errors import DataError
+from ...ir.shelf import Shelf
 from .array_files import read_arrays
 from .dataset import Dataset, Feed
 from .feed_checks import checked_feed
 from .file_feeds import file_feeds
 from .loaders import called
 from .model_inputs import Inputs, inputs_of
-from .sample_shelf import Shelf
 
 __all__ = [
     "MAX_SAMPLES",
@@ -40,6 +40,7 @@ Labels = str | os.PathLike[str] | np.ndarray
 MAX_SAMPLES = 4096  # taken from a function, which may never end
 MEMORY = 1 << 30  # bytes of samples that stay in memory
 LARGE_SHARE = 64  # files of more than a 64th of that are mapped
+INSTEAD = "save the samples as .npy files, which are read in place"
 
 
 def read_data(data: Data, labels: Labels | None, model: onnx_ir.Model, most: int = MAX_SAMPLES) -> Dataset:
@@ -73,7 +74,7 @@ def load_data(spec: str, model: onnx_ir.Model, most: int = MAX_SAMPLES, memory: 
     if not is_file and ":" not in spec:
         raise DataError(f"no such data: {spec}; wanted an .npz, a folder, file.py:function or module:function")
     feeds = file_feeds(Path(spec), wanted, memory / LARGE_SHARE) if is_file else called(spec)
-    with Shelf(memory) as shelf, closing(feeds):
+    with Shelf(memory, contents="the samples", instead=INSTEAD) as shelf, closing(feeds):
         return _collected(feeds, wanted, spec, shelf, None if is_file else most)
 
 

@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 from kronnx.ir.errors import DataError
+from kronnx.ir.memory_maps import map_of
 from kronnx.runtime.data.array_files import read_arrays
-from kronnx.runtime.data.memory_maps import map_of
 
 ARRAYS = {
     "plain": np.arange(24, dtype=np.float32).reshape(4, 6),

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from kronnx.ir import memory_maps as mapped
 from kronnx.ir.errors import DataError
+from kronnx.ir.memory_maps import map_of
 from kronnx.runtime.data import file_feeds
-from kronnx.runtime.data import memory_maps as mapped
-from kronnx.runtime.data.memory_maps import map_of
 from kronnx.runtime.data.named_data import MAX_SAMPLES, dataset_of, load_data, load_labels
 from kronnx.runtime.data.shuffling import shuffled
 from kronnx.runtime.sessions import Session

@@ -1,33 +1,15 @@
-"""Where large arrays are kept: in memory up to a limit, beyond it in files that vanish with them."""
+"""How much memory statistics may take, and what is done at a time so that it fits."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import numpy as np
 import psutil
+
+from ...ir.shelf import Shelf
 
 T = TypeVar("T")
 
 SHARE = 0.6  # of the memory that is free, where no limit is given
-
-
-class Shelf:
-    """Keeps arrays in memory as long as those of this shelf take at most `limit` bytes, the others on disk."""
-
-    def __init__(self, limit: float):
-        self.limit = limit
-        self.used = 0
-
-    def keep(self, array: np.ndarray) -> np.ndarray:
-        """`array` itself, or the same numbers as a memory map of an unnamed temporary file."""
-        if self.used + array.nbytes <= self.limit or not array.size:
-            self.used += array.nbytes
-            return array
-        with tempfile.TemporaryFile(prefix="kronnx-") as file:
-            mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
-        mapped[...] = array
-        return mapped
 
 
 def chunks(items: Iterable[T], needed: Callable[[T], float], limit: float) -> Iterator[list[T]]:
@@ -51,3 +33,8 @@ def allowance(memory_limit: int | None) -> float:
     if memory_limit is None:
         return SHARE * psutil.virtual_memory().available
     return max(memory_limit - psutil.Process().memory_info().rss, 0)
+
+
+def statistics_shelf(limit: float) -> Shelf:
+    """Where matrices are kept, `limit` bytes of them in memory; they can be added to in place."""
+    return Shelf(limit, contents="the statistics", instead="give more memory by --memory-limit", writable=True)

@@ -1,16 +1,19 @@
 """Arrays beyond a limit lie in files that vanish with them."""
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from kronnx.ir import shelf as module
 from kronnx.ir.errors import DataError
-from kronnx.runtime.data import sample_shelf as module
-from kronnx.runtime.data.memory_maps import map_of
-from kronnx.runtime.data.sample_shelf import Shelf
+from kronnx.ir.memory_maps import map_of
+from kronnx.ir.shelf import Shelf
 
 
 def test_arrays_stay_in_memory_up_to_the_limit(rng):
@@ -85,3 +88,59 @@ def test_a_temporary_folder_without_room_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with pytest.raises(DataError, match=r"nor into the temporary folder .*absent.*TMPDIR"), Shelf(0) as shelf:
         shelf.keep(np.arange(10))
+
+
+def test_what_a_writable_shelf_holds_can_be_added_to(rng):
+    arrays = [rng.normal(size=(30, 30)) for _ in range(2)]
+    with Shelf(0, writable=True) as shelf:
+        kept = [shelf.keep(array) for array in arrays]
+    kept[0] += 1
+    np.testing.assert_array_equal(kept[0], arrays[0] + 1)
+    np.testing.assert_array_equal(kept[1], arrays[1])
+    assert map_of(kept[0]) is map_of(kept[1]) is not None
+
+
+FILL = """
+import resource, sys
+import numpy as np
+from kronnx.ir.errors import DataError
+from kronnx.ir.shelf import Shelf
+
+size = int(sys.argv[1])
+if size:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+with Shelf(0, contents="the statistics", instead="give more memory", writable=True) as shelf:
+    first = shelf.keep(np.ones(1000))
+    first += 1
+    try:
+        while True:
+            shelf.keep(np.ones(1 << 16))
+    except DataError as error:
+        print(first.sum(), error)
+"""
+
+
+def filled(folder: Path, source: str, size: int, *before: str) -> "subprocess.CompletedProcess[str]":
+    command = [*before, sys.executable, "-c", source, str(size)]
+    return subprocess.run(command, env=dict(os.environ, TMPDIR=str(folder)), capture_output=True, text=True)
+
+
+def test_a_full_disk_is_an_error_and_no_signal(tmp_path):
+    """A file system of one megabyte, in which the first array fits."""
+    mount = f"mount -t tmpfs -o size=1m none {tmp_path} && exec "
+    tiny = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount + '"$@"', "sh")
+    if shutil.which("unshare") is None or subprocess.run([*tiny, "true"], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    process = filled(tmp_path, FILL, 0, *tiny)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("2000.0 the statistics don't fit into memory, nor into the temporary folder")
+    assert f"{tmp_path}, which needs 0.5 MB more: [Errno 28]" in process.stdout
+    assert "name a folder with room in TMPDIR, or give more memory" in process.stdout
+
+
+def test_a_file_that_may_not_grow_is_an_error_and_no_signal(tmp_path):
+    source = FILL.replace("first = shelf.keep(np.ones(1000))", "first = np.ones(1000)")
+    process = filled(tmp_path, source, 100_000)
+    assert process.returncode == 0, process.stderr
+    assert "the statistics don't fit into memory" in process.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Where arrays of samples are kept: in memory up to a limit, beyond it in files that vanish with them."""
+"""Where large arrays are kept: in memory up to a limit, beyond it in files that vanish with them."""
 
 import math
 import mmap
@@ -9,7 +9,7 @@ from typing import IO, Self
 
 import numpy as np
 
-from ...ir.errors import DataError
+from .errors import DataError
 from .memory_maps import blocks, map_of
 
 SEGMENT = 1 << 30  # bytes of one file, which holds many arrays: each file stays open while one of them is in use
@@ -19,13 +19,22 @@ ALIGNMENT = 64
 class Shelf:
     """Keeps arrays in memory as long as those of this shelf take at most `limit` bytes, the others in temporary files.
 
-    The latter are memory maps that can only be read, and outlive the shelf. Raises DataError where the temporary folder
-    has no room.
+    The latter are memory maps that outlive the shelf, and that can only be read unless it is `writable`. Raises
+    DataError where the temporary folder has no room for `contents`, with `instead`: what else to do than to make room.
     """
 
-    def __init__(self, limit: float = math.inf):
+    def __init__(
+        self,
+        limit: float = math.inf,
+        *,
+        contents: str = "the arrays",
+        instead: str = "take fewer of them",
+        writable: bool = False,
+    ):
         self.limit = limit
         self.used = 0
+        self._contents, self._instead = contents, instead
+        self._access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._files = ExitStack()
         self._segment: tuple[IO[bytes], mmap.mmap] | None = None
         self._end = 0
@@ -59,22 +68,23 @@ class Shelf:
         return fits
 
     def _stored(self, parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = math.prod(shape) * dtype.itemsize
         try:
-            file, mapped, start = self._room(math.prod(shape) * dtype.itemsize)
+            file, mapped, start = self._room(size)
             file.seek(start)
             for part in parts:
                 file.write(part.tobytes())
             file.flush()
         except OSError as e:
             raise DataError(
-                f"the samples don't fit into memory, nor into the temporary folder {tempfile.gettempdir()}: {e}; "
-                "name a folder with room in TMPDIR, or save the samples as .npy files, which are read in place"
+                f"{self._contents} don't fit into memory, nor into the temporary folder {tempfile.gettempdir()}, which "
+                f"needs {size / 1e6:.1f} MB more: {e}; name a folder with room in TMPDIR, or {self._instead}"
             ) from e
         return np.ndarray(shape, dtype, mapped, start)
 
     def _room(self, size: int) -> tuple[IO[bytes], mmap.mmap, int]:
         """A file with its map and the place in it where `size` bytes are free. It is written without the map, since
-        writing to a map on a full disk ends the process."""
+        writing to a place of a map for which the disk has no room ends the process."""
         start = -(-self._end // ALIGNMENT) * ALIGNMENT
         if self._segment is None or start + size > len(self._segment[1]):
             self._segment, start = self._opened(max(size, SEGMENT)), 0
@@ -85,4 +95,4 @@ class Shelf:
         self._files.close()
         file = self._files.enter_context(tempfile.TemporaryFile(prefix="kronnx-"))  # noqa: SIM115
         file.truncate(size)
-        return file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return file, mmap.mmap(file.fileno(), 0, access=self._access)
