@@ -52,6 +52,15 @@ def test_external_weights_are_read_without_changing_the_model(tmp_path):
     assert isinstance(model.graph.initializers["w"].const_value, onnx_ir.ExternalTensor)
 
 
+def test_external_attributes_are_read_as_well(tmp_path):
+    model = onnx_ir.load(external(tmp_path))
+    weight = model.graph.initializers.pop("w")
+    node = onnx_ir.node("Constant", [], attributes={"value": weight.const_value}, outputs=[onnx_ir.val("c")])
+    model.graph.insert_before(model.graph[0], node)
+    weight.replace_all_uses_with(node.outputs[0])
+    np.testing.assert_array_equal(Session(model).run({"x": X})["y"], X + np.arange(4))
+
+
 def test_a_large_model_goes_through_a_temporary_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sessions, "EXTERNAL_ABOVE", 8)
     model = onnx_ir.load(external(tmp_path))

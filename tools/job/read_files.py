@@ -35,7 +35,7 @@ class ReadFile:
 
 
 def read_files(sources: Sources) -> tuple[ReadFile, ...]:
-    """All files that a run reads of what is given, with the code of plug-ins; what a function opens for itself can't
+    """All files that a run reads of what is given, and the code of plug-ins; what a function opens for itself can't
     be known."""
     samples = {
         "--example-inputs": sources.example_inputs,

@@ -1,24 +1,50 @@
-"""The place for what is kept between runs."""
+"""What is kept between runs is whole after a kill, and what the killed run left goes."""
 
 from pathlib import Path
 
-from kronnx.tools.job.cache import cache_folder, checkpoint_store, statistics_store
+import numpy as np
+import pytest
+from killing import killed_at_every_step
+from kronnx.ir.atomic_files import ENDING, PREFIX
+from kronnx.tools.job.cache import STATISTICS, checkpoint_store, tidy
 from kronnx.tools.job.machine import Machine
 
 
-def test_statistics_of_another_provider_are_not_taken(tmp_path: Path):
-    cpu, cuda = (statistics_store(Machine(target, cache_dir=tmp_path)) for target in ("cpu", "cuda"))
-    assert cpu is not None
-    assert cuda is not None
-    assert cpu.key("x") != cuda.key("x")
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return Machine(cache_dir=tmp_path / "cache")
 
 
-def test_what_is_measured_anew_is_not_looked_up_but_checkpoints_are_kept(tmp_path: Path):
-    machine = Machine(cache_dir=tmp_path, fresh=True)
-    assert statistics_store(machine) is None
-    assert checkpoint_store(machine).key("x") == checkpoint_store(Machine(cache_dir=tmp_path)).key("x")
+def test_statistics_are_whole_after_a_kill_at_any_moment(machine, tmp_path):
+    store, folder = checkpoint_store(machine), tmp_path / "cache" / STATISTICS
+    store.write("key", {"a": np.zeros(9)})
+    seen = set()
+    for _ in killed_at_every_step(lambda: store.write("key", {"a": np.ones(9)})):
+        found = store.read("key")
+        assert found is not None
+        seen.update(found["a"].tolist())
+        tidy(machine)
+        assert [file.name for file in folder.iterdir()] == ["key.npz"]
+        store.write("key", {"a": np.zeros(9)})
+    assert seen == {0.0, 1.0}
 
 
-def test_the_folder_is_what_is_asked_for(tmp_path: Path):
-    assert cache_folder(Machine(cache_dir=str(tmp_path))) == tmp_path
-    assert cache_folder(Machine()).name == "kronnx"
+def test_what_killed_runs_left_anywhere_is_removed(machine, tmp_path):
+    (tmp_path / "cache" / STATISTICS).mkdir(parents=True)
+    left = [
+        tmp_path / "cache" / f".latency.json{ENDING}",
+        tmp_path / "cache" / STATISTICS / f".key.npz{ENDING}",
+        tmp_path / "tmp" / f"{PREFIX}abc{ENDING}",
+    ]
+    for folder in left:
+        folder.mkdir()
+        for name in ("kronnx.lock", "half"):
+            (folder / name).touch()
+    tidy(machine)
+    assert not any(folder.exists() for folder in left)
+
+
+def test_places_that_are_not_there_yet_are_no_error(machine):
+    tidy(machine)

@@ -9,6 +9,7 @@ import pytest
 from conftest import outputs
 from kronnx.ir.errors import InputError, UsageError
 from kronnx.ir.model import load
+from kronnx.tools.job.convert import convert
 from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.result import Result
 
@@ -44,6 +45,14 @@ def test_a_result_of_a_live_model_is_not_saved_over_its_weights(how, pair, tmp_p
     found = result(how(pair), tmp_path)
     with pytest.raises(UsageError, match="never overwritten"):
         found.save(pair.with_name("w.bin"))
+
+
+def test_a_converted_model_is_not_saved_over_what_it_was_made_of(pair, tmp_path):
+    found = convert(load(pair))
+    with pytest.raises(UsageError, match="never overwritten"):
+        found.save(pair.with_name("w.bin"))
+    found.save(tmp_path / "o.onnx", external_data=True)
+    assert (tmp_path / "o.onnx.data").exists()
 
 
 def test_a_result_of_a_single_file_that_is_unchanged_is_that_file(mlp_path, tmp_path):

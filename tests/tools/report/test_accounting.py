@@ -5,6 +5,7 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.cost import Cost
+from kronnx.ir.model import load, save
 from kronnx.ir.remarks import ANALYSIS, MISSED, Remark
 from kronnx.passes.planning.choice import Option
 from kronnx.passes.planning.proposal import Candidate
@@ -45,6 +46,32 @@ def test_a_file_counts_with_its_external_data(model, tmp_path):
     external = (tmp_path / "m.data").stat().st_size
     assert external >= 48
     assert file_size(path, onnx_ir.load(path)) == path.stat().st_size + external
+
+
+@pytest.mark.parametrize("how", [load, onnx_ir.load])
+def test_a_file_counts_with_the_data_of_its_attributes(how, tmp_path):
+    (tmp_path / "c.bin").write_bytes(bytes(16))
+    constant = onnx.TensorProto(name="c", dims=[4], data_type=1, data_location=onnx.TensorProto.EXTERNAL)
+    constant.external_data.add(key="location", value="c.bin")
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["c"], value=constant),
+        onnx.helper.make_node("Add", ["x", "c"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y])
+    path = tmp_path / "m.onnx"
+    opset = onnx.helper.make_opsetid("", 18)
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+    assert file_size(path, how(path)) == path.stat().st_size + 16
+    assert serialized_size(how(path)) == pytest.approx(path.stat().st_size + 16, abs=64)
+
+
+def test_the_size_of_a_model_that_needs_two_files_is_nearly_that_of_both(monkeypatch, tmp_path):
+    model = build("(float[N, 64] x) => (float[N, 64] y) <float[64, 64] w> { y = MatMul(x, w) }")
+    monkeypatch.setattr("kronnx.tools.report.accounting.EXTERNAL_ABOVE", 1000)
+    save(model, tmp_path / "m.onnx", external_data=True)
+    both = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert serialized_size(model) == pytest.approx(both, abs=100)  # where the weights lie takes some bytes
 
 
 def test_each_site_and_pass_has_one_record_and_a_change_comes_first(attempt):
