@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir
 
 from ...ir.decomposition import decompose
-from ...ir.errors import DataError, UsageError
+from ...ir.errors import UsageError
 from ...ir.lineage import Heirs
 from ...ir.model import clone
 from ...ir.output_heads import distribution
@@ -75,11 +75,11 @@ class Recovery:
 
     def check(self, settings: Recover) -> None:
         """Raises UsageError or DataError for what `settings` asks for and the samples or the user's function don't
-        give."""
+        give. Labels that are there fit a head: that was seen when the samples were read."""
         if settings.augment is not None:
             augmentation(settings.augment)
-        if settings.labels:
-            self._check_labels(settings)
+        if settings.labels and self._training.labels is None:
+            raise UsageError(f"recover{{labels={settings.labels:g}}} needs labels of --data: give --train-labels")
 
     def tuned(self, model: onnx_ir.Model, heirs: Mapping[str, Heirs], settings: Recover) -> Retrained:
         """The new values, for a stage in the middle of a pipeline."""
@@ -268,20 +268,6 @@ class Recovery:
         size = max(count(feed) for feed in self.feeds)
         chosen = np.linspace(0, len(self.feeds) - 1, min(len(self.feeds), -(-samples // size)))
         return tuple(self.feeds[round(place)] for place in chosen)
-
-    def _check_labels(self, settings: Recover) -> None:
-        """Raises UsageError where there are none, DataError where an output has no class for one."""
-        labels = self._training.labels
-        if labels is None:
-            raise UsageError(f"recover{{labels={settings.labels:g}}} needs labels of --data: give --train-labels")
-        kinds = {head.output: head.kind for head in self.subject.heads}
-        scored = [v for v in self.original.graph.outputs if v.shape is not None and len(v.shape) == 2]
-        classes = next((v.shape[1] for v in scored if v.shape and kinds.get(str(v.name)) == "categorical"), None)
-        if classes is None:
-            raise UsageError(f"recover{{labels={settings.labels:g}}} needs a categorical output [samples, classes]")
-        least, most = labels.min(), labels.max()
-        if least < 0 or (isinstance(classes, int) and most >= classes):
-            raise DataError(f"the labels of --data go from {least} to {most}; of {classes} classes the first is 0")
 
     @property
     def _training(self) -> Dataset:
