@@ -1,10 +1,14 @@
-"""How small a model is beside the original, counted: two layers of known shapes, and what is left of them."""
+"""How small a model is beside the original, counted, and how fast by recorded latencies: two layers of known
+shapes, and what is left of them."""
 
 import numpy as np
 import onnx_ir
 import pytest
+from kronnx.ir.cost import parameters
 from kronnx.runtime.sessions import Target
-from kronnx.tools.job.efficiency import Efficiency
+from kronnx.runtime.stopwatch import Feed, Loaded, Stopwatch
+from kronnx.runtime.timing import Timing
+from kronnx.tools.job.efficiency import GLANCE, LONG_LOOK, Efficiency
 from kronnx.tools.job.samples import Purposes
 from kronnx.tools.job.sources import Sources
 from kronnx.tools.job.subject import open_subject
@@ -18,7 +22,15 @@ BATCH = 3
 def efficiency() -> Efficiency:
     model = network(40)
     sources = Sources(model, data=np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32))
-    return Efficiency(open_subject(sources, Purposes(), Target(), Target(), Silent()), BATCH)
+    subject = open_subject(sources, Purposes(), Target(), Target(), Silent())
+    return Efficiency(subject, BATCH, Stopwatch(pair=recorded))
+
+
+def recorded(before: Loaded, after: Loaded, feed: Feed, seconds: float) -> Timing:
+    """A latency that grows with the parameters, on a look that is told by the number of runs."""
+    times = [100.0 * parameters(loaded.model) for loaded in (before, after)]
+    ratio = times[0] / times[1]
+    return Timing(*times, 1.0, 1.0, ratio, ratio, ratio, runs=round(100 * seconds))
 
 
 def network(width: int) -> onnx_ir.Model:
@@ -42,3 +54,11 @@ def test_shares_are_what_is_left_of_the_original(efficiency: Efficiency) -> None
     after = efficiency.after(half)
     assert (after.macs, after.parameters) == (BATCH * 600, 600)
     assert efficiency.macs(network(40)) == efficiency.size(network(40)) == 1.0
+
+
+def test_the_latency_is_the_model_s_beside_the_original_s(efficiency: Efficiency) -> None:
+    half = network(20)
+    assert efficiency.speedup(half) == 2.0
+    found = efficiency.timing(half)
+    assert (found.before_us, found.after_us) == (120_000, 60_000)
+    assert found.runs == round(100 * LONG_LOOK) > round(100 * GLANCE)
