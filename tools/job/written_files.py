@@ -64,7 +64,7 @@ def check_written(written: Iterable[WrittenFile], read: Iterable[ReadFile]) -> N
 
 
 def _check_original(file: WrittenFile, original: ReadFile) -> None:
-    if original.path.is_dir() and _real(file.path).is_relative_to(_real(original.path)):
+    if os.path.isdir(original.path) and _real(file.path).is_relative_to(_real(original.path)):
         raise UsageError(
             f"{file.what} {file.path} is inside of the input, {original.path}, which is never written; choose another "
             "place"
