@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .frontends.frontend import Frontend, Lowered, Probe, Step
     from .ir.analyses import Analyses
     from .ir.cost import Piece
-    from .ir.errors import GraphError, KronnxError, UsageError
+    from .ir.errors import GraphError, KronnxError, PluginError, UsageError
     from .ir.forms import Chain, Factor, Form, Striped, Structure, low_rank, structure_of
     from .ir.layers import Layer
     from .ir.model import load, save
@@ -53,6 +53,7 @@ HOMES = {
     "Moments": ".passes.curvature.moments",
     "Pass": ".passes.planning.proposal",
     "Piece": ".ir.cost",
+    "PluginError": ".ir.errors",
     "Probe": ".frontends.frontend",
     "Proposal": ".passes.planning.proposal",
     "Remark": ".ir.remarks",
@@ -92,6 +93,7 @@ __all__ = [
     "Moments",
     "Pass",
     "Piece",
+    "PluginError",
     "Probe",
     "Proposal",
     "Remark",

@@ -35,3 +35,7 @@ class VerifyError(KronnxError):
 
 class BudgetError(KronnxError):
     """A budget (speed-up, size, multiply-adds) that could not be reached within the gate."""
+
+
+class PluginError(KronnxError):
+    """A pass or a frontend of another package that can't be used, failed, or gave what it mustn't."""

@@ -1,6 +1,6 @@
 """Which passes there are: Kronnx's own, and those of other packages under the entry point `kronnx.passes`."""
 
-from ..ir.plugins import extensions
+from ..ir.plugins import Extensions, extensions
 from .cleanup import Cleanup
 from .planning.proposal import Pass
 from .project import Project
@@ -12,6 +12,6 @@ GROUP = "kronnx.passes"
 PASSES: dict[str, type[Pass]] = {p.name: p for p in (Cleanup, Project, Prune, Recover, Svd)}
 
 
-def available() -> dict[str, type[Pass]]:
-    """All passes by name. Raises UsageError for a registered one that is broken, as `extensions` does."""
+def available() -> Extensions[Pass]:
+    """All passes by name, and what is wrong with those that can't be used."""
     return extensions(GROUP, Pass, PASSES)

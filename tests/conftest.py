@@ -1,5 +1,6 @@
 """What tests of several folders share: a seeded generator, small models, and the four checks that every pass has."""
 
+import importlib
 import os
 import sys
 import textwrap
@@ -77,6 +78,26 @@ def data_path(rng: np.random.Generator, tmp_path: Path) -> Path:
     path = tmp_path / "inputs.npz"
     np.savez(path, x=rng.normal(size=(64, 8)).astype(np.float32))
     return path
+
+
+@pytest.fixture
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """registered(text, entry, group="kronnx.passes") installs the package plug-in 1.0: a module `plug_in` of this text,
+    with an entry point."""
+
+    def install(text: str, entry: str, group: str = "kronnx.passes") -> None:
+        site = tmp_path / "site"
+        info = site / "plug_in-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry}\n")
+        (site / "plug_in.py").write_text(text)
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.delitem(sys.modules, "plug_in", raising=False)
+        importlib.invalidate_caches()
+
+    yield install
+    sys.modules.pop("plug_in", None)
 
 
 def outputs(model: onnx.ModelProto | onnx_ir.Model, feed: Arrays) -> list[np.ndarray]:

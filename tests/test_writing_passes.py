@@ -1,6 +1,5 @@
 """The walk through docs/writing-passes.md, as it is written: made, installed, run; and entry points gone wrong."""
 
-import importlib
 import json
 import os
 import re
@@ -90,24 +89,6 @@ def test_the_tests_of_the_page_pass(site, package):
     assert "4 passed" in done.stdout
 
 
-@pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """registered(text, entry) installs a module `plug_in` of this text with an entry point of kronnx.passes."""
-
-    def install(text: str, entry: str) -> None:
-        info = tmp_path / "plug_in-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[kronnx.passes]\n{entry}\n")
-        (tmp_path / "plug_in.py").write_text(text)
-        monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.delitem(sys.modules, "plug_in", raising=False)
-        importlib.invalidate_caches()
-
-    yield install
-    sys.modules.pop("plug_in", None)
-
-
 PASS = """
 import kronnx
 
@@ -122,7 +103,7 @@ class Mine(kronnx.Pass):
 @pytest.mark.parametrize(
     ("text", "entry", "message"),
     [
-        ("Mine = 3", "mine = plug_in:Mine", r"'mine' of kronnx.passes \(plug_in:Mine\) is no pass"),
+        ("Mine = 3", "mine = plug_in:Mine", r"'mine' of kronnx.passes \(plug_in:Mine\) of plug-in 1.0 is no pass"),
         ("class Mine: pass", "mine = plug_in:Mine", "is no pass: a subclass of kronnx.Pass"),
         (
             "import kronnx\nclass Mine(kronnx.Pass): name = 'mine'",
@@ -132,16 +113,20 @@ class Mine(kronnx.Pass):
         (
             PASS.format(name="svd"),
             "svd = plug_in:Mine",
-            "the pass 'svd' of plug_in:Mine has the name of one that exists",
+            "the pass 'svd' of plug_in:Mine of plug-in 1.0 has the name of one that exists",
         ),
         (PASS.format(name="other"), "mine = plug_in:Mine", "calls itself 'other'"),
-        ("import nothing_like_it", "mine = plug_in:Mine", "can't be imported: No module named 'nothing_like_it'"),
+        (
+            "import nothing_like_it",
+            "mine = plug_in:Mine",
+            "can't be imported: ModuleNotFoundError: .*'nothing_like_it'",
+        ),
         ("", "mine = plug_in:Mine", "can't be imported"),
     ],
 )
-def test_an_entry_point_gone_wrong_ends_with_one_message(registered, mlp_path, capsys, text, entry, message):
+def test_an_entry_point_gone_wrong_stops_the_pipeline_that_names_it(registered, mlp_path, capsys, text, entry, message):
     registered(text, entry)
-    assert main([str(mlp_path), "--quiet"]) == 2
+    assert main([str(mlp_path), "--quiet", "-p", entry.partition(" ")[0]]) == 7
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1
@@ -150,7 +135,18 @@ def test_an_entry_point_gone_wrong_ends_with_one_message(registered, mlp_path, c
 
 def test_a_pass_that_fits_is_found(registered):
     registered(PASS.format(name="mine"), "mine = plug_in:Mine")
-    assert issubclass(available()["mine"], kronnx.Pass)
+    assert issubclass(available().working["mine"], kronnx.Pass)
+
+
+def test_an_entry_point_gone_wrong_stops_no_other_pipeline_and_is_listed(registered, mlp_path, tmp_path, capsys):
+    registered("import nothing_like_it", "mine = plug_in:Mine")
+    assert main([str(mlp_path), "--quiet", "-p", "cleanup", "--cache-dir", str(tmp_path)]) == 0
+    assert main(["--list-passes"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"^mine +broken: .*plug-in 1\.0 can't be imported: ModuleNotFoundError.*nothing_like_it", said, re.M
+    )
+    assert re.search(r"^svd +[A-Z]", said, re.M)
 
 
 def test_what_the_author_of_a_pass_needs_is_public():

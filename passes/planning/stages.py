@@ -17,8 +17,9 @@ from ...ir.model import clone
 from ...ir.remarks import MISSED, Remark
 from ...ir.rewriter import Cleaned, Rewriter, Tuned
 from ..curvature import Execute, Feed
-from ..curvature.moments import Moments, Want, after
+from ..curvature.moments import Moments, Want
 from .choice import Option, choose, options
+from .pass_calls import applied, proposed, saving, verified, wanted
 from .proposal import Candidate, Context, Pass, Proposal
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -99,7 +100,7 @@ class StageRunner:
 
     def wants(self) -> tuple[Want, ...]:
         """What all stages want of the model as it is at first."""
-        return merged(w for stage in self.stages for w in stage.wants(Analyses(self.model)))
+        return merged(w for stage in self.stages for w in wanted(stage, Analyses(self.model)))
 
     def attempt(self, price: float) -> Attempt:
         """Runs all stages at `price`, in nats for the whole of the model's cost."""
@@ -112,28 +113,24 @@ class StageRunner:
         for number, stage in enumerate(self.stages):
             done = (number, *(self._key(s) for s in steps))
             if number and any(isinstance(r, Cleaned | Tuned) for r in rewriter.log):
-                wanted = partial(_wants, stage, rewriter)
-                moments = self._measured(done, rewriter.model, wanted)
+                moments = self._measured(done, rewriter.model, partial(_wants, stage, rewriter))
             context = self._context(rewriter, moments, partial(self._retrained, done, layers, remarks))
             proposal = self._propose(done, stage, context)
             fixed = fixed and proposal.fixed
-            chosen = self._chosen(proposal, price)
+            chosen = self._chosen(stage, proposal, price)
             remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, chosen)))
-            for option in chosen:
-                begun = len(rewriter.log)
-                moments = self._apply(stage, option, rewriter, context, moments)
-                context = replace(context, analyses=rewriter.analyses, moments=moments)
-                if len(rewriter.log) > begun:
-                    steps.append(AppliedCandidate(stage.name, option))
+            with verified(stage, [option.candidate for option in chosen], context, rewriter, self._outputs):
+                for option in chosen:
+                    begun = len(rewriter.log)
+                    moments = applied(stage, option.candidate, context, rewriter, moments)
+                    context = replace(context, analyses=rewriter.analyses, moments=moments)
+                    if len(rewriter.log) > begun:
+                        steps.append(AppliedCandidate(stage.name, option))
         became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
         return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, *became)
 
-    def _apply(
-        self, stage: Pass, option: Option, rewriter: Rewriter, context: Context, moments: dict[str, Moments]
-    ) -> dict[str, Moments]:
-        begun = len(rewriter.log)
-        stage.apply(option.candidate, context, rewriter)
-        return after(moments, rewriter.log[begun:])
+    def _outputs(self, model: onnx_ir.Model) -> Mapping[str, np.ndarray]:
+        return self.execute(model)(self.sample)
 
     def _key(self, step: AppliedCandidate) -> tuple[str, str, str]:
         return step.by, step.option.candidate.site, step.option.candidate.label
@@ -166,17 +163,16 @@ class StageRunner:
 
     def _propose(self, done: tuple, stage: Pass, context: Context) -> Proposal:
         if done not in self._proposals:
-            self._proposals[done] = stage.propose(context)
+            self._proposals[done] = proposed(stage, context)
         return self._proposals[done]
 
-    def _chosen(self, proposal: Proposal, price: float) -> list[Option]:
-        if proposal.fixed:
-            return [Option(c, self._saving(c), self.worth(self._saving(c))) for c in proposal.candidates]
-        return choose(options(proposal.candidates, self._saving, self.worth), price)
+    def _chosen(self, stage: Pass, proposal: Proposal, price: float) -> list[Option]:
+        def saved(candidate: Candidate) -> Cost:
+            return saving(stage, candidate, self.timer)
 
-    def _saving(self, candidate: Candidate) -> Cost:
-        before = sum((piece.cost(self.timer) for piece in candidate.before), Cost())
-        return before - sum((piece.cost(self.timer) for piece in candidate.after), Cost())
+        if proposal.fixed:
+            return [Option(c, saved(c), self.worth(saved(c))) for c in proposal.candidates]
+        return choose(options(proposal.candidates, saved, self.worth), price)
 
 
 def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> list[Remark]:
@@ -201,7 +197,7 @@ def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> l
 
 
 def _wants(stage: Pass, rewriter: Rewriter) -> tuple[Want, ...]:
-    return merged(stage.wants(rewriter.analyses))
+    return merged(wanted(stage, rewriter.analyses))
 
 
 def merged(wants: Iterable[Want]) -> tuple[Want, ...]:

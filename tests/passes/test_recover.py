@@ -57,7 +57,7 @@ def bench(halving: Halving | None, *stages: Pass) -> StageRunner:
 
 
 def test_it_is_a_pass_like_others() -> None:
-    assert available()["recover"] is Recover
+    assert available().working["recover"] is Recover
     (stage,) = parse("recover{steps=10 optimizer=kfac minutes=0.5 tables=true augment=a.py:f}")
     assert stage == Recover(steps=10, optimizer="kfac", minutes=0.5, tables=True, augment="a.py:f")
     assert parse(text_of((stage,))) == (stage,)

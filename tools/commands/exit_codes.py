@@ -2,7 +2,7 @@
 
 import signal
 
-from ...ir.errors import BudgetError, InputError, KronnxError, UsageError, VerifyError
+from ...ir.errors import BudgetError, InputError, KronnxError, PluginError, UsageError, VerifyError
 
 DONE = 0
 INTERNAL = 1
@@ -11,6 +11,7 @@ BAD_INPUT = 3
 VERIFICATION = 4
 GATE = 5
 BUDGET = 6
+PLUGIN = 7
 INTERRUPTED = 128 + signal.SIGINT
 NOBODY_READS = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else INTERNAL
 
@@ -19,6 +20,7 @@ CODES: dict[type[KronnxError], int] = {
     InputError: BAD_INPUT,
     VerifyError: VERIFICATION,
     BudgetError: BUDGET,
+    PluginError: PLUGIN,
 }
 
 

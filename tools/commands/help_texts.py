@@ -12,7 +12,7 @@ EPILOG = """examples:
   optimize convert model.keras -o model.onnx           lowers only; see optimize convert --help
 
 exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed, 5 accuracy gate failed,
-6 budget not reached
+6 budget not reached, 7 a pass or frontend of another package failed
 
 `optimize` and `kronnx` are one program."""
 BUDGET = """Without any of these the outputs stay within a mean KL of 0.01 nats (classes) or a relative error of 1 %
@@ -28,8 +28,9 @@ SENSITIVITY_EPILOG = """examples:
   kronnx sensitivity model.onnx --data inputs.npz
   kronnx sensitivity model.onnx --data inputs.npz --output layers.json
 
-exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed. A model file that is called
-`sensitivity` is given as ./sensitivity; `optimize sensitivity` is the same command."""
+exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed, 7 a frontend of another package
+failed. A model file that is called `sensitivity` is given as ./sensitivity; `optimize sensitivity` is the same
+command."""
 
 
 CONVERT_TEXT = """Lowers a model of Keras, TensorFlow or PyTorch to ONNX, names its nodes for its layers, compares it
@@ -38,5 +39,5 @@ CONVERT_EPILOG = """examples:
   kronnx convert model.keras -o model.onnx
   kronnx convert net.py:make --input 'ids=int64[batch,time]' --input 'mask=float32[batch,time]' -o net.onnx
 
-exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 the lowered model is not the original. `optimize convert`
-is the same command."""
+exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 the lowered model is not the original,
+7 a frontend of another package failed. `optimize convert` is the same command."""

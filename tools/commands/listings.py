@@ -2,16 +2,18 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
 
 import onnx_ir
 
 from ...ir.errors import InputError
+from ...ir.plugins import Extensions
 
 
-def passes_text(passes: Mapping[str, type]) -> str:
-    """Each pass with the first sentence of its docstring, then its options: name, type, default."""
-    return "\n".join(line for name in sorted(passes) for line in _lines(name, passes[name]))
+def passes_text(passes: Extensions) -> str:
+    """Each pass with the first sentence of its docstring, then its options: name, type, default; and those that are
+    broken, with the reason."""
+    working = [line for name in sorted(passes.working) for line in _lines(name, passes.working[name])]
+    return "\n".join((*working, *(f"{name:<10}broken: {passes.broken[name]}" for name in sorted(passes.broken))))
 
 
 def _lines(name: str, kind: type) -> list[str]:

@@ -13,6 +13,7 @@ from ...ir.errors import BudgetError
 from ...ir.remarks import Remark
 from ...passes.curvature import Curvature, Measured, measure
 from ...passes.curvature.moments import Moments, Want
+from ...passes.planning.pass_calls import wanted
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
 from ..report.records import RecoveryRecord
 from ..report.verdict import Reach, out_of_reach, too_dear
@@ -142,7 +143,7 @@ class Exploration:
 
     def _wants_curvature(self) -> bool:
         analyses = Analyses(self.clean.model)
-        return any(list(stage.wants(analyses)) for stage in self.settings.planned)
+        return any(wanted(stage, analyses) for stage in self.settings.planned)
 
     def _searched(self, temperature: float) -> _Searched:
         measured: list[tuple[onnx_ir.Model, Measured]] = []

@@ -5,9 +5,10 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import onnx_ir
 from ...frontends.agreement import agreement, tells_little
 from ...frontends.examples import Examples, declared
 from ...frontends.formats import recognize
-from ...frontends.frontend import Frontend, Lowered
+from ...frontends.frontend import Arrays, Frontend, Lowered
 from ...frontends.messages import hush
-from ...frontends.registry import frontend_of
-from ...ir.errors import DataError, InputError, UsageError
+from ...frontends.registry import frontend_of, lowered, search
+from ...ir.errors import DataError, InputError, KronnxError, UsageError, VerifyError
 from ...ir.model import load
+from ...ir.plugins import answering, foreign, who
 from ...runtime.data.loaders import importable, result_of
 from ...runtime.data.named_data import read_arrays
 from ...runtime.sessions import Session
@@ -118,23 +120,29 @@ def check_readable(path: Path) -> None:
                 f"{path} is Python source: name the function in it that returns the model, as {path}:function"
             )
         found = recognize(path)
-        if found and frontend_of(path) is None:
-            raise InputError(f"{path} is no model that can be read ({SEVERAL}) but {found}")
+        readers = search(path) if found else None
+        if readers and readers.frontend is None:
+            raise InputError(f"{path} is no model that can be read ({SEVERAL}) but {found}{readers.excuse}")
     except OSError as e:
         raise InputError(f"can't read the model {path}: {e.strerror}; check the path") from e
 
 
 def _of_path(path: Path, examples: Examples, progress: Progress) -> Source:
     check_readable(path)
-    frontend = frontend_of(path)
-    if frontend is not None:
-        return _lowered(frontend, path, str(path), examples, progress)
+    readers = search(path)
+    if readers.frontend is not None:
+        return _lowered(readers.frontend, path, str(path), examples, progress)
     if examples.given:
         raise UsageError(
             f"{path} is an ONNX model, which names its inputs itself; --input and --example-inputs are not for it"
         )
-    with progress.step("load"):
-        return Source(str(path), load(path), path)
+    try:
+        with progress.step("load"):
+            return Source(str(path), load(path), path)
+    except InputError as e:
+        if not readers.faults:
+            raise
+        raise InputError(f"{e}{readers.excuse}") from e
 
 
 def _of_live(model: object, name: str, examples: Examples, progress: Progress) -> Source:
@@ -142,28 +150,34 @@ def _of_live(model: object, name: str, examples: Examples, progress: Progress) -
         model = onnx_ir.from_proto(model)
     if isinstance(model, onnx_ir.Model):
         return Source(name, model)
-    frontend = frontend_of(model)
+    readers = search(model)
     if isinstance(model, type):
         raise InputError(f"{name} is the class {model.__qualname__}; a model is wanted: {model.__qualname__}(...)")
-    if frontend is None:
+    if readers.frontend is None:
         kind = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("builtins.")
         raise InputError(
             f"{name} is a {kind}; wanted a Keras model, a torch.nn.Module, "
-            f"a torch.export program, an ONNX model, or the path of a file ({SEVERAL})"
+            f"a torch.export program, an ONNX model, or the path of a file ({SEVERAL}){readers.excuse}"
         )
-    return _lowered(frontend, model, name, examples, progress)
+    return _lowered(readers.frontend, model, name, examples, progress)
 
 
 def _lowered(frontend: Frontend, source: object, name: str, examples: Examples, progress: Progress) -> Source:
     with ONE_AT_A_TIME, redirect_stdout(sys.stderr):
         with progress.step("lower to ONNX"):
-            lowered = frontend.lower(source, examples)
+            found = lowered(frontend, source, examples)
         with progress.step("compare with the original"):
-            return Source(name, lowered.model, notes=(_said(lowered), *lowered.notes))
+            return Source(name, found.model, notes=(_said(found, frontend), *found.notes))
 
 
-def _said(lowered: Lowered) -> str:
-    found = agreement(lowered, lambda model: Session(model).run)
+def _said(lowered: Lowered, frontend: Frontend) -> str:
+    try:
+        with answering(type(frontend), "frontend", "probe", (KronnxError,)):
+            found = agreement(lowered, partial(_runner, frontend))
+    except VerifyError as e:
+        if not foreign(type(frontend)):
+            raise
+        raise VerifyError(f"{who(type(frontend), 'frontend')}: {e}") from e
     said = (
         f"Lowered by {lowered.by}: outputs differ from the original's by at most {found.difference:.1e} of their size, "
         f"rounding explains {found.floor:.1e}."
@@ -171,6 +185,19 @@ def _said(lowered: Lowered) -> str:
     if tells_little(lowered):
         return f"{said} All example inputs gave the same output, so this says little: give --example-inputs."
     return said
+
+
+def _runner(frontend: Frontend, model: onnx_ir.Model) -> Callable[[Arrays], Arrays]:
+    """A function that runs a model which `frontend` made."""
+    kind, step = type(frontend), "lower: the model that it gave doesn't run"
+    with answering(kind, "frontend", step, ()):
+        session = Session(model)
+
+    def run(feed: Arrays) -> Arrays:
+        with answering(kind, "frontend", step, ()):
+            return session.run(feed)
+
+    return run
 
 
 Given = Mapping[str, np.ndarray | None] | Sequence[np.ndarray | None] | None

@@ -6,7 +6,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
-from ...ir.errors import UsageError
+from ...ir.errors import PluginError, UsageError
+from ...ir.plugins import answering
 from ...passes.planning.proposal import Pass
 from ...passes.registry import available
 from .nearest_names import did_you_mean
@@ -18,7 +19,8 @@ OPTION = re.compile(r"\s*([\w-]+)\s*=\s*(\S+)")
 def parse(text: str) -> tuple[Pass, ...]:
     """The passes of a pipeline, in order; options are the fields of the pass, separated by spaces.
 
-    Raises UsageError for what can't be read, and for unknown passes, options and values, with the nearest that exists.
+    Raises UsageError for what can't be read, and for unknown passes, options and values, with the nearest that exists;
+    PluginError for a pass of another package that can't be used.
     """
     known = available()
     stages, at = [], 0
@@ -28,7 +30,9 @@ def parse(text: str) -> tuple[Pass, ...]:
             raise UsageError(
                 f"can't read the pipeline {text!r} from {text[at:]!r} on; write it like svd{{rank=0.5}},prune"
             )
-        stages.append(_pass(match[1], match[2] or "", known))
+        if match[1] in known.broken:
+            raise PluginError(known.broken[match[1]])
+        stages.append(_pass(match[1], match[2] or "", known.working))
         at = match.end()
     if not stages:
         raise UsageError("the pipeline is empty; write it like svd,prune")
@@ -50,7 +54,13 @@ def _stage_text(stage: Pass) -> str:
 def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
     if name not in known:
         raise UsageError(f"no pass {name!r}{did_you_mean(name, known)}")
-    kind, given, at = known[name], {}, 0
+    kind = known[name]
+    with answering(kind, "pass", "its options"):
+        return kind(**_given(name, options, kind))
+
+
+def _given(name: str, options: str, kind: type[Pass]) -> dict[str, Any]:
+    given, at = {}, 0
     hints = get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     while options[at:].strip():
@@ -65,7 +75,7 @@ def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
             raise UsageError(f"{name}{{{options}}}: the option {match[1]!r} is given twice")
         given[match[1]] = _value(name, match[1], match[2], hints[match[1]])
         at = match.end()
-    return kind(**given)
+    return given
 
 
 def _value(name: str, option: str, text: str, hint: Any) -> Any:

@@ -8,7 +8,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.cost import Cost, macs
-from kronnx.ir.errors import ShapeError
+from kronnx.ir.errors import PluginError
 from kronnx.ir.forms import Structure
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import signature
@@ -254,5 +254,5 @@ def test_a_failing_pass_is_not_hidden() -> None:
         def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
             rewriter.project(tuple(rewriter.analyses.layers.found.values()), np.eye(2), {}, {})
 
-    with pytest.raises(ShapeError, match="don't read the same vector"):
+    with pytest.raises(PluginError, match=r"ShapeError: .* don't read the same vector"):
         bench(Broken()).attempt(1.0)

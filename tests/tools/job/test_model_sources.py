@@ -276,8 +276,11 @@ def test_a_frontend_gone_wrong_is_named(tmp_path):
     environment = plugged_in(tmp_path / "site", "Mine = 3", "mine = plug_in:Mine")
     (tmp_path / "model.net").write_text("x")
     done = convert_with(environment, tmp_path / "model.net")
-    assert done.returncode == 2
-    assert "'mine' of kronnx.frontends (plug_in:Mine) is no frontend: a subclass of kronnx.Frontend" in done.stderr
+    assert done.returncode == 3
+    assert (
+        "'mine' of kronnx.frontends (plug_in:Mine) of plug-in 1.0 is no frontend: a subclass of kronnx.Frontend"
+        in done.stderr
+    )
 
 
 MISSING = """
