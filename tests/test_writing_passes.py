@@ -20,7 +20,8 @@ BLOCK = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTAL
 
 
 def run(*words: object, site: Path, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     line = [sys.executable, "-m", *map(str, words)]
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
 

@@ -13,13 +13,12 @@ from .streams import say
 
 def run(options: Namespace) -> int:
     """Lowers a model and writes it; without `--output` only where nothing is in the place."""
-    from ..job.model_sources import check_readable, is_onnx, read
+    from ..job.model_sources import check_convertible, check_readable, read
     from ..report.progress import progress_on
     from .places import check_model_place
 
     check_readable(options.model)
-    if is_onnx(options.model):
-        raise UsageError(f"{options.model} is an ONNX model; there is nothing to convert")
+    check_convertible(options.model)
     output = options.output or default_output(options.model, LOWERED)
     if options.output is None and output.exists():
         raise UsageError(f"{output} is there already; name the file to write with -o")

@@ -21,7 +21,7 @@ from ...frontends.examples import Examples, declared
 from ...frontends.formats import recognize
 from ...frontends.frontend import Arrays, Frontend, Lowered
 from ...frontends.messages import hush
-from ...frontends.registry import frontend_of, lowered, search
+from ...frontends.registry import lowered, search
 from ...ir.errors import DataError, InputError, KronnxError, UsageError, VerifyError
 from ...ir.model import load
 from ...ir.plugins import answering, foreign, who
@@ -104,9 +104,13 @@ def _read(sources: Sources, progress: Progress) -> Source:
         return _of_live(model, name, examples, progress)
 
 
-def is_onnx(path: Path) -> bool:
-    """Whether `path`, which is readable, is an ONNX file: what no frontend reads."""
-    return not is_function(str(path)) and path.is_file() and frontend_of(path) is None
+def check_convertible(path: Path) -> None:
+    """Raises UsageError for an ONNX file: what is readable and no frontend reads."""
+    if is_function(str(path)) or not path.is_file():
+        return
+    readers = search(path)
+    if readers.frontend is None:
+        raise UsageError(f"{path} is an ONNX model; there is nothing to convert{readers.excuse}")
 
 
 def check_readable(path: Path) -> None:

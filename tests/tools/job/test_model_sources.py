@@ -253,7 +253,8 @@ def plugged_in(folder: Path, code: str, entry: str) -> dict[str, str]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[kronnx.frontends]\n{entry}\n")
     (folder / "plug_in.py").write_text(code)
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def convert_with(environment: dict[str, str], path: Path) -> subprocess.CompletedProcess[str]:
