@@ -1,7 +1,7 @@
 """The practice: LeNet-5 in Keras, trained, looked at as matrices, compressed by K-FAC, and measured again.
 
     apt-get install dataset-fashion-mnist
-    pip install "kronnx[keras,cpu,report]"
+    pip install -e ".[keras,cpu,report]"
     python examples/lenet5_keras.py [--data auto|cifar10|fashion-mnist|sample] [--epochs 10] [--out DIR]
 
 CIFAR-10 comes through `keras.datasets` where the network allows, Fashion-MNIST from its package otherwise, or, without

@@ -2,7 +2,7 @@
 labelled evaluation set. Nothing else is needed to use them; run this only to make them again.
 
     apt-get install dataset-fashion-mnist
-    pip install "kronnx[torch,cpu]"
+    pip install -e ".[torch,cpu]"
     python examples/make_lenet5.py [--data DIR] [--out DIR] [--epochs 10]
 """
 

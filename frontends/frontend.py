@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir
 
 from ..ir.errors import InputError
+from ..ir.extras import install
 from .examples import Examples
 
 Arrays = Mapping[str, np.ndarray]
@@ -72,11 +73,11 @@ class Frontend(ABC):
 def required(module: str, extra: str, what: str) -> Any:
     """The imported `module`. Raises InputError with the pip command if it isn't there; `what` needs it."""
     if find_spec(module.partition(".")[0]) is None:
-        raise InputError(f"{what} needs {module}, which is not installed; run: pip install 'kronnx[{extra}]'")
+        raise InputError(f"{what} needs {module}, which is not installed; run: {install(extra)}")
     try:
         return import_module(module)
     except Exception as e:  # a broken installation of a framework raises anything
         raise InputError(
             f"{what} needs {module}, which can't be imported ({type(e).__name__}: {e}); "
-            f"repair it with: pip install --force-reinstall 'kronnx[{extra}]'"
+            f"repair it with: {install(extra, '--force-reinstall')}"
         ) from e

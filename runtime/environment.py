@@ -8,6 +8,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 from ..ir.errors import InputError
+from ..ir.extras import install
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -30,8 +31,8 @@ def onnxruntime() -> types.ModuleType:
         return import_module("onnxruntime")
     except ModuleNotFoundError as e:
         raise InputError(
-            "onnxruntime is not installed; install it with: pip install 'kronnx[cpu]' "
-            "(or 'kronnx[gpu]' for an NVIDIA GPU)"
+            f"onnxruntime is not installed; install it with: {install('cpu')} "
+            "(gpu in the place of cpu for an NVIDIA GPU)"
         ) from e
     except (ImportError, OSError) as e:
         raise InputError(f"onnxruntime is installed but can't be loaded ({e}); install it again") from e

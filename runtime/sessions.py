@@ -13,6 +13,7 @@ import onnx_ir
 
 from ..ir.atomic_files import StagingFolder
 from ..ir.errors import DataError, InputError, UsageError
+from ..ir.extras import install
 from ..ir.model.external_data import refers_to_files, self_contained
 from ..ir.model.saving import EXTERNAL_ABOVE
 from ..ir.model.weights import weight_bytes
@@ -119,7 +120,7 @@ class Session:
         if PROVIDERS[self.target.provider] not in self.providers:
             raise InputError(
                 f"the session asked for {self.target.provider} but got {', '.join(self.providers)}: no usable "
-                "NVIDIA GPU, driver or CUDA libraries; check nvidia-smi, pip install 'kronnx[gpu]', or use --target cpu"
+                f"NVIDIA GPU, driver or CUDA libraries; check nvidia-smi, {install('gpu')}, or use --target cpu"
             )
 
     def _chosen(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
@@ -157,7 +158,7 @@ def _providers(runtime: types.ModuleType, target: Target) -> list[str]:
     if wanted not in offered:
         raise InputError(
             f"this onnxruntime ({runtime.__version__}) has no {wanted}, only {', '.join(offered)}; for a GPU: "
-            "pip uninstall -y onnxruntime && pip install 'kronnx[gpu]', or use --target cpu"
+            f"pip uninstall -y onnxruntime && {install('gpu')}, or use --target cpu"
         )
     if target.provider == "cuda":
         preload_gpu_libraries(runtime)

@@ -42,7 +42,7 @@ def test_a_missing_runtime_is_an_error_with_the_pip_command():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "not installed" in done.stdout
-    assert "pip install 'kronnx[cpu]'" in done.stdout
+    assert "pip install -e '.[cpu]'" in done.stdout
 
 
 def test_no_module_of_runtime_imports_onnxruntime_at_import():

@@ -176,7 +176,7 @@ def practice() -> ModuleType:
     if not path.is_file():
         raise InputError(f"no {path}; it is in the source repository")
     for module in ("keras", "tensorflow", "matplotlib"):
-        require(module, "'kronnx[keras,report]'")
+        require(module, "-e '.[keras,report]'")
     with importable(f"{path}:main"):
         return import_module(path.stem)
 

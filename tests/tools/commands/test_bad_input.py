@@ -219,7 +219,7 @@ def no_gpu(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("spoil", "words", "message"),
     [
-        (runtime_missing, [], r"onnxruntime is not installed.*pip install 'kronnx\[cpu\]'"),
+        (runtime_missing, [], r"onnxruntime is not installed.*pip install -e '\.\[cpu\]'"),
         (both_packages, [], "both onnxruntime and onnxruntime-gpu.*pip uninstall"),
         (no_gpu, ["--target", "cuda"], "cuda|CUDA"),
     ],

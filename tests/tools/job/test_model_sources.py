@@ -322,7 +322,7 @@ def test_a_missing_framework_is_said_with_the_command(module, content, extra, tm
     code = MISSING.format(module=module, words=["convert", str(tmp_path / "model"), "--quiet"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 3
-    assert f"pip install 'kronnx[{extra}]'" in done.stderr
+    assert f"pip install -e '.[{extra}]' in the checkout" in done.stderr
 
 
 @pytest.mark.parametrize(
