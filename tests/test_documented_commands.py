@@ -1,7 +1,7 @@
 """Every command in README.md, docs/ and their like: run where that is cheap, its options read where it isn't.
 
 What no test can do: apt-get and pip change the machine (of pip, the extras that it names are checked), Jupyter opens a
-browser, and `bash .ci/run` runs this test.
+browser, and what .ci/run does holds this test itself.
 """
 
 import re
@@ -22,7 +22,8 @@ from kronnx.tools.job.pipeline_text import parse as parse_pipeline
 ROOT = Path(__file__).parents[1]
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md"))
 FENCED = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PROGRAMS = ("optimize", "kronnx", "python", "python3", "pip", "apt-get", "bash", "jupyter")
+CHECKS = ("ruff", "lint-imports", "basedpyright")
+PROGRAMS = ("optimize", "kronnx", "python", "python3", "pip", "apt-get", "bash", "jupyter", *CHECKS)
 INDENTED = re.compile(rf"^    (?:{'|'.join(PROGRAMS)}) (?:.*\\\n)*.*", re.MULTILINE)
 OF_THE_PAGE = "still"  # the pass that docs/writing-passes.md makes, and tests/test_writing_passes.py runs
 
