@@ -1,6 +1,7 @@
 """What tells how long models take: runs of them here, or what was recorded."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 import onnx_ir
 
 from .sessions import Session, Target
-from .timing import Run, Timing, nanoseconds, time_pair
+from .timing import Clock, Run, Timing, nanoseconds, time_pair
 
 CHUNK = 250_000  # nanoseconds of one measurement
 BUDGET = 8_000_000  # nanoseconds of all measurements of a model, if it is that fast
@@ -46,10 +47,11 @@ class Stopwatch:
     pair: Callable[[Loaded, Loaded, Feed, float], Timing] = measured_pair
 
 
-def lower_quartile(run: Run) -> float:
-    """Nanoseconds of one run: the lower quartile of chunks of runs, which interruptions by others hardly move."""
-    nanoseconds(run, 1)
-    once = min(nanoseconds(run, 1), nanoseconds(run, 1))
+def lower_quartile(run: Run, clock: Clock = time.perf_counter_ns) -> float:
+    """Nanoseconds of one run by `clock`: the lower quartile of chunks of runs, which interruptions by others hardly
+    move."""
+    nanoseconds(run, 1, clock)
+    once = min(nanoseconds(run, 1, clock), nanoseconds(run, 1, clock))
     repeats = max(1, math.ceil(CHUNK / max(once, 1.0)))
     chunks = max(FEWEST, round(BUDGET / (repeats * max(once, 1.0))))
-    return float(np.percentile([nanoseconds(run, repeats) for _ in range(chunks)], 25))
+    return float(np.percentile([nanoseconds(run, repeats, clock) for _ in range(chunks)], 25))
