@@ -292,7 +292,7 @@ def sources(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     return text(f"{x},{y}->{r}", *shapes, constants=constant), {f"S{a}": draw(st.integers(0, 3)) for a in free}
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(sources())
 def test_any_product_of_two_is_what_it_was(case):
     source, sizes = case
