@@ -210,14 +210,27 @@ def moments_of(layer: Layer, factors: Factors) -> Moments:
     """
     known = _of_table(layer, factors) if layer.op == "Gather" else _shrunken_inner(layer, factors)
     if factors.gradient is None:
-        return replace(known, gradient=_input_only(layer, known), measured=False)
+        return _input_only(layer, known)
     kept = shrunken(factors.gradient.astype(np.float64), factors.effective * factors.draws)
     predicted = factors.predicted_trace
     scale = factors.trace / predicted if predicted > 0 < factors.trace else 1.0  # inputs that never change have none
-    return replace(known, gradient=whole(kept, layer.groups) * scale, basis=factors.basis)
+    return known.with_gradient(whole(kept, layer.groups) * scale, factors.basis)
 
 
-def _shrunken_inner(layer: Layer, factors: Factors) -> Moments:
+@dataclass(frozen=True)
+class _Activations:
+    """What `Moments` holds besides the gradient: the moments of what a layer reads, or of what it gives."""
+
+    input: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    output: np.ndarray | None = None
+    output_mean: np.ndarray | None = None
+
+    def with_gradient(self, gradient: np.ndarray, basis: np.ndarray | None = None) -> Moments:
+        return Moments(gradient, self.input, self.mean, self.output, self.output_mean, basis=basis)
+
+
+def _shrunken_inner(layer: Layer, factors: Factors) -> _Activations:
     known = (factors.input, factors.mean) if factors.input is not None else (factors.output, factors.output_mean)
     second, mean = (None if part is None else part.astype(np.float64) for part in known)
     assert second is not None
@@ -228,19 +241,21 @@ def _shrunken_inner(layer: Layer, factors: Factors) -> Moments:
     diagonal = np.einsum("gii->gi", kept)
     diagonal += ROUNDING * diagonal.mean(axis=1, keepdims=True)  # where nothing varies, the mean alone is singular
     if factors.input is not None:
-        return Moments(np.empty(0), kept, mean)
-    return Moments(np.empty(0), output=kept, output_mean=mean)
+        return _Activations(kept, mean)
+    return _Activations(output=kept, output_mean=mean)
 
 
-def _of_table(layer: Layer, factors: Factors) -> Moments:
+def _of_table(layer: Layer, factors: Factors) -> _Activations:
     assert factors.input is not None
     weight = layer.matrix()
     second = (weight * factors.input[:, None]) @ weight.transpose(0, 2, 1)
     mean = np.einsum("goi,gi->go", weight, factors.input)
-    return Moments(np.empty(0), output=shrunken(second, factors.effective), output_mean=mean)
+    return _Activations(output=shrunken(second, factors.effective), output_mean=mean)
 
 
-def _input_only(layer: Layer, known: Moments) -> np.ndarray:
-    square = np.trace(known.outputs(layer.matrix(), centered=False), axis1=1, axis2=2).sum()
+def _input_only(layer: Layer, known: _Activations) -> Moments:
+    """With the identity for G, over the mean square of the layer's outputs."""
     eye = np.broadcast_to(np.eye(layer.out), (layer.groups, layer.out, layer.out))
-    return eye / max(float(square), 1e-30)
+    moments = known.with_gradient(eye)
+    square = np.trace(moments.outputs(layer.matrix(), centered=False), axis1=1, axis2=2).sum()
+    return replace(moments, gradient=eye / max(float(square), 1e-30), measured=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,20 @@ from .settings import Curvature
 from .work import INT64, Work
 
 T = TypeVar("T")
+
+
+class Emitted(Enum):
+    """What layers that read the same patches share, each emitted once; of rows that a layer gives only those of the
+    same output."""
+
+    READ_PRODUCTS = auto()
+    READ_MEANS = auto()
+    PRODUCTS_OF_READ_MEANS = auto()
+    PRODUCTS_OF_GIVEN_MEANS = auto()
+    PROBED_READS = auto()
+    PROBED_ROWS = auto()
+
+
 Values = Mapping[onnx_ir.Value, onnx_ir.Value]
 
 
@@ -103,7 +118,7 @@ def statistics_graph(
 ) -> Graph:
     """The graph that sums A (or the outputs' moments) for the tasks `inputs` and G for `outer`, from one random vector
     per sample and head; layers that read the same patches share the sums."""
-    build = _Build(Work(model, settings.probes))
+    build = _Build(Work(model, settings.probes, settings.probe_seed))
     read = {task.layer: build.input_sums(task) for task in inputs}
     outer = tuple(outer)
     given: dict[str, GradientSums] = {}
@@ -119,7 +134,7 @@ def trace_graph(
     model: onnx_ir.Model, layers: Iterable[str], heads: Sequence[Head], settings: Curvature
 ) -> tuple[Graph, Mapping[str, TraceSums]]:
     """The graph that sums what decides between the ways to share; without the layers that no gradient reaches."""
-    build = _Build(Work(model, settings.probes))
+    build = _Build(Work(model, settings.probes, settings.probe_seed))
     seeded, seeds = seed(build.work, heads, settings.temperature)
     sums, blocked = build.traces(tuple(layers), seeded)
     return Graph(build.work.finish(), {}, {}, seeds, blocked, np.dtype(build.work.dtype.numpy())), sums
@@ -149,7 +164,8 @@ class _Build:
         if len(layer.uses) > 1 and layer.op not in ("Conv", "Gather"):
             return self._value_products(layer, [use.input for use in layer.uses], layer.inputs)
         return tuple(
-            self._once("read", layer, u, lambda u=u: rows.read_moments(self.work, layer, u)) for u in layer.uses
+            self._once(Emitted.READ_PRODUCTS, layer, u, lambda u=u: rows.read_moments(self.work, layer, u))
+            for u in layer.uses
         )
 
     def _value_products(self, layer: Layer, values: Sequence[onnx_ir.Value], width: int) -> tuple[ProductSums, ...]:
@@ -162,13 +178,13 @@ class _Build:
     def _means(self, layer: Layer, use: Use, task: Task) -> onnx_ir.Value:
         if not task.inputs:
             return rows.value_means(self.work, layer, use.output, layer.out, use.output)
-        return self._once("means", layer, use, lambda: rows.read_means(self.work, layer, use))
+        return self._once(Emitted.READ_MEANS, layer, use, lambda: rows.read_means(self.work, layer, use))
 
     def _row_products(self, layer: Layer, task: Task, means: Sequence[onnx_ir.Value]) -> ProductSums:
         width = layer.inputs if task.inputs else layer.out
         if len(means) > 1:
             return self._products(layer, self._mean(layer, means), width)
-        what = f"products of means {task.inputs}"
+        what = Emitted.PRODUCTS_OF_READ_MEANS if task.inputs else Emitted.PRODUCTS_OF_GIVEN_MEANS
         return self._once(what, layer, layer.uses[0], lambda: self._products(layer, means[0], width))
 
     def _products(self, layer: Layer, values: onnx_ir.Value, width: int) -> ProductSums:
@@ -186,7 +202,7 @@ class _Build:
         return self.work.output(self.work.op("Shape", [means], start=0, end=1), INT64)
 
     def _probed_rows(self, layer: Layer) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        sums = [self._once("probed rows", layer, u, lambda u=u: self._of_rows(layer, u)) for u in layer.uses]
+        sums = [self._once(Emitted.PROBED_ROWS, layer, u, lambda u=u: self._of_rows(layer, u)) for u in layer.uses]
         return tuple(total for total, _ in sums), tuple(square for _, square in sums)
 
     def _of_rows(self, layer: Layer, use: Use) -> tuple[str, str]:
@@ -223,12 +239,12 @@ class _Build:
         return work.output(total), work.output(square)
 
     def _read(self, layer: Layer, use: Use) -> onnx_ir.Value:
-        return self._once("probed", layer, use, lambda: rows.probed(self.work, layer, use))
+        return self._once(Emitted.PROBED_READS, layer, use, lambda: rows.probed(self.work, layer, use))
 
-    def _once(self, what: str, layer: Layer, use: Use, emit: Callable[[], T]) -> T:
+    def _once(self, what: Emitted, layer: Layer, use: Use, emit: Callable[[], T]) -> T:
         """What `emit` gives, emitted once for all layers that read the same patches."""
         attributes = tuple(sorted((a.name, str(a.value)) for a in use.node.attributes.values()))
-        of_outputs = (use.output,) if what.endswith("False") else ()
+        of_outputs = (use.output,) if what is Emitted.PRODUCTS_OF_GIVEN_MEANS else ()
         key = (what, use.input, layer.kernel, layer.groups, attributes if layer.op == "Conv" else (), of_outputs)
         if key not in self._shared:
             self._shared[key] = emit()

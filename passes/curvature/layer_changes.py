@@ -1,11 +1,12 @@
 """Rewrites as changes of the weights that were: what `curvature.score` takes."""
 
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 import numpy as np
 
 from ...ir.layers import Layer
-from ...ir.rewriter import Projected, Removed, Replaced, Rewrite
+from ...ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
 from . import LayerChange
 
 
@@ -17,14 +18,22 @@ def changes_of(rewrites: Iterable[Rewrite], layers: Mapping[str, Layer]) -> dict
     """
     changes: dict[str, LayerChange] = {}
     for rewrite in rewrites:
-        if isinstance(rewrite, Replaced):
-            changes[rewrite.layer] = _change(layers[rewrite.layer], rewrite.form.dense(), rewrite.bias)
-        elif isinstance(rewrite, Projected):
-            for name, up in rewrite.ups.items():
-                changes[name] = _change(layers[name], up @ rewrite.down, rewrite.biases.get(name))
-        elif isinstance(rewrite, Removed):
-            changes |= _without(rewrite, layers)
+        changes |= _changes(rewrite, layers)
     return changes
+
+
+def _changes(rewrite: Rewrite, layers: Mapping[str, Layer]) -> dict[str, LayerChange]:
+    match rewrite:
+        case Replaced(layer=name, form=form, bias=bias):
+            return {name: _change(layers[name], form.dense(), bias)}
+        case Projected(down=down, ups=ups, biases=biases):
+            return {name: _change(layers[name], up @ down, biases.get(name)) for name, up in ups.items()}
+        case Removed():
+            return _without(rewrite, layers)
+        case Cleaned() | Tuned():
+            return {}
+        case _:
+            assert_never(rewrite)
 
 
 def _without(rewrite: Removed, layers: Mapping[str, Layer]) -> dict[str, LayerChange]:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import assert_never
 
 import numpy as np
 
 from ...ir.forms import Chain, composites, unfold
-from ...ir.rewriter import Projected, Removed, Replaced, Rewrite
+from ...ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
 
 ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand inputs
 
@@ -95,12 +96,17 @@ def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[s
     left out, and those of layers that a clean-up made are measured anew by whoever needs them."""
     current = dict(moments)
     for rewrite in rewrites:
-        if isinstance(rewrite, Replaced):
-            _replaced(current, rewrite)
-        elif isinstance(rewrite, Projected):
-            _projected(current, rewrite)
-        elif isinstance(rewrite, Removed):
-            _removed(current, rewrite)
+        match rewrite:
+            case Replaced():
+                _replaced(current, rewrite)
+            case Projected():
+                _projected(current, rewrite)
+            case Removed():
+                _removed(current, rewrite)
+            case Cleaned() | Tuned():
+                pass
+            case _:
+                assert_never(rewrite)
     return current
 
 

@@ -88,7 +88,7 @@ def probe_vectors(work: Work, layer: Layer) -> np.ndarray:
     enough."""
     if layer.inputs <= work.probes:
         return np.tile(np.sqrt(layer.inputs) * np.eye(layer.inputs), (layer.groups, 1, 1))
-    return np.random.default_rng(work.probes).standard_normal((layer.groups, work.probes, layer.inputs))
+    return np.random.default_rng(work.seed).standard_normal((layer.groups, work.probes, layer.inputs))
 
 
 def probes(work: Work, layer: Layer) -> int:

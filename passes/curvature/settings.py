@@ -22,7 +22,7 @@ class Curvature:
 
     `seed` fixes the draws. `sharing` is how positions that share a layer are taken together: "expand" (as independent),
     "reduce" (as one), or "auto": for each layer what comes nearer to the exact trace. That trace is estimated with
-    `probes` random vectors, and exact for layers of no more inputs than that.
+    `probes` random vectors, which `probe_seed` fixes, and exact for layers of no more inputs than that.
     """
 
     draws: int = 4
@@ -31,6 +31,7 @@ class Curvature:
     exact_classes: int = 4
     sharing: str = "expand"
     probes: int = 8
+    probe_seed: int = 8
 
     def __post_init__(self) -> None:
         if self.sharing not in SHARINGS:

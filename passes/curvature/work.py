@@ -32,10 +32,10 @@ def size(dim: int | onnx_ir.SymbolicDim) -> int | str | None:
 
 class Work:
     """What is added computes in `dtype`: float64 where the model does, else float32. Traces are taken with `probes`
-    random vectors for a group of a layer."""
+    random vectors for a group of a layer, drawn from `seed`."""
 
-    def __init__(self, model: onnx_ir.Model, probes: int = 0):
-        self.probes = probes
+    def __init__(self, model: onnx_ir.Model, probes: int = 0, seed: int = 0):
+        self.probes, self.seed = probes, seed
         self.model = clone(model)
         self.layers = measurable(self.model)
         self.dtype = DOUBLE if any(x.dtype == DOUBLE for x in self.layers.values()) else FLOAT
