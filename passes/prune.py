@@ -17,7 +17,8 @@ from ..ir.forms import Chain, Factor, Striped, structure_of
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
-from .curvature.moments import Moments, Want
+from .curvature.judged import Reason, is_curved, unmeasured
+from .curvature.moments import LARGEST_INPUT, Moments, Want
 from .low_rank.factorization import shifted_bias
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .pruning.block_sparsity import Stripes
@@ -27,12 +28,9 @@ from .pruning.silent_channels import of_constants, silent_channels
 # Shares of the channels that go, closer where little goes: that is where most of a budget is spent.
 SHARES = (0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.38, 0.47, 0.57, 0.68, 0.8, 0.9)
 KEPT_BLOCKS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
-LARGEST_INPUT = 6144
 SMALL_GROUP = 16  # up to this, a block or two of a convolution, fewer channels pay even if they are no whole blocks
 STRIPES, BLOCK_INPUTS, LARGE = 4, 16, 256
 FREE = 1e-9  # nats: what is sure to change nothing
-
-Reason = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Prune(Pass):
         kept = self._kept_counts(group)
         if not kept:
             return "too-small", f"{group.channels} channels, of which multiples of {group.multiple} can stay"
-        reason = _unmeasured([c.layer for c in group.consumers], context)
+        reason = _unjudged([c.layer for c in group.consumers], context)
         if reason is not None:
             return reason
         stop, silent = group.channels - min(kept), silent_channels(group, context.analyses.layers.found)
@@ -188,7 +186,7 @@ class Prune(Pass):
             return "indivisible", f"{layer.inputs} inputs and {layer.out} outputs are not whole blocks of {self.block}"
         if self.sparsity == 0:
             return "no-saving", "sparsity=0 removes nothing"
-        reason = _unmeasured([layer.name], context)
+        reason = _unjudged([layer.name], context)
         if reason is not None:
             return reason
         if context.moments[layer.name].basis is not None:
@@ -224,22 +222,14 @@ def _touches(group: Group, layer: str) -> bool:
     return any(p.layer == layer for p in (*group.producers, *group.consumers))
 
 
-def _unmeasured(names: Iterable[str], context: Context) -> Reason | None:
+def _unjudged(names: Iterable[str], context: Context) -> Reason | None:
     """Why the readers can't be judged, if they can't."""
-    layers, curved = context.analyses.layers.found, False
-    for name in names:
-        moments = context.moments.get(name)
-        if layers[name].inputs > LARGEST_INPUT:
-            return (
-                "too-large",
-                f"layer {name!r} has {layers[name].inputs} inputs; at most {LARGEST_INPUT} can be measured",
-            )
-        if moments is None or moments.input is None:
-            return "no-statistics", f"the inputs of layer {name!r} could not be measured"
-        if not np.isfinite(moments.gradient).all() or not np.isfinite(moments.input).all():
-            return "no-statistics", f"the statistics of layer {name!r} are not finite"
-        curved |= bool(np.trace(moments.gradient[0]) > 0)
-    return None if curved else ("no-curvature", "nothing that the readers give reaches an output")
+    layers, names = context.analyses.layers.found, list(names)
+    reasons = (unmeasured(layers[name], context.moments.get(name), inputs=True) for name in names)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is None and not any(is_curved(context.moments[name]) for name in names):
+        return "no-curvature", "nothing that the readers give reaches an output"
+    return reason
 
 
 def _inner(layer: Layer, moments: Moments, consumer: Consumer, silent: np.ndarray) -> np.ndarray:

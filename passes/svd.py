@@ -5,22 +5,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import numpy as np
-
 from ..ir.analyses import Analyses
 from ..ir.errors import UsageError
 from ..ir.forms import Form, Structure, low_rank
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
-from .curvature.moments import Want
-from .low_rank.factorization import Factorizer, corrected_bias
+from .curvature.judged import Reason, is_curved, unmeasured
+from .curvature.moments import LARGEST_INPUT, Want
+from .low_rank.factorization import Factorizer, corrected_bias, takes_kernel_forms
 from .planning.proposal import Candidate, Context, Pass, Proposal
 
 # Shares of the rank at which a product of two factors costs as much as the matrix.
 SHARES = (0.95, 0.87, 0.8, 0.72, 0.65, 0.57, 0.5, 0.43, 0.36, 0.3, 0.24, 0.19, 0.14, 0.1, 0.07, 0.04)
 TUCKER_SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.15)
-LARGEST_INPUT = 6144
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Svd(Pass):
         candidates: list[Candidate] = []
         remarks: list[Remark] = []
         for layer in self._layers(context.analyses):
-            reason = _excluded(layer) or _unmeasured(layer, context)
+            reason = _excluded(layer) or _unjudged(layer, context)
             if reason is not None:
                 remarks.append(self.missed(layer.name, *reason))
                 continue
@@ -111,11 +109,10 @@ class Svd(Pass):
 
 
 def _reads_inputs(layer: Layer) -> bool:
-    has_kernel = layer.groups == 1 and len(layer.kernel) == 2 and min(layer.kernel) > 1
-    return layer.inputs <= LARGEST_INPUT and (layer.inputs <= layer.out or has_kernel)
+    return layer.inputs <= LARGEST_INPUT and (layer.inputs <= layer.out or takes_kernel_forms(layer))
 
 
-def _excluded(layer: Layer) -> tuple[str, str] | None:
+def _excluded(layer: Layer) -> Reason | None:
     if layer.depthwise:
         return "depthwise", "each channel has a filter of its own: no rank to take"
     if min(layer.out, layer.inputs) < 4:
@@ -123,13 +120,11 @@ def _excluded(layer: Layer) -> tuple[str, str] | None:
     return None
 
 
-def _unmeasured(layer: Layer, context: Context) -> tuple[str, str] | None:
-    moments = context.moments.get(layer.name)
-    if moments is None or (moments.input is None and moments.output is None):
-        return "no-statistics", "its inputs could not be measured"
-    if not np.isfinite(moments.gradient).all() or not np.trace(moments.gradient, axis1=1, axis2=2).any():
+def _unjudged(layer: Layer, context: Context) -> Reason | None:
+    reason = unmeasured(layer, context.moments.get(layer.name), inputs=False)
+    if reason is None and not is_curved(context.moments[layer.name]):
         return "no-curvature", "nothing that it gives reaches an output"
-    return None
+    return reason
 
 
 def _factorizer(layer: Layer, context: Context) -> Factorizer:

@@ -10,6 +10,7 @@ import numpy as np
 from ...ir.forms import Chain, composites, unfold
 from ...ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
 
+LARGEST_INPUT = 6144  # up to so many inputs the passes ask for their second moment
 ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand inputs
 
 

@@ -94,10 +94,8 @@ class Factorizer:
 
     @property
     def has_kernel_forms(self) -> bool:
-        """Whether the layer is an ungrouped 2-D convolution with a kernel larger than 1 along both axes, and A is
-        known."""
-        layer = self.layer
-        return self.inner is not None and layer.groups == 1 and len(layer.kernel) == 2 and min(layer.kernel) > 1
+        """Whether there are spatial and Tucker-2 forms, and A is known."""
+        return self.inner is not None and takes_kernel_forms(self.layer)
 
     def spatial(self, ranks: list[int]) -> list[tuple[float, Form]]:
         """The loss and the form for each of `ranks` vertical filters; the horizontal ones are the least-squares fit
@@ -161,6 +159,12 @@ class Factorizer:
     def _inner(self) -> np.ndarray:
         assert self.inner is not None
         return self.inner[0]
+
+
+def takes_kernel_forms(layer: Layer) -> bool:
+    """Whether `layer` is an ungrouped 2-D convolution with a kernel larger than 1 along both axes, which can become
+    spatial or Tucker-2."""
+    return layer.groups == 1 and len(layer.kernel) == 2 and min(layer.kernel) > 1
 
 
 def corrected_bias(layer: Layer, form: Form, moments: Moments) -> np.ndarray | None:

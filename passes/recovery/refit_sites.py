@@ -11,9 +11,9 @@ import onnx_ir
 from ...ir.layers import Layer, Use, find_layers
 from ...ir.lineage import Heir
 from ...ir.remarks import MISSED, Remark
+from ..curvature.moments import LARGEST_INPUT
 from .least_squares import support_work
 
-LARGEST_INPUT = 6144  # whose products are taken with each other
 LARGEST_JOINT = 2048  # inputs and outputs together, where eigenvectors of both are taken
 MOST_WORK = 2e11  # multiply-adds for the solutions of one layer, at one ridge
 

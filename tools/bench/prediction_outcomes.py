@@ -21,10 +21,10 @@ from ...ir.rewriter import Rewriter
 from ...passes.curvature import Bench, Curvature, Eigenbasis, LayerChange, Runner, eigenbases, measure_factors, score
 from ...passes.curvature.factors import moments_of
 from ...passes.curvature.layer_changes import changes_of
-from ...passes.curvature.moments import Moments, Want, divergence
+from ...passes.curvature.moments import LARGEST_INPUT, Moments, Want, divergence
 from ...passes.planning.proposal import Candidate, Context, Pass
 from ...passes.planning.stages import concrete_shapes, merged
-from ...passes.prune import LARGEST_INPUT, Prune
+from ...passes.prune import Prune
 from ...passes.svd import Svd
 from ...runtime.comparison import Outputs, kl_divergences, relative_error, run_all
 from ...runtime.data.named_data import Dataset, load_data

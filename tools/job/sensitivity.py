@@ -13,7 +13,8 @@ from ...ir.errors import InputError
 from ...ir.forms import structure_of
 from ...ir.layers import Layer
 from ...passes.curvature import Curvature, Factors, measurable, measure_factors, moments_of
-from ...passes.curvature.moments import Want
+from ...passes.curvature.judged import Reason
+from ...passes.curvature.moments import LARGEST_INPUT, Want
 from ...passes.planning.stages import Shapes
 from ...runtime.data.named_data import Data
 from ...runtime.environment import limit_threads, versions
@@ -26,7 +27,7 @@ from .memory import peak_memory
 from .samples import Purposes
 from .shaped_model import ShapedModel
 from .sources import Sources
-from .standard_changes import LARGEST_INPUT, Reason, channels_removed, rank_halved
+from .standard_changes import channels_removed, rank_halved
 from .subject import Subject, open_subject
 
 UNREACHED = "no-curvature", "its gradient is zero on this data"

@@ -6,15 +6,13 @@ import numpy as np
 
 from ...ir.analyses import Analyses
 from ...ir.layers import Layer
-from ...passes.curvature.moments import Moments, divergence
+from ...passes.curvature.judged import Reason
+from ...passes.curvature.moments import LARGEST_INPUT, Moments, divergence
 from ...passes.low_rank.factorization import Factorizer
 from ...passes.pruning.channel_scores import Reader, compensated, removal_path
 from ..report.sensitivity_records import StandardChange
 
 CHANNEL_SHARE = 0.25
-LARGEST_INPUT = 6144  # the inputs up to which A is measured, as for the passes
-
-Reason = tuple[str, str]
 
 
 def rank_halved(layer: Layer, moments: Moments) -> StandardChange:
