@@ -4,9 +4,9 @@ import math
 
 import onnx_ir
 
+from ..dimensions import dims
 from ..errors import UnsupportedOp
 from .context import NodeGradients
-from .dimensions import dims
 from .registry import Grads, vjp
 
 

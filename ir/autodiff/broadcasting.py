@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import onnx_ir
 
-from .dimensions import Dim, dims, same
+from ..dimensions import Dim, dims, same
 from .emitter import Emitter
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
+from ..dimensions import Dim, constant, dims
 from ..errors import UnsupportedOp
 from .blocked import Blocked, blocked_at
 from .broadcasting import unbroadcast
-from .dimensions import Dim, constant, dims
 from .emitter import Emitter, Operand
 
 

@@ -4,9 +4,9 @@ roles of x and y, so its rule is the same with the two exchanged.
 
 import onnx_ir
 
+from ..dimensions import dims, static
 from .context import NodeGradients
 from .correlation import correlation
-from .dimensions import dims, static
 from .registry import Grads, vjp
 from .windows import Padding, Windows, halves, known_kernel, padded, spread, windows
 

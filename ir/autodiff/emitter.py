@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_ir
 
+from ..dimensions import dims, static
 from ..model.names import Names
-from .dimensions import dims, static
 
 Operand = onnx_ir.Value | Sequence[int] | None
 

@@ -2,8 +2,8 @@
 
 import onnx_ir
 
+from ..dimensions import dims
 from .context import NodeGradients
-from .dimensions import dims
 from .registry import Grads, vjp
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import onnx_ir
 
+from ..dimensions import dims
 from ..errors import UnsupportedOp
 from .context import NodeGradients
-from .dimensions import dims
 from .registry import Grads, vjp
 
 

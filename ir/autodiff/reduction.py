@@ -4,8 +4,8 @@ from math import prod
 
 import onnx_ir
 
+from ..dimensions import dims, static
 from .context import NodeGradients
-from .dimensions import dims, static
 from .registry import Grads, vjp
 
 

@@ -5,9 +5,9 @@ makes of an identity matrix, whatever the mode.
 import numpy as np
 import onnx_ir
 
+from ..dimensions import dims, same
 from ..errors import UnsupportedOp
 from .context import NodeGradients
-from .dimensions import dims, same
 from .registry import Grads, vjp
 
 KEPT = ("mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")

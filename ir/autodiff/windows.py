@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir
 
+from ..dimensions import dims, static
 from ..errors import UnsupportedOp
 from .context import NodeGradients
-from .dimensions import dims, static
 
 Padding = tuple[int, ...] | onnx_ir.Value  # one number an axis, or an int64 vector that is known at run time
 

@@ -4,10 +4,11 @@ from functools import partial
 
 import onnx_ir
 
+from ..dimensions import dims, integers
 from ..layers import integer, is_constant
 from .pieces import Sliced
 from .rules import axes_of, first_input, rule
-from .tracking import ChannelSite, Ledger, Track, dims, integers
+from .tracking import ChannelSite, Ledger, Track
 
 ELEMENTWISE = (
     "Abs Add And BitShift Cast Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "
@@ -83,7 +84,7 @@ def _per_channel(node: onnx_ir.Node, ledger: Ledger, count: int) -> None:
     """A normalisation of axis 1 with `count` constants of one element for each channel."""
     x = ledger.tracks.get(first_input(node))
     constants = node.inputs[1 : 1 + count]
-    if x is None or x.axis != 1 or any(dims(c) != [len(x.ids)] or not is_constant(c) for c in constants):
+    if x is None or x.axis != 1 or any(dims(c) != (len(x.ids),) or not is_constant(c) for c in constants):
         return ledger.block_node(node, "unsupported-op", "does not normalise the channels by constants")
     for k in range(1, 1 + count):
         ledger.sites.append(ChannelSite(partial(Sliced, str(node.name), k, 0), x.ids))

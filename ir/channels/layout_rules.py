@@ -1,16 +1,18 @@
 """Channel rules of the operators that only move elements: axes, joins, parts and shapes."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 
 import numpy as np
 import onnx_ir
 
+from ..dimensions import Dim, dims, integers
 from ..layers import integer, is_constant
 from .pieces import Extent, Sliced
 from .reshaping import Entry, locate, target_dims, target_entries
 from .rules import axes_of, first_input, optional_integers, rule
-from .tracking import ChannelSite, Dim, Ledger, Track, dims, integers
+from .tracking import ChannelSite, Ledger, Track
 
 
 @rule("Transpose")
@@ -192,7 +194,7 @@ def _text_of(node: onnx_ir.Node, name: str, default: str) -> str:
 
 def _keeps_size(node: onnx_ir.Node, ledger: Ledger, x: Track, position: int) -> bool:
     scales = node.inputs[2] if len(node.inputs) > 2 else None
-    if scales is not None and dims(scales) != [0]:
+    if scales is not None and dims(scales) != (0,):
         values = scales.const_value.numpy() if is_constant(scales) and scales.const_value is not None else None
         return values is not None and float(values[position]) == 1.0
     entries = target_entries(node, 3)
@@ -220,11 +222,11 @@ def _flatten(node: onnx_ir.Node, ledger: Ledger) -> None:
 
 @rule("Reshape")
 def _reshape(node: onnx_ir.Node, ledger: Ledger) -> None:
-    x, shape = ledger.tracks.get(first_input(node)), dims(first_input(node))
-    if x is None or shape is None:
+    x, stated = ledger.tracks.get(first_input(node)), dims(first_input(node))
+    if x is None or stated is None:
         return ledger.block_node(node, "unknown-shape", "reads a value of unknown shape")
     entries, inferred = target_entries(node, 1), dims(node.outputs[0])
-    shape[x.axis] = len(x.ids)
+    shape = (*stated[: x.axis], len(x.ids), *stated[x.axis + 1 :])
     out = inferred if entries is None else target_dims(shape, entries, inferred)
     place = locate(shape, x.axis, out) if out is not None and len(x.ids) > 1 else None
     if place is None or out is None:
@@ -278,5 +280,5 @@ def _picks(reader: onnx_ir.Node, position: int, length: int) -> bool:
     return position in list(range(length))[starts[0] : ends[0] : steps[0]]
 
 
-def _text(shape: list[Dim]) -> str:
+def _text(shape: Sequence[Dim]) -> str:
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir
 
+from ..dimensions import constant
 from ..errors import GraphError, ShapeError
 from ..layers import Layer, find_layers, integer, permutation
 from ..model.names import Names
@@ -45,8 +46,8 @@ def remove(
     for carrier in group.carriers:
         work.shorten(carrier.layer, carrier.rows[gone].ravel())
         work.regroup(carrier.layer, carrier.rows[gone].size // carrier.multiplier)
-    for constant in group.constants:
-        work.slice_input(work.nodes[constant.node], constant.input, constant.axis, constant.index[gone].ravel())
+    for one in group.constants:
+        work.slice_input(work.nodes[one.node], one.input, one.axis, one.index[gone].ravel())
     work.shrink_extents(group.extents, gone)
     work.shrink_shapes({r.value: (r.axis, r.index[gone].size) for r in group.resized})
     work.drop_unread()
@@ -149,7 +150,8 @@ class _Removal:
             here = [e for e in extents if (e.node, e.input) == place]
             node, number = self.nodes[place[0]], place[1]
             old = node.inputs[number] if len(node.inputs) > number else None
-            array = np.array(here[0].whole if old is None or old.const_value is None else old.const_value.numpy())
+            known = constant(old)
+            array = np.array(here[0].whole if known is None else known)
             for e in here:
                 array.reshape(-1)[e.position] = e.value - e.sign * e.index[gone].size
             if old is None:

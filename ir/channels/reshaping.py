@@ -1,14 +1,14 @@
 """Where an axis goes in a Reshape, and where its target shape holds the size of it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import onnx_ir
 
+from ..dimensions import Dim, dims, integers
 from .pieces import Extent
-from .tracking import Dim, dims, integers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AxisProduct:
         return AxisProduct(self.number // other.number, self.symbols - other.symbols)
 
 
-def product(shape: list[Dim]) -> AxisProduct | None:
+def product(shape: Sequence[Dim]) -> AxisProduct | None:
     """The product of all dimensions; None if one is unknown."""
     if any(d is None for d in shape):
         return None
@@ -76,7 +76,7 @@ def _entries(node: onnx_ir.Node, number: int, value: onnx_ir.Value | None) -> li
     return None if values is None else [Entry(str(node.name), number, k, v) for k, v in enumerate(values)]
 
 
-def target_dims(shape: list[Dim], entries: list[Entry | None], inferred: list[Dim] | None) -> list[Dim]:
+def target_dims(shape: Sequence[Dim], entries: list[Entry | None], inferred: Sequence[Dim] | None) -> list[Dim]:
     """The shape that a Reshape of `shape` by `entries` has; `inferred` is what shape inference says of it."""
     known = inferred if inferred is not None and len(inferred) == len(entries) else [None] * len(entries)
     result: list[Dim] = []
@@ -91,7 +91,7 @@ def target_dims(shape: list[Dim], entries: list[Entry | None], inferred: list[Di
     return result
 
 
-def _rest(shape: list[Dim], others: list[Dim]) -> Dim:
+def _rest(shape: Sequence[Dim], others: Sequence[Dim]) -> Dim:
     """The one dimension that makes the products of both shapes equal, if it is a number or a symbol."""
     whole, part = product(shape), product(others)
     rest = None if whole is None or part is None else whole.over(part)
@@ -102,7 +102,7 @@ def _rest(shape: list[Dim], others: list[Dim]) -> Dim:
     return next(iter(rest.symbols)) if rest.number == 1 and rest.symbols.total() == 1 else None
 
 
-def locate(shape: list[Dim], axis: int, out: list[Dim]) -> tuple[int, int, int] | None:
+def locate(shape: Sequence[Dim], axis: int, out: Sequence[Dim]) -> tuple[int, int, int] | None:
     """Where the positions of `axis` (of more than one) are found after a reshape from `shape` to `out`: (out axis,
     repeats, size).
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 
+from ..dimensions import integers
 from ..layers import Layer
-from .tracking import Ledger, Track, integers
+from .tracking import Ledger, Track
 
 Rule = Callable[[onnx_ir.Node, Ledger], None]
 RULES: dict[tuple[str, str], Rule] = {}

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir
 
-from ..layers import Layer, is_constant
-
-Dim = int | str | None
+from ..dimensions import dims
+from ..layers import Layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,21 +91,3 @@ class Ledger:
     def follow(self, value: onnx_ir.Value, axis: int, rank: int, ids: np.ndarray) -> None:
         """`value` has the channels `ids` along `axis`."""
         self.tracks[value] = Track(axis, rank, ids)
-
-
-def dims(value: onnx_ir.Value | None) -> list[Dim] | None:
-    """The shape of `value` as numbers and symbols, None for what is unknown; None if even the rank is unknown."""
-    if value is None:
-        return None
-    if is_constant(value) and value.const_value is not None:
-        return list(value.const_value.shape.numpy())
-    if value.shape is None:
-        return None
-    return [d if isinstance(d, int) else d.value for d in value.shape]
-
-
-def integers(value: onnx_ir.Value | None) -> list[int] | None:
-    """The elements of a constant of whole numbers; None if `value` is no constant."""
-    if value is None or not is_constant(value) or value.const_value is None:
-        return None
-    return [int(x) for x in value.const_value.numpy().reshape(-1)]

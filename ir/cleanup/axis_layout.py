@@ -6,8 +6,8 @@ from math import prod
 
 import onnx_ir
 
+from ..dimensions import Dim
 from ..model.names import Names
-from ..model.stated_shapes import Dim
 
 Groups = tuple[str, ...]
 """The labels that are merged into each axis; an axis without one has the size 1."""

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import onnx_ir
 
-from ..layers import is_constant
+from ..dimensions import integers
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Spread:
             return self._moved(self.rank, [perm.index(axis) for axis in self.axes])
         if node.op_type == "Reshape":
             return self._reshaped(node)
-        axes = integers(node, 1) if node.op_type in ("Squeeze", "Unsqueeze") else None
+        known = node.op_type in ("Squeeze", "Unsqueeze") and len(node.inputs) > 1
+        axes = integers(node.inputs[1]) if known else None
         if axes is None:
             return None
         return self._squeezed(axes) if node.op_type == "Squeeze" else self._unsqueezed(axes)
@@ -64,7 +65,7 @@ class Spread:
         """Elements keep their order: if the channels are innermost before, they are so in the last axes whose sizes
         multiply to their number, whatever becomes of the others."""
         shape, innermost = node.outputs[0].shape, tuple(range(self.rank - len(self.axes), self.rank))
-        if integers(node, 1) is None or shape is None or self.axes != innermost:
+        if integers(node.inputs[1]) is None or shape is None or self.axes != innermost:
             return None
         sizes: list[int] = []
         while prod(sizes) < self.count and len(sizes) < len(shape):
@@ -74,11 +75,3 @@ class Spread:
             sizes.insert(0, size)
         axes = tuple(range(len(shape) - len(sizes), len(shape)))
         return Spread(self.count, len(shape), axes, tuple(sizes)) if prod(sizes) == self.count else None
-
-
-def integers(node: onnx_ir.Node, place: int) -> list[int] | None:
-    """The constant list that is the input `place` of `node`, if it is one."""
-    value = node.inputs[place] if place < len(node.inputs) else None
-    if value is None or value.const_value is None or not is_constant(value):
-        return None
-    return [int(number) for number in value.const_value.numpy().reshape(-1)]

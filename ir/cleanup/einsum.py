@@ -9,9 +9,9 @@ from itertools import product
 import onnx_ir
 from onnx_ir.convenience import get_const_tensor, replace_nodes_and_values
 
+from ..dimensions import Dim, dims
 from ..model.names import Names
 from ..model.shape_inference import infer_shapes
-from ..model.stated_shapes import Dim
 from .axis_layout import Groups, Layout, Writer
 from .constant_folding import CASTS, LAYOUT
 
@@ -55,7 +55,7 @@ def _known(einsums: list[onnx_ir.Node]) -> Iterator[onnx_ir.Node]:
 
 def _repeats(node: onnx_ir.Node) -> bool:
     values = [value for value in node.inputs if value is not None]
-    shapes = [_dims(value) for value in values]
+    shapes = [(dims(value) or ()) for value in values]
     axes, _ = labels(_equation(node), [len(shape) for shape in shapes]) or ([], "")
     sizes = {pair for own, shape in zip(axes, shapes, strict=False) for pair in zip(own, shape, strict=True)}
     return any((label, 1) in sizes and size != 1 for label, size in sizes)
@@ -179,7 +179,7 @@ def _rewrite(node: onnx_ir.Node, graph: onnx_ir.Graph, names: Names) -> bool:
 def plans(node: onnx_ir.Node) -> Iterator[MatrixProduct | Move]:
     """The ways to compute an Einsum that differ in layout; some may not be possible."""
     values = [value for value in node.inputs if value is not None]
-    shapes = [_dims(value) for value in values]
+    shapes = [(dims(value) or ()) for value in values]
     axes, result = labels(_equation(node), [len(shape) for shape in shapes]) or ([], "")
     if not _is_plain(values, shapes) or not _is_contraction(axes, result):
         return
@@ -192,10 +192,6 @@ def plans(node: onnx_ir.Node) -> Iterator[MatrixProduct | Move]:
         yield Move(terms[0], terms[0].layout(tuple(result)))
     else:
         yield from _products(terms[0], terms[1], result)
-
-
-def _dims(value: onnx_ir.Value) -> list[Dim]:
-    return [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
 
 
 def _is_plain(values: Sequence[onnx_ir.Value], shapes: Sequence[Sequence[Dim]]) -> bool:

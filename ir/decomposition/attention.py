@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir
 
-from ..autodiff.dimensions import static
+from ..dimensions import static
 from .registry import MICROSOFT, Outputs, decomposition
 from .site import DecompositionSite, NotDecomposed
 

@@ -1,6 +1,6 @@
 """If with a constant condition: the nodes of the branch that is taken, in the place of the node."""
 
-from ..autodiff.dimensions import constant
+from ..dimensions import constant
 from .registry import Outputs, decomposition
 from .site import DecompositionSite, NotDecomposed
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from ..autodiff.dimensions import dims, static
 from ..cleanup.constant_folding import fold, lift_constants
+from ..dimensions import dims, static
 from ..model.shape_inference import infer_shapes
 from ..model.skeleton import skeleton
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from ..autodiff.dimensions import Dim, constant, dims, static
+from ..dimensions import Dim, constant, dims, static
 from ..model.names import Names
 from .shapes import Concrete
 

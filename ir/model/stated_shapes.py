@@ -5,7 +5,8 @@ from itertools import repeat
 
 import onnx_ir
 
-Dim = int | str | None
+from ..dimensions import Dim
+
 Stated = Mapping[str, onnx_ir.Shape]
 
 PLACEHOLDERS = frozenset({"", "?", "-1", "none", "null", "unk", "unknown", "dynamic"})
