@@ -11,6 +11,7 @@ from kronnx.ir.channels.removal import remove
 from kronnx.ir.channels.reshaping import AxisProduct, Entry, locate, product, target_dims
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone
+from kronnx.ir.model.names import Names
 
 Network = Callable[[str], onnx_ir.Model]
 
@@ -131,7 +132,7 @@ def test_a_constant_shape_that_two_read_shrinks_for_the_one_whose_channels_go(
     model = network(text)
     zeros = find_layers(model).found["MatMul_0"].matrix()[0]
     zeros[:, groups_of(model)["Conv_0"].consumers[0].columns[2]] = 0
-    remove(model, groups_of(model)["Conv_0"], np.arange(6), {"MatMul_0": (zeros, None)})
+    remove(model, groups_of(model)["Conv_0"], np.arange(6), {"MatMul_0": (zeros, None)}, Names(model))
     small = clone(model)
-    remove(small, groups_of(small)["Conv_0"], np.delete(np.arange(6), 2), {})
+    remove(small, groups_of(small)["Conv_0"], np.delete(np.arange(6), 2), {}, Names(small))
     assert_same_outputs(model, small, feed(model))
