@@ -18,6 +18,7 @@ from typing import Any
 from ...ir.errors import KronnxError, UsageError
 from ..commands.exit_codes import exit_code
 from ..job.nearest_names import did_you_mean
+from ..report.drops import NAMES, drop
 from ..report.records import write_atomically
 from .case import DEFAULT_PASSES, Case, add_settings
 from .tables import fill, machine, markdown, parts
@@ -120,7 +121,8 @@ def _limit(row: Row) -> str:
     passes = "" if row["passes"] == DEFAULT_PASSES else f", -p {row['passes']}"
     if gate["metric"] is None:
         return f"none{passes}"
-    return f"{gate['metric']} {gate['limit']:g}{'' if row['max_drop'] else ' (default)'}{passes}"
+    limit = f"{NAMES[gate['metric']]} {drop(gate['metric'], gate['limit'])}"
+    return f"{limit}{'' if row['max_drop'] else ' (default)'}{passes}"
 
 
 def _score(score: Row) -> str:

@@ -27,7 +27,7 @@ from .shaped_model import ShapedModel
 from .subject import Subject
 from .targets import Measured as Near
 from .targets import Targets
-from .worth import cost_of_layers, worth_of
+from .worth import Worth, cost_of_layers, worths
 
 TEMPERATURES = (1.0, 4.0)
 
@@ -91,11 +91,13 @@ class Exploration:
     recovered: Retrain | None = None
 
     def run(self) -> Explored:
-        """Searches the price under every metric.
+        """Searches the price under every metric, for everything that a saving can be worth.
 
         Raises BudgetError if the budget has a target that can't be reached, or not within the limit.
         """
-        searched = [self._searched(temperature) for temperature in self._temperatures()]
+        searched = [
+            self._searched(t, worth) for t in self._temperatures() for worth in worths(self.budget, self._whole)
+        ]
         choices = [choice for one in searched for choice in one.choices]
         if self.budget.has_target:
             self._check_reached(choices, [one.nearest for one in searched if one.nearest is not None])
@@ -145,7 +147,7 @@ class Exploration:
         analyses = Analyses(self.clean.model)
         return any(wanted(stage, analyses) for stage in self.settings.planned)
 
-    def _searched(self, temperature: float) -> _Searched:
+    def _searched(self, temperature: float, worth: Worth) -> _Searched:
         measured: list[tuple[onnx_ir.Model, Measured]] = []
 
         def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
@@ -153,7 +155,7 @@ class Exploration:
             measured.append((model, found))
             return found.moments
 
-        runner, targets = self._runner(moments), Targets(self.budget, self.efficiency)
+        runner, targets = self._runner(moments, worth), Targets(self.budget, self.efficiency)
         search = Search(runner, self._drop if self.expectation is None else self.expectation())
         idle = runner.attempt(0.0)
         found, missed = self._attempts(search, targets, idle), search.nearest_miss
@@ -166,17 +168,11 @@ class Exploration:
             nearest=targets.nearest,
         )
 
-    def _runner(self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]) -> StageRunner:
+    def _runner(
+        self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]], worth: Worth
+    ) -> StageRunner:
         clean, stages = self.clean, self.settings.planned
-        given = (
-            clean.model,
-            stages,
-            clean.sample,
-            self.subject.execute,
-            self.timer,
-            worth_of(self.budget, self._whole),
-            moments,
-        )
+        given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth, moments
         return StageRunner(*given, recovered=self.recovered)
 
     def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:

@@ -11,16 +11,25 @@ from .budget import Budget
 from .shaped_model import ShapedModel
 
 
-def worth_of(budget: Budget, whole: Cost) -> Callable[[Cost], float]:
-    """The saving as a share of `whole`: of the time, the size or the operations if the budget says so, else of time and
-    size in equal parts."""
-    if budget.speedup is not None:
-        return lambda saving: saving.microseconds / whole.microseconds
-    if budget.size is not None:
-        return lambda saving: saving.parameters / whole.parameters
-    if budget.macs is not None:
-        return lambda saving: saving.macs / whole.macs
-    return lambda saving: (saving.microseconds / whole.microseconds + saving.parameters / whole.parameters) / 2
+Worth = Callable[[Cost], float]
+
+
+def worths(budget: Budget, whole: Cost) -> list[Worth]:
+    """The saving as a share of `whole`: of the time, the size or the operations for each target that is set, since
+    which of them binds isn't known; without a target, of time and size in equal parts."""
+
+    def time(saving: Cost) -> float:
+        return saving.microseconds / whole.microseconds
+
+    def size(saving: Cost) -> float:
+        return saving.parameters / whole.parameters
+
+    def macs(saving: Cost) -> float:
+        return saving.macs / whole.macs
+
+    targets = ((time, budget.speedup), (size, budget.size), (macs, budget.macs))
+    asked = [worth for worth, target in targets if target is not None]
+    return asked or [lambda saving: (time(saving) + size(saving)) / 2]
 
 
 def cost_of_layers(clean: ShapedModel, timer: Timer) -> Cost:

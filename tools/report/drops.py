@@ -11,7 +11,8 @@ def drop(metric: str, value: float) -> str:
     """'0.0087 nats', '0.83 %' or '0.4 points': mean KL, the relative error (1 is 100 %), accuracy lost."""
     if metric == RELATIVE:
         return percent_of(value)
-    return f"{value:.3g} {'points' if metric == ACCURACY else 'nats'}"
+    shown = f"{value:.3g}"
+    return f"{shown} nats" if metric != ACCURACY else f"{shown} point{'' if shown == '1' else 's'}"
 
 
 def drop_of(metric: str, value: float) -> str:

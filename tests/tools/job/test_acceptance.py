@@ -86,3 +86,7 @@ def test_what_is_neither_faster_nor_smaller_is_not_worth_having(share: float, ti
     for budget in (Budget(size=0.9), Budget(macs=0.9)):
         assert in_vain(choice(0.005), passed, budget, share, timing) is None
     assert in_vain(choice(0.005, fixed=True), passed, Budget(), share, timing) is None
+
+
+def test_what_is_beyond_the_gate_is_not_called_the_best_within_the_limit():
+    assert in_vain(choice(0.05), GateRecord("rel", 0.01, 0.05, passed=False), Budget(), 0.5, SLOWER) is None

@@ -44,6 +44,13 @@ def test_a_target_alone_is_reached_at_any_drop_without_a_gate(planted):
     assert (report.gate.metric, report.gate.passed) == (None, True)
 
 
+def test_a_second_target_that_is_met_anyway_costs_nothing(planted):
+    alone = run(planted, "svd", macs=0.3)
+    share = alone.report.after.bytes / alone.report.before.bytes
+    both = run(planted, "svd", macs=0.3, size=min(share + 0.05, 0.99)).report
+    assert both.divergence.kl_mean <= alone.report.divergence.kl_mean * 1.001
+
+
 def test_a_speed_is_reached_as_it_is_timed(tmp_path, rng):
     model = parsed("(float[N, 768] x) => (float[N, 768] y) <float[768, 768] w> { y = MatMul(x, w) }")
     set_weight(model, "w", rng.normal(size=(768, 4)) @ rng.normal(size=(4, 768)) / 768)

@@ -216,6 +216,7 @@ def test_a_target_out_of_reach_says_what_can_be_reached(fixed, best, said):
         ("kl", 0.3, 0.01, "a mean KL of 0.3 nats, beyond the limit of 0.01 nats"),
         ("rel", 0.3, 0.01, "a relative error of 30 %, beyond the limit of 1 %"),
         ("acc", 2.5, 0.5, "2.5 points of accuracy, beyond the limit of 0.5 points"),
+        ("acc", 2.5, 1.0, "2.5 points of accuracy, beyond the limit of 1 point"),
     ],
 )
 def test_a_target_that_costs_too_much_says_what_it_costs(metric, least, limit, said):
