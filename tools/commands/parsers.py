@@ -115,7 +115,9 @@ def _data(parser: argparse.ArgumentParser) -> None:
         help=f"the most samples that guide; default: {Sources.calibration}",
     )
     group.add_argument("--eval-data", metavar="SPEC", help="other inputs, for the figures that are reported")
-    group.add_argument("--labels", metavar="FILE", help=".npy or .npz of one integer a sample, for accuracy")
+    group.add_argument(
+        "--labels", metavar="FILE", help="one integer a sample, .npy or .npz: for accuracy, of an output of classes"
+    )
     group.add_argument("--train-labels", metavar="FILE", help="labels of --data, for recover{labels=...}")
 
 

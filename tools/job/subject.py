@@ -16,6 +16,7 @@ from ...passes.planning.stages import Shapes, concrete_shapes
 from ...runtime.comparison import accuracy, run_all
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
+from ..report.drops import KL, RELATIVE, drop_of
 from ..report.progress import Progress
 from ..report.records import DataRecord
 from .gate import Judge
@@ -109,9 +110,11 @@ class Subject:
         with self.progress.step("clean up"):
             model = clean(normalize(self.original))
             found = judge.divergence(model)
-        for name, value in (("KL", found.kl_mean), ("relative error", found.relative_error)):
+        for metric, value in ((KL, found.kl_mean), (RELATIVE, found.relative_error)):
             if value is not None and not value <= ROUNDING:
-                raise VerifyError(f"the clean-up changed the outputs ({name} {value:.3g}); please report this model")
+                raise VerifyError(
+                    f"the clean-up moved the outputs by {drop_of(metric, value)}; please report this model"
+                )
         return model
 
     def sample(self, batch: int) -> Feed:

@@ -10,7 +10,6 @@ from ...runtime.latency import LatencyTable
 from .budget import Budget
 from .shaped_model import ShapedModel
 
-
 Worth = Callable[[Cost], float]
 
 
