@@ -6,6 +6,7 @@ import numpy as np
 
 from ...ir.errors import DataError
 from .dataset import Feed
+from .given_arrays import given_array
 from .loaders import function_taking
 
 
@@ -29,7 +30,8 @@ def _checked(result: object, feed: Feed, spec: str) -> Feed:
         raise DataError(f"{spec} returned {type(result).__name__}; wanted the changed feed, a dict of name -> array")
     if result.keys() != feed.keys():
         raise DataError(f"{spec} returned {_listed(result)}; wanted {_listed(feed)}, as in the feed that it was given")
-    return {name: _fitted(np.asarray(result[name], order="C"), array, name, spec) for name, array in feed.items()}
+    given = {name: np.asarray(given_array(result[name], name, spec), order="C") for name in feed}
+    return {name: _fitted(given[name], array, name, spec) for name, array in feed.items()}
 
 
 def _fitted(array: np.ndarray, given: np.ndarray, name: str, spec: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from ...ir.errors import DataError
 from ...ir.memory_maps import blocks
 from ...ir.shelf import Shelf
 from .dataset import Feed
+from .given_arrays import given_array
 from .model_inputs import Input, Inputs
 
 
@@ -23,9 +24,8 @@ def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf:
     """
     _check_names(list(feed), wanted, source)
     shelf = shelf or Shelf()
-    arrays = {
-        i.name: _fitted(np.asarray(feed[i.name]), i, wanted.axes.get(i.name), source, shelf) for i in wanted.inputs
-    }
+    given = {name: given_array(value, name, source) for name, value in feed.items()}
+    arrays = {i.name: _fitted(given[i.name], i, wanted.axes.get(i.name), source, shelf) for i in wanted.inputs}
     _check_samples(arrays, wanted, source)
     return arrays
 

@@ -30,21 +30,21 @@ def called(spec: str) -> Generator[Mapping[str, Any], None, None]:
 
     The function runs as the feeds are asked for. What it raises becomes a DataError with the line that raised.
     """
-    with importable(spec), _explained(spec):
+    with importable(spec), explained(spec):
         result = _callable(spec)()
         yield from [result] if isinstance(result, Mapping) else _feeds(result, spec)
 
 
 def result_of(spec: str) -> object:
     """What the function named by `spec` returns, called without arguments; DataError as for `called`."""
-    with _explained(spec):
+    with explained(spec):
         return _callable(spec)()
 
 
 def function_taking(spec: str, arguments: Sequence[str]) -> Callable[..., object]:
     """The function named by `spec`, which can be called with so many arguments by position; what it raises, now or
     later, becomes a DataError with the line that raised."""
-    with importable(spec), _explained(spec):
+    with importable(spec), explained(spec):
         function = _function(spec)
     try:
         inspect.signature(function).bind(*arguments)
@@ -53,14 +53,15 @@ def function_taking(spec: str, arguments: Sequence[str]) -> Callable[..., object
         raise DataError(f"{spec} can't be called as {wanted}: {e}; give it these arguments and no others") from e
 
     def call(*given: object) -> object:
-        with importable(spec), _explained(spec):
+        with importable(spec), explained(spec):
             return function(*given)
 
     return call
 
 
 @contextmanager
-def _explained(spec: str) -> Iterator[None]:
+def explained(spec: str) -> Iterator[None]:
+    """Turns what the user's code raises within into a DataError with the line that raised."""
     try:
         yield
     except KronnxError:

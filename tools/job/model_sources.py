@@ -25,7 +25,7 @@ from ...frontends.registry import lowered, search
 from ...ir.errors import DataError, InputError, KronnxError, UsageError, VerifyError
 from ...ir.model import load
 from ...ir.plugins import answering, foreign, who
-from ...runtime.data.loaders import importable, result_of
+from ...runtime.data.loaders import explained, importable, result_of
 from ...runtime.data.named_data import read_arrays
 from ...runtime.sessions import Session
 from ..report.accounting import file_size, serialized_size
@@ -225,7 +225,7 @@ def _arrays(given: object) -> Given:
 def _arrays_of_spec(spec: str) -> Given:
     if is_function(spec):
         hush()
-        with importable(spec), redirect_stdout(sys.stderr):
+        with importable(spec), explained(spec), redirect_stdout(sys.stderr):
             return _arrays(result_of(spec))
     arrays = read_arrays(Path(spec))
     return list(arrays.values()) if spec.endswith(".npy") else arrays

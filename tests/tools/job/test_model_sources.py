@@ -226,6 +226,12 @@ def test_example_inputs_of_files_and_functions(module, tmp_path):
     assert [found[0]["x"].shape, found[1][0].shape, found[2]["x"].shape] == [(2, 4), (2, 5), (3, 4)]
 
 
+def test_example_inputs_whose_function_fails_when_they_are_asked_for_are_laid_to_it(tmp_path):
+    (tmp_path / "late.py").write_text("def make():\n    raise KeyError('late')\n    yield\n")
+    with pytest.raises(DataError, match=r"late\.py:make failed at late\.py:2: KeyError: 'late'"):
+        examples_of(Sources(None, f"{tmp_path / 'late.py'}:make"))
+
+
 @pytest.mark.parametrize(
     ("source", "wanted"),
     [("m/net.keras", "m/net.opt.onnx"), ("a.b/net.py:make", "make.opt.onnx"), ("net", "net.opt.onnx")],
