@@ -73,12 +73,11 @@ class Shelf:
             file, mapped, start = self._room(size)
             file.seek(start)
             for part in parts:
-                file.write(part.tobytes())
-            file.flush()
+                _write(file, part.tobytes())
         except OSError as e:
             raise DataError(
                 f"{self._contents} don't fit into memory, nor into the temporary folder {tempfile.gettempdir()}, which "
-                f"needs {size / 1e6:.1f} MB more: {e}; name a folder with room in TMPDIR, or {self._instead}"
+                f"needs {size:,} bytes more: {e}; name a folder with room in TMPDIR, or {self._instead}"
             ) from e
         return np.ndarray(shape, dtype, mapped, start)
 
@@ -93,6 +92,13 @@ class Shelf:
 
     def _opened(self, size: int) -> tuple[IO[bytes], mmap.mmap]:
         self._files.close()
-        file = self._files.enter_context(tempfile.TemporaryFile(prefix="kronnx-"))  # noqa: SIM115
+        file = self._files.enter_context(tempfile.TemporaryFile(buffering=0, prefix="kronnx-"))  # noqa: SIM115
         file.truncate(size)
         return file, mmap.mmap(file.fileno(), 0, access=self._access)
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    """Writes all of it to a file without a buffer, which would be written again when the file is closed."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]

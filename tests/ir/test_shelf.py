@@ -109,14 +109,14 @@ from kronnx.ir.shelf import Shelf
 size = int(sys.argv[1])
 if size:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-with Shelf(0, contents="the statistics", instead="give more memory", writable=True) as shelf:
-    first = shelf.keep(np.ones(1000))
-    first += 1
-    try:
+try:
+    with Shelf(0, contents="the statistics", instead="give more memory", writable=True) as shelf:
+        first = shelf.keep(np.ones(1000))
+        first += 1
         while True:
             shelf.keep(np.ones(1 << 16))
-    except DataError as error:
-        print(first.sum(), error)
+except DataError as error:
+    print(first.sum(), error)
 """
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_an_error_and_no_signal(tmp_path):
     process = filled(tmp_path, FILL, 0, *tiny)
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("2000.0 the statistics don't fit into memory, nor into the temporary folder")
-    assert f"{tmp_path}, which needs 0.5 MB more: [Errno 28]" in process.stdout
+    assert f"{tmp_path}, which needs 524,288 bytes more: [Errno 28]" in process.stdout
     assert "name a folder with room in TMPDIR, or give more memory" in process.stdout
 
 
