@@ -9,11 +9,15 @@ from .proposal import Candidate
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate with its saving, and its worth: the saving in the unit of the budget (a share of the whole model)."""
+    """A candidate with its saving, and its worth: the saving in the unit of the budget (a share of the whole model).
+
+    `number` is its place in the proposal that it is of: no two candidates share it, whatever they are called.
+    """
 
     candidate: Candidate
     saving: Cost
     worth: float
+    number: int
 
 
 def options(
@@ -21,11 +25,11 @@ def options(
 ) -> list[Option]:
     """The candidates that save something, site by site without those that another one of the site dominates."""
     sites: dict[str, list[Option]] = {}
-    for candidate in candidates:
+    for number, candidate in enumerate(candidates):
         saving = cost(candidate)
         value = worth(saving)
         if value > 0:
-            sites.setdefault(candidate.site, []).append(Option(candidate, saving, value))
+            sites.setdefault(candidate.site, []).append(Option(candidate, saving, value, number))
     return [option for found in sites.values() for option in _front(found)]
 
 

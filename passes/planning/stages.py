@@ -39,10 +39,16 @@ Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
 
 @dataclass(frozen=True)
 class AppliedCandidate:
-    """One change that was made, and by which pass."""
+    """One change that was made, by which pass, and by which `stage` of the pipeline, counted from 0."""
 
     by: str
     option: Option
+    stage: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Which candidate it is: the number of the stage, and that of the candidate in the stage's proposal."""
+        return self.stage, self.option.number
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,9 @@ class Attempt:
         return sum(step.option.worth for step in self.steps)
 
     @property
-    def key(self) -> tuple[tuple[str, str, str], ...]:
-        """What was done: two attempts of the same key have the same model."""
-        return tuple((s.by, s.option.candidate.site, s.option.candidate.label) for s in self.steps)
+    def key(self) -> tuple[tuple[int, int], ...]:
+        """What was done: two attempts of one runner that have the same key have the same model."""
+        return tuple(step.key for step in self.steps)
 
 
 @dataclass
@@ -111,7 +117,7 @@ class StageRunner:
         remarks = list(rewriter.analyses.layers.left)
         fixed = True
         for number, stage in enumerate(self.stages):
-            done = (number, *(self._key(s) for s in steps))
+            done = (number, *(step.key for step in steps))
             if number and any(isinstance(r, Cleaned | Tuned) for r in rewriter.log):
                 moments = self._measured(done, rewriter.model, partial(_wants, stage, rewriter))
             context = self._context(rewriter, moments, partial(self._retrained, done, layers, remarks))
@@ -125,15 +131,12 @@ class StageRunner:
                     moments = applied(stage, option.candidate, context, rewriter, moments)
                     context = replace(context, analyses=rewriter.analyses, moments=moments)
                     if len(rewriter.log) > begun:
-                        steps.append(AppliedCandidate(stage.name, option))
+                        steps.append(AppliedCandidate(stage.name, option, number))
         became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
         return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, *became)
 
     def _outputs(self, model: onnx_ir.Model) -> Mapping[str, np.ndarray]:
         return self.execute(model)(self.sample)
-
-    def _key(self, step: AppliedCandidate) -> tuple[str, str, str]:
-        return step.by, step.option.candidate.site, step.option.candidate.label
 
     def _measured(self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]]) -> dict[str, Moments]:
         if key not in self._moments:
@@ -155,7 +158,7 @@ class StageRunner:
     ) -> Weights:
         """The constants after a recovery, which the same steps need only once."""
         if self.recovered is None:
-            raise UsageError(f"{stage.name} trains on samples, and this bench has no `recovered` that does")
+            raise UsageError(f"{stage.name} trains on samples, and this runner has no `recovered` that does")
         if done not in self._retrainings:
             self._retrainings[done] = self.recovered(rewriter.model, heirs(layers, rewriter.log), stage)
         remarks.extend(self._retrainings[done].remarks)
@@ -171,7 +174,8 @@ class StageRunner:
             return saving(stage, candidate, self.timer)
 
         if proposal.fixed:
-            return [Option(c, saved(c), self.worth(saved(c))) for c in proposal.candidates]
+            savings = [(candidate, saved(candidate)) for candidate in proposal.candidates]
+            return [Option(c, cost, self.worth(cost), number) for number, (c, cost) in enumerate(savings)]
         return choose(options(proposal.candidates, saved, self.worth), price)
 
 

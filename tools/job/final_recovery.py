@@ -65,8 +65,11 @@ def _after(attempt: Attempt, settings: Recover, found: Recovered) -> Attempt:
     remarks = (*attempt.remarks, *found.remarks)
     if not found.weights:
         return replace(attempt, remarks=remarks)
-    option = Option(Candidate(SITE, "recovered", 0.0, (), (), frozenset(), None), Cost(), 0.0)
-    steps = (*attempt.steps, AppliedCandidate(settings.name, option))
+    option = Option(Candidate(SITE, "recovered", 0.0, (), (), frozenset(), None), Cost(), 0.0, 0)
+    steps = (
+        *attempt.steps,
+        AppliedCandidate(settings.name, option, 1 + max((s.stage for s in attempt.steps), default=-1)),
+    )
     return replace(attempt, model=written(attempt.model, found.weights), steps=steps, remarks=remarks)
 
 

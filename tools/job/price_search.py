@@ -13,10 +13,10 @@ CLOSE = 1.03
 
 @dataclass
 class Search:
-    """Tries one bench. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
+    """Tries one runner. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
     once. `nearest_miss` is the attempt of the least drop that `within` found beyond its aim."""
 
-    bench: StageRunner
+    runner: StageRunner
     drop: Callable[[Attempt], float]
     advance: Callable[[], None] = lambda: None
     drops: dict[tuple, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Search:
         low, high, price = 0.0, math.inf, start
         found: Attempt | None = None
         for _ in range(3 * STEPS):
-            attempt = self.bench.attempt(price)
+            attempt = self.runner.attempt(price)
             self.advance()
             if reached(attempt):
                 high, found = price, attempt
@@ -66,7 +66,7 @@ class Search:
         return [] if found is None else [(found, self.drop(found))]
 
     def _try(self, price: float) -> tuple[Attempt, float]:
-        attempt = self.bench.attempt(price)
+        attempt = self.runner.attempt(price)
         if attempt.key not in self.drops:
             self.drops[attempt.key] = self.drop(attempt)
         self.advance()

@@ -1,4 +1,4 @@
-"""The search for the price, on a bench without a model whose drop and worth are known functions of the price."""
+"""The search for the price, on a runner without a model whose drop and worth are known functions of the price."""
 
 import math
 from collections.abc import Callable
@@ -43,8 +43,8 @@ class Ladder:
         return Try(taken, self.drop(taken))
 
 
-def search(bench: Ladder) -> Search:
-    return Search(bench, lambda attempt: attempt.drop)
+def search(runner: Ladder) -> Search:
+    return Search(runner, lambda attempt: attempt.drop)
 
 
 def exponential(steps: int) -> float:
@@ -99,30 +99,30 @@ def test_a_limit_of_zero_ends_and_takes_only_what_is_free():
 
 @pytest.mark.parametrize("drop", [exponential, lambda steps: 1.0, lambda steps: 0.0])
 def test_the_steps_are_bounded_and_no_attempt_is_measured_twice(drop):
-    bench, measured = Ladder(drop), []
-    Search(bench, lambda attempt: measured.append(attempt.key) or attempt.drop).within(0.01, 1.0)
-    assert len(bench.prices) <= 12
+    runner, measured = Ladder(drop), []
+    Search(runner, lambda attempt: measured.append(attempt.key) or attempt.drop).within(0.01, 1.0)
+    assert len(runner.prices) <= 12
     assert len(measured) == len(set(measured))
 
 
 def test_twelve_attempts_are_made_and_no_more():
     """Each is a forward pass over the samples: on a plateau just below the limit the price grows by what is least."""
-    bench = Ladder(lambda steps: 0.0089)
-    search(bench).within(0.01, 1.0)
-    assert bench.prices == pytest.approx([1.5**k for k in range(12)])
+    runner = Ladder(lambda steps: 0.0089)
+    search(runner).within(0.01, 1.0)
+    assert runner.prices == pytest.approx([1.5**k for k in range(12)])
 
 
 def test_on_a_plateau_just_beyond_the_limit_the_price_falls_by_what_is_least():
-    bench = Ladder(lambda steps: 0.0091)
-    assert search(bench).within(0.01, 1.0) == []
-    assert bench.prices == pytest.approx([1.5**-k for k in range(12)])
+    runner = Ladder(lambda steps: 0.0091)
+    assert search(runner).within(0.01, 1.0) == []
+    assert runner.prices == pytest.approx([1.5**-k for k in range(12)])
 
 
 @pytest.mark.parametrize(("drop", "growth"), [(1e-6, 16), (0.0, 16), (0.003, 3), (0.5, 0.018), (1e3, 1 / 64)])
 def test_the_price_follows_the_drop_within_bounds_while_one_side_is_open(drop, growth):
-    bench = Ladder(lambda steps: drop)
-    search(bench).within(0.01, 1.0)
-    assert bench.prices[1] == pytest.approx(growth)
+    runner = Ladder(lambda steps: drop)
+    search(runner).within(0.01, 1.0)
+    assert runner.prices[1] == pytest.approx(growth)
 
 
 @pytest.mark.parametrize("wanted", [1, 30, 200])
@@ -133,9 +133,9 @@ def test_a_target_is_reached_at_the_lowest_price(wanted):
 
 
 def test_a_target_out_of_reach_is_given_up():
-    bench = Ladder(exponential)
-    assert search(bench).reaching(lambda a: a.taken > 200, 0.01) == []
-    assert len(bench.prices) <= 36
+    runner = Ladder(exponential)
+    assert search(runner).reaching(lambda a: a.taken > 200, 0.01) == []
+    assert len(runner.prices) <= 36
 
 
 def test_a_target_that_needs_nothing_is_reached_by_nothing():
