@@ -1,13 +1,13 @@
-"""What a model costs: multiply-adds, parameters and bytes."""
+"""What a model costs: multiply-adds, parameters, bytes and time."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import prod
 
 import onnx_ir
 
-from .forms import Structure
-from .layers import integer
+from .forms import Structure, structure_of
+from .layers import Layer, integer
 from .model.weights import weights
 
 Timer = Callable[[Structure, tuple[int, ...]], float]
@@ -15,31 +15,42 @@ Timer = Callable[[Structure, tuple[int, ...]], float]
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds of one run, elements of the weights, and microseconds (0 when nothing was timed)."""
+    """Multiply-adds of one run, elements of the weights, microseconds (0 when nothing was timed), and the bytes that
+    the weights take as they are stored."""
 
     macs: float = 0.0
     parameters: float = 0.0
     microseconds: float = 0.0
+    bytes: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.macs + other.macs, self.parameters + other.parameters, self.microseconds + other.microseconds)
+        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(self.macs - other.macs, self.parameters - other.parameters, self.microseconds - other.microseconds)
+        return Cost(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A structure that runs on inputs of these shapes: one for each node that applies its weights."""
+    """A structure that runs on inputs of these shapes: one for each node that applies its weights. `itemsize` is the
+    bytes of one weight in the model's own type."""
 
     structure: Structure
     shapes: tuple[tuple[int, ...], ...]
+    itemsize: float = 4
 
     def cost(self, timer: Timer | None = None) -> Cost:
         """The cost of all runs; `timer` gives the microseconds of one."""
         macs = sum(self.structure.macs(shape) for shape in self.shapes)
         time = 0.0 if timer is None else sum(timer(self.structure, shape) for shape in self.shapes)
-        return Cost(macs, self.structure.parameters, time)
+        return Cost(macs, self.structure.parameters, time, self.structure.bytes(self.itemsize))
+
+
+def piece_of(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Piece:
+    """What runs of `layer` as it is; `shapes` are those of the values that it reads, by name."""
+    assert layer.weight.dtype is not None
+    read = tuple(shapes[str(use.input.name)] for use in layer.uses)
+    return Piece(structure_of(layer), read, layer.weight.dtype.itemsize)
 
 
 def parameters(model: onnx_ir.Model) -> int:

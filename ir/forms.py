@@ -1,4 +1,7 @@
-"""How a matrix is held and run: a `Form` is a structure (no weights) with its weights, and emits standard operators."""
+"""How a matrix is held and run: a `Form` is a structure (no weights) with its weights, and emits standard operators.
+
+Other packages make structures of their own: all that Kronnx asks of one are the methods of `Structure`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -8,20 +11,27 @@ from math import prod
 
 import numpy as np
 import onnx_ir
+from onnx.reference import ReferenceEvaluator
 from onnx_ir.tape import Tape
 
+from .errors import ShapeError
 from .layers import Layer
 
 CONV_ATTRIBUTES = ("auto_pad", "dilations", "pads", "strides")
+INDEX_BYTES = 8  # of an int64
 
 
 class Structure(ABC):
-    """How one matrix is run, without its weights: enough to know its cost and to time it."""
+    """How one matrix is run, without its weights: enough to know its cost and to time it.
+
+    `dense` and `bytes` say what holds for most; a structure of which it doesn't hold says it itself
+    (docs/decisions/0017-a-structure-is-what-it-emits.md).
+    """
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """A few words for the report, such as `low rank 24`."""
+        """A few words for the report, such as `low rank 24`; others may be called the same."""
 
     @property
     @abstractmethod
@@ -36,6 +46,20 @@ class Structure(ABC):
     def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes [groups, out, in] of the weights, in the order in which they are applied."""
 
+    def bytes(self, itemsize: float) -> float:
+        """What the constants take, where an element of the model's own type takes `itemsize` bytes."""
+        return itemsize * self.parameters
+
+    def dense(self, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The matrix [groups, out, in] that the structure stands for with these weights [groups, out, in].
+
+        It is what the emitted operators give of unit vectors, as many as the first weight has inputs: a structure that
+        doesn't run on vectors of that width says its own.
+
+        Raises ShapeError if the operators can't be run so.
+        """
+        return _response(self, weights)
+
     @abstractmethod
     def emit(
         self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
@@ -44,7 +68,8 @@ class Structure(ABC):
 
     @abstractmethod
     def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Weights [groups, out, in] in the layouts that `emit` reads."""
+        """Weights [groups, out, in] in the layouts that `emit` reads. Arrays of float64 are stored in the type of the
+        layer that they are for, all others in their own."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,9 @@ class Chain(Structure):
     def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple((f.groups, f.out, f.inputs) for f in self.factors)
 
+    def dense(self, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+        return composites(self, weights)[-1]
+
     def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
         return tuple(self._stored(f, w) for f, w in zip(self.factors, weights, strict=True))
 
@@ -175,6 +203,16 @@ class Striped(Structure):
         rows = self.out // len(self.indices)
         return tuple((1, rows, len(kept)) for kept in self.indices)
 
+    def bytes(self, itemsize: float) -> float:
+        return itemsize * self.parameters + INDEX_BYTES * sum(map(len, self.indices))
+
+    def dense(self, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+        result = np.zeros((1, self.out, self.inputs))
+        edges = np.linspace(0, self.out, len(weights) + 1, dtype=int)
+        for (start, stop), kept, weight in zip(pairwise(edges), self.indices, weights, strict=True):
+            result[0, start:stop, list(kept)] = weight[0].T
+        return result
+
     def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
         return tuple(w[0].T for w in weights)
 
@@ -196,17 +234,21 @@ class Striped(Structure):
 
 @dataclass(frozen=True)
 class Form:
-    """A structure with its weights, each [groups, out, in] in float64."""
+    """A structure with its weights, each [groups, out, in], in float64 whatever they are given in."""
 
     structure: Structure
     weights: tuple[np.ndarray, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple(np.asarray(weight, np.float64) for weight in self.weights))
+
+    def stored(self) -> tuple[np.ndarray, ...]:
+        """The weights in the layouts that the structure's operators read."""
+        return self.structure.stored(self.weights)
+
     def dense(self) -> np.ndarray:
         """The matrix [groups, out, in] that the form stands for."""
-        if isinstance(self.structure, Striped):
-            return _scatter(self.structure, self.weights)
-        assert isinstance(self.structure, Chain)
-        return composites(self.structure, self.weights)[-1]
+        return self.structure.dense(self.weights)
 
 
 def structure_of(layer: Layer) -> Chain:
@@ -262,20 +304,42 @@ def unfold(weight: np.ndarray, channels: int, kernel: tuple[int, ...], following
 
 def fragment(structure: Structure, shape: tuple[int, ...]) -> onnx_ir.Model:
     """A model of this structure alone, `x` of `shape` to `y`, with random weights, to be timed."""
+    random = np.random.default_rng(0)
+    drawn = tuple(random.standard_normal(s) / np.sqrt(s[-1]) for s in structure.weight_shapes())
+    return _alone(structure, drawn, shape)
+
+
+def typed(stored: np.ndarray, dtype: onnx_ir.DataType) -> np.ndarray:
+    """What a structure stores, as it stands in a model that computes in `dtype`: float64 becomes that, all else is of
+    the structure's choosing."""
+    return np.ascontiguousarray(stored.astype(dtype.numpy()) if stored.dtype == np.float64 else stored)
+
+
+def _alone(structure: Structure, drawn: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> onnx_ir.Model:
     tape = Tape()
     x = onnx_ir.val("x", onnx_ir.DataType.FLOAT, shape)
-    random = np.random.default_rng(0)
-    drawn = (random.standard_normal(s) / np.sqrt(s[-1]) for s in structure.weight_shapes())
-    stored = structure.stored(drawn)
-    weights = tuple(
-        tape.initializer(onnx_ir.tensor(np.ascontiguousarray(w, np.float32)), f"w{k}") for k, w in enumerate(stored)
-    )
+    stored = (typed(array, onnx_ir.DataType.FLOAT) for array in structure.stored(drawn))
+    weights = tuple(tape.initializer(onnx_ir.tensor(w), f"w{k}") for k, w in enumerate(stored))
     y = structure.emit(tape, x, weights, None, "layer")
     y.name = "y"
     graph = onnx_ir.Graph(
         [x], [y], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 20}, name="layer"
     )
     return onnx_ir.Model(graph, ir_version=10)
+
+
+def _response(structure: Structure, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+    """What `structure` gives of unit vectors: [1, out, in]."""
+    units = np.eye(weights[0].shape[-1], dtype=np.float32)  # all operators are made for this type
+    try:
+        model = _alone(structure, weights, units.shape)
+        (given,) = ReferenceEvaluator(onnx_ir.to_proto(model)).run(None, {"x": units})
+    except Exception as e:  # whatever another's operators or this evaluator have to say
+        raise ShapeError(
+            f"the structure {structure.label!r} ({type(structure).__name__}) can't be run on vectors of {len(units)}, "
+            f"the inputs of its first weight: {e}; let it say its own dense(weights)"
+        ) from e
+    return np.asarray(given, np.float64).T[None]
 
 
 def _attributes(layer: Layer) -> tuple[tuple[str, str | tuple[int, ...]], ...]:
@@ -301,11 +365,3 @@ def _along(layer: Layer, axis: int) -> tuple[tuple[str, str | tuple[int, ...]], 
 
 def _with_width(shape: onnx_ir.Shape | None, width: int) -> onnx_ir.Shape | None:
     return None if shape is None else onnx_ir.Shape([*shape[:-1], width])
-
-
-def _scatter(structure: Striped, weights: tuple[np.ndarray, ...]) -> np.ndarray:
-    result = np.zeros((1, structure.out, structure.inputs))
-    edges = np.linspace(0, structure.out, len(weights) + 1, dtype=int)
-    for (start, stop), kept, weight in zip(pairwise(edges), structure.indices, weights, strict=True):
-        result[0, start:stop, list(kept)] = weight[0].T
-    return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .channels.groups import Group
-from .forms import Striped
+from .forms import Chain, Striped, Structure
 from .layers import Layer
 from .rewriter import Projected, Removed, Replaced, Rewrite
 
@@ -71,7 +71,8 @@ Heirs = tuple[Heir, ...]
 
 def heirs(layers: Mapping[str, Layer], rewrites: Iterable[Rewrite]) -> dict[str, Heirs]:
     """Which layers give the outputs of each of `layers`, those of the model before all `rewrites`: the last part of a
-    chain, every stripe of a block-sparse form; together they have the rows that were not removed."""
+    chain, every stripe of a block-sparse form; together they have the rows that were not removed. None where that is
+    not known: of structures that others have made."""
     found = {name: (Heir(name, np.arange(layer.groups * layer.out)),) for name, layer in layers.items()}
     for rewrite in rewrites:
         found = {name: tuple(new for heir in each for new in _succeeded(heir, rewrite)) for name, each in found.items()}
@@ -80,12 +81,23 @@ def heirs(layers: Mapping[str, Layer], rewrites: Iterable[Rewrite]) -> dict[str,
 
 def _succeeded(heir: Heir, rewrite: Rewrite) -> Iterator[Heir]:
     if isinstance(rewrite, Replaced) and rewrite.layer == heir.layer:
-        last = rewrite.parts if isinstance(rewrite.form.structure, Striped) else rewrite.parts[-1:]
-        yield from map(Heir, last, np.split(heir.rows, len(last)))
+        last = _givers(rewrite.form.structure, rewrite.parts)
+        yield from map(Heir, last, np.split(heir.rows, len(last) or 1))
     elif isinstance(rewrite, Removed):
         yield Heir(heir.layer, np.delete(heir.rows, _gone(heir.layer, rewrite)))
     else:
         yield heir
+
+
+def _givers(structure: Structure, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the parts that a layer became that give its outputs, each as many, in their order."""
+    match structure:
+        case Chain():
+            return parts[-1:]
+        case Striped():
+            return parts
+        case _:
+            return ()
 
 
 def _gone(layer: str, rewrite: Removed) -> np.ndarray:

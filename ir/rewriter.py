@@ -13,7 +13,7 @@ from .channels.groups import Group
 from .channels.removal import remove
 from .cleanup.clean import clean
 from .errors import ShapeError
-from .forms import Chain, Factor, Form, Structure
+from .forms import Chain, Factor, Form, Structure, typed
 from .layers import OPERATORS, Layer
 from .model.names import Names
 
@@ -88,16 +88,16 @@ class Rewriter:
         Raises ShapeError if the form's matrix is not the layer's shape, or a bias is given to a layer that has no place
         for one.
         """
-        expected = (layer.groups, layer.out, layer.inputs)
-        if form.dense().shape != expected:
-            raise ShapeError(f"layer {layer.name!r} is {list(expected)}; the form is {list(form.dense().shape)}")
+        expected, shape = (layer.groups, layer.out, layer.inputs), form.dense().shape
+        if shape != expected:
+            raise ShapeError(f"layer {layer.name!r} is {list(expected)}; the form is {list(shape)}")
         if bias is not None and not layer.absorbs:
             raise ShapeError(f"layer {layer.name!r} has no bias that could be set")
         if not self._admits():
             return
         if bias is not None:
             self._set_bias(layer, bias)
-        weights = self._constants(layer, form.structure.stored(form.weights))
+        weights = self._constants(layer, form.stored())
         parts = [self._replace_node(use.node, form.structure, weights) for use in layer.uses]
         self._drop(layer)
         self._record(Replaced(layer.name, layer.channels, layer.kernel, form, parts[0], bias))
@@ -207,8 +207,10 @@ class Rewriter:
         return tuple(str(node.name) for node in nodes if node.op_type in OPERATORS)
 
     def _constants(self, layer: Layer, arrays: tuple[np.ndarray, ...]) -> tuple[onnx_ir.Value, ...]:
-        name, dtype = layer.weight.name, layer.dtype
-        return tuple(self._initializer(a, f"{name}.{k}", dtype) for k, a in enumerate(arrays))
+        assert layer.dtype is not None
+        name, kept = layer.weight.name, [typed(array, layer.dtype) for array in arrays]
+        types = [onnx_ir.DataType.from_numpy(array.dtype) for array in kept]
+        return tuple(self._initializer(a, f"{name}.{k}", t) for k, (a, t) in enumerate(zip(kept, types, strict=True)))
 
     def _initializer(self, array: np.ndarray, name: str, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:
         assert dtype is not None

@@ -1,7 +1,7 @@
 """The pass `project`: one low-dimensional projection of an activation, shared by all layers that read it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -9,9 +9,8 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from ..ir.analyses import Analyses
-from ..ir.cost import Piece
 from ..ir.errors import UsageError
-from ..ir.forms import Chain, Factor, structure_of
+from ..ir.forms import Chain, Factor
 from ..ir.layers import Layer
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
@@ -83,15 +82,16 @@ class Project(Pass):
 
     def _candidates(self, site: str, readers: tuple[Layer, ...], context: Context) -> Iterator[Candidate]:
         width, out, op = readers[0].inputs, sum(x.out for x in readers), readers[0].op
-        before = tuple(Piece(structure_of(x), context.inputs(x)) for x in readers)
+        before = tuple(context.piece(x) for x in readers)
         even = out * width / (out + width)
         cut = _stacked(readers, context)
         for rank in self._ranks(min(even, len(cut.values)), width):
             if rank * (out + width) >= out * width:
                 continue
             narrow = (*before[0].shapes[0][:-1], rank)
-            parts = (Piece(Chain(op, (Factor(1, x.out, rank),)), (narrow,)) for x in readers)
-            after = (Piece(Chain(op, (Factor(1, rank, width),)), before[0].shapes), *parts)
+            down = context.changed(readers[0], Chain(op, (Factor(1, rank, width),)))
+            wide = (context.changed(x, Chain(op, (Factor(1, x.out, rank),))) for x in readers)
+            after = (down, *(replace(piece, shapes=(narrow,)) for piece in wide))
             names = frozenset(x.name for x in readers)
             yield Candidate(site, f"projection {rank} of {width}", cut.loss(rank), before, after, names, rank)
 

@@ -199,9 +199,9 @@ class Prune(Pass):
         )
         groups = context.analyses.groups.found.values()
         touches = frozenset((layer.name, *(_key(g) for g in groups if _touches(g, layer.name))))
-        before = Piece(structure_of(layer), context.inputs(layer))
+        before = context.piece(layer)
         return [
-            Candidate(layer.name, s.label, loss, (before,), (Piece(s, before.shapes),), touches, Blocks(s.indices))
+            Candidate(layer.name, s.label, loss, (before,), (context.changed(layer, s),), touches, Blocks(s.indices))
             for s, loss in options
         ]
 
@@ -259,7 +259,7 @@ def _pieces(group: Group, keep: np.ndarray, context: Context) -> tuple[tuple[Pie
     columns = {c.layer: c.columns[gone].size for c in group.consumers}
     layers = context.analyses.layers.found
     names = list(dict.fromkeys((*rows, *columns)))
-    before = tuple(Piece(structure_of(layers[n]), context.inputs(layers[n])) for n in names)
+    before = tuple(context.piece(layers[n]) for n in names)
     shrunk = (
         _shrunk(layers[n], piece, rows.get(n, 0), columns.get(n, 0)) for n, piece in zip(names, before, strict=True)
     )
@@ -278,7 +278,7 @@ def _shrunk(layer: Layer, piece: Piece, rows: int, columns: int) -> Piece:
     )
     axis = 1 if layer.op == "Conv" else -1
     shapes = tuple(_with(shape, axis, channels) for shape in piece.shapes)
-    return Piece(Chain(layer.op, (smaller,)), shapes)
+    return Piece(Chain(layer.op, (smaller,)), shapes, piece.itemsize)
 
 
 def _with(shape: tuple[int, ...], axis: int, fewer: int) -> tuple[int, ...]:

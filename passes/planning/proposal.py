@@ -8,9 +8,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from ...ir.analyses import Analyses
-from ...ir.cost import Piece
+from ...ir.cost import Piece, piece_of
 from ...ir.errors import UsageError
-from ...ir.forms import Structure, structure_of
+from ...ir.forms import Structure
 from ...ir.layers import Layer
 from ...ir.remarks import MISSED, Remark
 from ...ir.rewriter import Rewriter
@@ -83,10 +83,19 @@ class Context:
         """The shapes of what the layer reads, one for each node."""
         return tuple(self.shapes[str(use.input.name)] for use in layer.uses)
 
+    def piece(self, layer: Layer) -> Piece:
+        """What runs of the layer now."""
+        return piece_of(layer, self.shapes)
+
+    def changed(self, layer: Layer, structure: Structure) -> Piece:
+        """What runs once `layer` is `structure`, on what it reads now, its weights in the type that it computes in."""
+        assert layer.dtype is not None
+        return Piece(structure, self.inputs(layer), layer.dtype.itemsize)
+
     def replacement(self, layer: Layer, structure: Structure, predicted: float, choice: Any) -> Candidate:
         """The candidate that `layer` runs as `structure` on what it reads now."""
-        shapes = self.inputs(layer)
-        before, after = Piece(structure_of(layer), shapes), Piece(structure, shapes)
+        before = self.piece(layer)
+        after = self.changed(layer, structure)
         return Candidate(layer.name, structure.label, predicted, (before,), (after,), frozenset((layer.name,)), choice)
 
 

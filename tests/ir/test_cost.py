@@ -4,10 +4,11 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.cleanup.normalize import normalize
-from kronnx.ir.cost import Cost, Piece, macs, parameters
-from kronnx.ir.forms import Structure, fragment, low_rank, structure_of
+from kronnx.ir.cost import Cost, Piece, macs, parameters, piece_of
+from kronnx.ir.forms import Striped, Structure, fragment, low_rank, structure_of
 from kronnx.ir.layers import find_layers
 from kronnx.passes.planning.stages import concrete_shapes
+from own_structures import Bytes
 
 CASES = {
     "matmul": ("(float[2,5,6] x) => (float[2,5,3] y) <float[6,3] w> { y = MatMul(x, w) }", 2 * 5 * 6 * 3),
@@ -59,13 +60,13 @@ def test_a_piece_that_is_used_twice_runs_twice_and_is_held_once() -> None:
         seen.append((structure, shape))
         return 1.5 * len(seen)
 
-    assert Piece(structure, ((5, 3), (7, 3))).cost(timer) == Cost(12 * 24, 24, 1.5 + 3.0)
+    assert Piece(structure, ((5, 3), (7, 3))).cost(timer) == Cost(12 * 24, 24, 1.5 + 3.0, 4 * 24)
     assert seen == [(structure, (5, 3)), (structure, (7, 3))]
 
 
 def test_costs_add_and_subtract_by_component() -> None:
-    a, b = Cost(5, 3, 2), Cost(1, 2, 4)
-    assert (a + b, a - b, a + b - b) == (Cost(6, 5, 6), Cost(4, 1, -2), a)
+    a, b = Cost(5, 3, 2, 8), Cost(1, 2, 4, 2)
+    assert (a + b, a - b, a + b - b) == (Cost(6, 5, 6, 10), Cost(4, 1, -2, 6), a)
 
 
 def test_parameters_count_quantized_weights_but_no_shapes_and_no_scalars() -> None:
@@ -99,3 +100,27 @@ def test_parameters_count_the_weights_in_constant_nodes_and_bodies() -> None:
           y = If (c) <then_branch = t () => (float[2] a) { k = Constant<value = float[2] {1,2}>() a = Add(h, k) },
                       else_branch = e () => (float[2] b) { b = Identity(h) }> }""")
     assert parameters(model) == parameters(normalize(model)) == 4 + 2
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("<float[6,4] w> { y = MatMul(x, w) }", 4),
+    ("<double[6,4] w> { y = MatMul(x, w) }", 8),
+    ("<float16[6,4] w> { y = MatMul(x, w) }", 2),
+    ("<float16[6,4] w> { t = Cast<to=1>(w) y = MatMul(x, t) }", 2),
+])  # fmt: skip
+def test_the_bytes_of_a_layer_are_those_that_it_is_stored_in(text: str, size: int) -> None:
+    kind = "float" if "Cast" in text else text[1:].split("[")[0]
+    model = networks.unfolded(f"({kind}[N,6] x) => ({kind}[N,4] y) {text}")
+    (layer,) = find_layers(model).found.values()
+    assert piece_of(layer, {"x": (1, 6)}).cost().bytes == size * 24
+
+
+def test_a_structure_says_its_bytes() -> None:
+    assert Piece(Striped(4, 8, ((0, 2, 3), (1, 5, 7))), ((1, 8),), 2).cost().bytes == 2 * 12 + 8 * 6
+    assert Piece(Bytes(4, 8), ((1, 8),)).cost().bytes == 32 + 4
+    assert Piece(low_rank(_layer(), 2), ((1, 8),)).cost().bytes == 4 * (2 * 8 + 4 * 2)
+
+
+def _layer():
+    model = networks.build("(float[N,8] x) => (float[N,4] y) <float[8,4] w> { y = MatMul(x, w) }")
+    return find_layers(model).found["MatMul_0"]

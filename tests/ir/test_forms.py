@@ -6,11 +6,25 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.cost import macs
-from kronnx.ir.forms import Chain, Form, Striped, composites, fragment, low_rank, spatial, structure_of, tucker, unfold
+from kronnx.ir.errors import ShapeError
+from kronnx.ir.forms import (
+    Chain,
+    Form,
+    Striped,
+    Structure,
+    composites,
+    fragment,
+    low_rank,
+    spatial,
+    structure_of,
+    tucker,
+    unfold,
+)
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.planning.stages import concrete_shapes
+from own_structures import Bytes, PerPixel, Twice, constants
 
 PRODUCTS = {
     "matmul": "(float[N,6] x) => (float[N,5] y) <float[6,5] w> { y = MatMul(x, w) }",
@@ -183,3 +197,40 @@ def test_stripes_are_scattered_to_their_inputs(rng: np.random.Generator) -> None
 )  # fmt: skip
 def test_a_structure_says_what_it_is(structure: Make, label: str) -> None:
     assert structure(only(networks.build(FLAT["plain"]))).label == label
+
+
+def test_the_dense_value_of_a_structure_that_does_not_say_it_is_what_its_operators_give(
+    rng: np.random.Generator,
+) -> None:
+    v = rng.normal(size=(1, 4, 8))
+    np.testing.assert_allclose(Form(Twice(4, 8), (v,)).dense(), 2 * v, rtol=1e-6)
+    rounded = Form(Bytes(4, 8), (v,)).dense()
+    assert np.abs(rounded - v).max() <= 0.51 * np.abs(v).max() / 127
+
+
+@pytest.mark.parametrize(("text", "structure"), CASES)
+def test_what_a_structure_says_of_itself_is_what_its_operators_give(
+    text: str, structure: Make, rng: np.random.Generator
+) -> None:
+    """The default beside the closed forms, for all that run on vectors."""
+    layer = only(networks.build(text))
+    form = drawn(structure(layer), rng)
+    if layer.op != "Conv" and not isinstance(form.structure, Striped):
+        wanted = Structure.dense(form.structure, form.weights)
+        np.testing.assert_allclose(form.dense(), wanted, rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_a_structure_that_does_not_run_on_vectors_is_asked_for_its_dense_value() -> None:
+    with pytest.raises(ShapeError, match=r"'per pixel' \(PerPixel\) can't be run on vectors of 8.*its own dense"):
+        Form(PerPixel(4, 8), (np.ones((1, 4, 8)),)).dense()
+
+
+def test_weights_are_held_in_float64_whatever_they_are_given_in() -> None:
+    (held,) = Form(Twice(2, 3), (np.ones((1, 2, 3), np.float32),)).weights
+    assert held.dtype == np.float64
+
+
+def test_structures_of_others_are_timed_as_they_are_stored() -> None:
+    model = fragment(Bytes(4, 8), (2, 8))
+    assert set(constants(model).values()) == {onnx_ir.DataType.INT8, onnx_ir.DataType.FLOAT}
+    assert networks.run(model, networks.draw(model))["y"].shape == (2, 4)

@@ -7,6 +7,7 @@ from kronnx.ir.forms import Form, Striped, low_rank
 from kronnx.ir.layers import Layer
 from kronnx.ir.lineage import Descent, heirs, lineage
 from kronnx.ir.rewriter import Rewriter
+from own_structures import Twice
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
     { f = Gemm(x, w, b) r = Relu(f) g = MatMul(r, u) h = Add(g, c) s = Relu(h) logits = MatMul(s, v) }"""
@@ -117,3 +118,15 @@ def test_a_depthwise_convolution_keeps_the_rows_of_its_channels():
     layers = dict(rewriter.analyses.layers.found)
     rewriter.remove(rewriter.analyses.groups.found["Conv_0"], np.array([1, 3]), {})
     assert rows_of(rewriter, layers, "Conv_1") == {"Conv_1": [2, 3, 6, 7]}
+
+
+def test_what_gives_the_outputs_of_a_structure_of_others_is_not_guessed():
+    rewriter = Rewriter(networks.build(TRUNK))
+    layers = dict(rewriter.analyses.layers.found)
+    for name in ("Gemm_0", "MatMul_0"):
+        layer = layers[name]
+        rewriter.replace(layer, Form(Twice(layer.out, layer.inputs), (layer.matrix() / 2,)))
+    assert rows_of(rewriter, layers, "MatMul_0") == {}
+    found = lineage(layers, rewriter.log)
+    assert {found[name] for name in ("Gemm_0", "MatMul_0")} == {Descent((n,), ("own",)) for n in ("Gemm_0", "MatMul_0")}
+    assert rows_of(rewriter, layers, "MatMul_1") == {"MatMul_1": [0, 1, 2]}

@@ -11,6 +11,7 @@ from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.model.shape_inference import infer_shapes
 from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter, Tuned
+from own_structures import Bytes, Twice, constants
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
     { f = Gemm(x, w, b) r = Relu(f) g = MatMul(r, u) h = Add(g, c) s = Relu(h) logits = MatMul(s, v) }"""
@@ -348,3 +349,34 @@ def test_new_values_have_types_and_shapes_that_inference_agrees_with(text: str) 
             said = {v.name: (v.dtype, str(v.shape)) for n in twin.model.graph for v in n.outputs}
             inferred = infer_shapes(clone(twin.model))
             assert said == {v.name: (v.dtype, str(v.shape)) for n in inferred.graph for v in n.outputs}
+
+
+@pytest.mark.parametrize("name", ["Gemm_0", "MatMul_0"])
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_a_layer_runs_as_a_structure_that_another_package_made(
+    name: str, kind: str, assert_same_outputs: Callable
+) -> None:
+    model = networks.build(TRUNK.replace("float[", f"{kind}["))
+    rewriter = Rewriter(clone(model))
+    layer = layer_of(rewriter, name)
+    rewriter.replace(layer, Form(Twice(layer.out, layer.inputs), (layer.matrix() / 2,)))
+    assert rewriter.log[0].parts == (name,)
+    tolerance = {"float": {}, "float16": {"rtol": 1e-2, "atol": 1e-2}}[kind]  # float16: 1e-3 a step
+    assert_same_outputs(model, rewriter.model, networks.draw(model), **tolerance)
+
+
+def test_constants_stay_in_the_type_that_a_structure_stores_them_in() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    layer = layer_of(rewriter, "MatMul_0")
+    rewriter.replace(layer, Form(Bytes(layer.out, layer.inputs), (layer.matrix(),)))
+    types = constants(rewriter.model)
+    assert (types["u.0"], types["u.1"]) == (onnx_ir.DataType.INT8, onnx_ir.DataType.FLOAT)
+    assert "u" not in types
+    assert np.isfinite(networks.run(rewriter.model, networks.draw(rewriter.model))["logits"]).all()
+
+
+def test_a_structure_of_others_of_another_shape_is_refused() -> None:
+    rewriter = Rewriter(networks.build(TRUNK))
+    with pytest.raises(ShapeError, match=r"'Gemm_0' is \[1, 8, 6\]; the form is \[1, 8, 7\]"):
+        rewriter.replace(layer_of(rewriter, "Gemm_0"), Form(Twice(8, 7), (np.ones((1, 8, 7)),)))
+    assert rewriter.log == []

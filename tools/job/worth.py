@@ -1,11 +1,12 @@
 """What a saving is worth under a budget: the cost that a candidate takes away in, a share of the whole model out."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 
 from ...ir.analyses import Analyses
-from ...ir.cost import Cost, Piece, Timer
-from ...ir.forms import fragment, structure_of
+from ...ir.cost import Cost, Timer, piece_of
+from ...ir.forms import fragment
 from ...runtime.latency import LatencyTable
 from .budget import Budget
 from .shaped_model import ShapedModel
@@ -21,7 +22,7 @@ def worths(budget: Budget, whole: Cost) -> list[Worth]:
         return saving.microseconds / whole.microseconds
 
     def size(saving: Cost) -> float:
-        return saving.parameters / whole.parameters
+        return saving.bytes / whole.bytes
 
     def macs(saving: Cost) -> float:
         return saving.macs / whole.macs
@@ -34,9 +35,9 @@ def worths(budget: Budget, whole: Cost) -> list[Worth]:
 def cost_of_layers(clean: ShapedModel, timer: Timer) -> Cost:
     """What all layers cost on the sample, no part of it zero."""
     layers = Analyses(clean.model).layers.found.values()
-    pieces = (Piece(structure_of(x), tuple(clean.shapes[str(u.input.name)] for u in x.uses)) for x in layers)
-    total = sum((piece.cost(timer) for piece in pieces), Cost())
-    return Cost(max(total.macs, 1), max(total.parameters, 1), max(total.microseconds, 1e-3))
+    total = sum((piece_of(layer, clean.shapes).cost(timer) for layer in layers), Cost())
+    least = {"macs": 1.0, "parameters": 1.0, "microseconds": 1e-3, "bytes": 1.0}
+    return Cost(**{name: max(value, least[name]) for name, value in asdict(total).items()})
 
 
 def timer_of(table: LatencyTable) -> Timer:

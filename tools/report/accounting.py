@@ -51,7 +51,7 @@ def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecor
 
 def _step(step: AppliedCandidate) -> SiteRecord:
     candidate, saving = step.option.candidate, step.option.saving
-    saved = Saving(round(saving.macs), round(saving.parameters), 4 * round(saving.parameters), saving.microseconds)
+    saved = Saving(round(saving.macs), round(saving.parameters), round(saving.bytes), saving.microseconds)
     return SiteRecord(
         candidate.site, step.by, PASSED, "applied", candidate.label, candidate.predicted, saved, candidate.label
     )

@@ -24,8 +24,15 @@ class _Count:
         return sum(_elements(value) for layer in layers for value in _constants(layer) if self._new(value))
 
     def macs(self, layers: Iterable[Layer]) -> int:
-        uses = (use for layer in layers for use in layer.uses)
-        return sum(node_macs(use.node, self.shapes) for use in uses if self._new(use.node))
+        return self.nodes(use.node for layer in layers for use in layer.uses)
+
+    def nodes(self, nodes: Iterable[onnx_ir.Node]) -> int:
+        """Multiply-adds."""
+        return sum(node_macs(node, self.shapes) for node in nodes if self._new(node))
+
+    def constants(self, nodes: Iterable[onnx_ir.Node]) -> int:
+        """Parameters of linear nodes that are no layers: those that they read, also behind other nodes."""
+        return sum(_elements(v) for node in nodes for x in node.inputs for v in _behind(x) if self._new(v))
 
     def _new(self, part: onnx_ir.Value | onnx_ir.Node) -> bool:
         known = id(part) in self.seen
@@ -60,13 +67,19 @@ class Inventory:
         """The records with what the changed `model`, with its `shapes`, has in the place of each layer, as `lineage`
         tells."""
         before, after, count = find_layers(self.model).found, find_layers(model).found, _Count(shapes)
+        nodes = {str(node.name): node for node in model.graph}
         changed = []
         for record in self.records():
             descent = lineage[record.name]
             parts = [after[name] for name in descent.parts if name in after]
             pieces = tuple(_piece(part, _transposed(before[record.name])) for part in parts)
-            counts = {"after_parameters": count.parameters(parts), "after_macs": count.macs(parts)}
-            changed.append(replace(record, after=pieces, form=descent.form if parts else "removed", **counts))
+            others = [nodes[name] for name in descent.parts if name in nodes and name not in after]
+            counts = {
+                "after_parameters": count.parameters(parts) + count.constants(others),
+                "after_macs": count.macs(parts) + count.nodes(others),
+            }
+            gone = bool(descent.parts) and not (parts or others)
+            changed.append(replace(record, after=pieces, form="removed" if gone else descent.form, **counts))
         return tuple(changed)
 
 
@@ -88,6 +101,15 @@ def _constants(layer: Layer) -> Iterator[onnx_ir.Value]:
     bias = layer.bias or _bias_of_stripes(layer)
     if bias is not None:
         yield bias
+
+
+def _behind(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
+    """The constants that `value` is or is computed from, if it is computed from constants alone."""
+    if value is None or is_constant(value):
+        return [] if value is None else [value]
+    producer = value.producer()
+    found = [] if producer is None else [_behind(x) for x in producer.inputs if x is not None]
+    return [constant for each in found for constant in each] if all(found) else []
 
 
 def _bias_of_stripes(layer: Layer) -> onnx_ir.Value | None:

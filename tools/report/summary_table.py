@@ -158,7 +158,8 @@ def _savings(site: SiteRecord) -> list[str]:
     saving = site.saving
     if saving is None:
         return []
-    counts = [(saving.macs, "multiply-adds"), (saving.parameters, "parameters")]
+    stored = (saving.parameters, "parameters") if saving.parameters else (saving.bytes, "bytes")
+    counts = [(saving.macs, "multiply-adds"), stored]
     texts = [f"{quantity(-n).replace('-', '−')} {unit}" for n, unit in counts if n]
     return texts + ([f"−{duration(saving.microseconds)}"] if saving.microseconds and saving.microseconds > 0 else [])
 

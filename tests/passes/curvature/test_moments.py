@@ -12,6 +12,7 @@ from kronnx.ir.rewriter import Cleaned, Rewriter
 from kronnx.passes.curvature import Bench, Curvature, Feed, measure
 from kronnx.passes.curvature.moments import Moments, Want, after, divergence
 from kronnx.passes.low_rank.factorization import Factorizer
+from own_structures import Twice
 
 CHAIN = """(float[N,5] x) => (float[N,3] y) <float[5,8] w, float[8] b, float[8,7] u, float[7,3] v>
     { f = Gemm(x, w, b) r = Tanh(f) g = MatMul(r, u) y = MatMul(g, v) }"""
@@ -210,6 +211,14 @@ def test_a_layer_that_became_stripes_is_forgotten() -> None:
     moments = {name: Moments(np.eye(1)[None]) for name in rewriter.analyses.layers.found}
     form = Form(Striped(7, 8, ((0, 3),)), (np.ones((1, 7, 2)),))
     rewriter.replace(rewriter.analyses.layers.found["MatMul_0"], form)
+    assert set(after(moments, rewriter.log)) == {"Gemm_0", "MatMul_1"}
+
+
+def test_moments_are_not_pushed_through_what_another_package_made() -> None:
+    rewriter = Rewriter(networks.build(CHAIN))
+    moments = {name: Moments(np.eye(1)[None]) for name in rewriter.analyses.layers.found}
+    layer = rewriter.analyses.layers.found["MatMul_0"]
+    rewriter.replace(layer, Form(Twice(layer.out, layer.inputs), (layer.matrix(),)))
     assert set(after(moments, rewriter.log)) == {"Gemm_0", "MatMul_1"}
 
 

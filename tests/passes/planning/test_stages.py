@@ -23,6 +23,7 @@ from kronnx.passes.project import Project
 from kronnx.passes.prune import Prune
 from kronnx.passes.svd import Svd
 from kronnx.tools.job.price_search import Search
+from own_structures import InBytes, Twice
 
 MLP = """(float[N,12] x) => (float[N,5] y) <float[12,24] w, float[24] b, float[24,16] u, float[16] c, float[16,5] v>
     { f = Gemm(x, w, b) r = Relu(f) g = MatMul(r, u) h = Add(g, c) s = Relu(h) z = MatMul(s, v) y = Softmax(z) }"""
@@ -293,3 +294,27 @@ def test_a_candidate_of_two_stages_is_two() -> None:
     first, second = Svd(rank=3, layers="MatMul_1"), Svd(rank=3, layers="Gemm_0")
     steps = runner_of(first, second).attempt(1.0).steps
     assert [step.key for step in steps] == [(0, 0), (1, 0)]
+
+
+def test_a_stage_after_a_structure_of_others_says_what_it_lacks() -> None:
+    attempt = runner_of(InBytes(fixed=True), Svd()).attempt(1e6)
+    assert [(step.by, step.option.candidate.label) for step in attempt.steps] == [("in-bytes", "own")] * 3
+    assert attempt.saving.bytes == sum(3 * n - 4 for n in (12 * 24, 24 * 16, 16 * 5))
+    assert attempt.saving.parameters == 0
+    twice = runner_of(Doubled(), Svd()).attempt(1e6)
+    assert {(r.site, r.reason) for r in twice.remarks if r.by == "svd"} >= {("Gemm_0", "no-statistics")}
+
+
+@dataclass(frozen=True)
+class Doubled(InBytes):
+    """A structure whose weight is a layer again, of whose curvature nothing is known."""
+
+    name: ClassVar[str] = "doubled"
+
+    def propose(self, context: Context) -> Proposal:
+        layer = context.analyses.layers.found["Gemm_0"]
+        return Proposal((context.replacement(layer, Twice(layer.out, layer.inputs), 0.0, None),), fixed=True)
+
+    def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
+        layer = rewriter.analyses.layers.found["Gemm_0"]
+        rewriter.replace(layer, Form(Twice(layer.out, layer.inputs), (layer.matrix() / 2,)))

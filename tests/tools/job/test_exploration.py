@@ -5,6 +5,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.errors import BudgetError
 from kronnx.ir.remarks import Remark
+from kronnx.passes.registry import PASSES
 from kronnx.runtime.sessions import Target
 from kronnx.tools.commands.cli import main
 from kronnx.tools.job.budget import Budget, Limit
@@ -19,6 +20,7 @@ from kronnx.tools.job.sources import Sources
 from kronnx.tools.job.subject import open_subject
 from kronnx.tools.report.progress import Silent
 from networks import parsed, set_weight
+from own_structures import InBytes
 from recorded import RECORDED, latency, optimize
 
 
@@ -148,3 +150,14 @@ def test_what_the_passes_pass_over_is_said_under_every_metric(planted):
     assert said
     for remarks in said:
         assert len({remark.detail for remark in remarks}) == len(TEMPERATURES)  # a warmer softmax, other nats
+
+
+def test_a_size_is_priced_in_bytes_as_they_are_stored(planted, monkeypatch):
+    """The pass takes no parameter away: counted in parameters no price would reach the target."""
+    monkeypatch.setitem(PASSES, InBytes.name, InBytes)
+    report = run(planted, InBytes.name, size=0.5).report
+    assert report.after.bytes <= 0.5 * report.before.bytes
+    assert report.after.parameters == report.before.parameters
+    assert {site.saving.bytes for site in report.sites if site.verdict == "passed"} <= {
+        3 * n - 4 for n in (64 * 128, 128 * 128, 1280)
+    }

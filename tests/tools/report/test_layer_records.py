@@ -7,6 +7,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.output_heads import find_heads
 from kronnx.passes.curvature import Bench, Curvature, measure
+from kronnx.passes.planning.proposal import Pass
 from kronnx.passes.planning.stages import Attempt, StageRunner, concrete_shapes
 from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.pipeline_text import parse
@@ -15,6 +16,7 @@ from kronnx.tools.report.accounting import figures
 from kronnx.tools.report.layer_records import Inventory
 from kronnx.tools.report.records import LayerRecord, PieceRecord, Report
 from networks import build, draw, execute
+from own_structures import InBytes
 
 CNN = """(float[N,1,12,12] x) => (float[N,10] logits)
     <float[16,1,5,5] k, float[16] kb, float[16,16,3,3] m, float[16] mb, float[576,40] w, float[40] wb, float[40,10] v,
@@ -37,7 +39,7 @@ ONE_BIAS = """(float[N,6] x) => (float[N,1] y) <float[6,6] w, float[6,6] u, floa
 Rows = tuple[list[LayerRecord], onnx_ir.Model, onnx_ir.Model]
 
 
-def attempted(model: onnx_ir.Model, passes: str) -> Attempt:
+def attempted(model: onnx_ir.Model, passes: str | Pass) -> Attempt:
     """What fixed passes do, measured on made-up samples."""
 
     def moments(model, wants):
@@ -45,14 +47,15 @@ def attempted(model: onnx_ir.Model, passes: str) -> Attempt:
             Bench.surveyed(model, find_heads(model), [draw(model, 100)], execute, Curvature(4)), wants
         ).moments
 
-    return StageRunner(model, parse(passes), draw(model, 1), execute, None, lambda saving: 0.0, moments).attempt(0.0)
+    stages = parse(passes) if isinstance(passes, str) else (passes,)
+    return StageRunner(model, stages, draw(model, 1), execute, None, lambda saving: 0.0, moments).attempt(0.0)
 
 
 def shapes_of(model: onnx_ir.Model):
     return concrete_shapes(model, draw(model, 1), execute)
 
 
-def records(text: str, passes: str) -> dict[str, LayerRecord]:
+def records(text: str, passes: str | Pass) -> dict[str, LayerRecord]:
     """The records by name; their sums are what the figures of both models count."""
     model = build(text)
     attempt = attempted(model, passes)
@@ -204,3 +207,8 @@ def test_a_model_that_comes_back_unchanged_has_the_same_layers_before_and_after(
     found = optimize(planted.model, "svd{rank=1.0}", data=planted.data, cache_dir=planted.cache).report.layers
     assert [x.changed for x in found] == [False] * 3
     assert all((x.after_parameters, x.after_macs) == (x.parameters, x.macs) for x in found)
+
+
+def test_what_runs_as_another_packages_structure_is_counted_as_it_stands_in_the_graph():
+    found = records(READERS, InBytes(fixed=True))
+    assert [(x.form, x.after_parameters, x.after_macs, x.after) for x in found.values()] == [("own", 192, 192, ())] * 2
