@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kronnx.ir.cost import Cost
 from kronnx.passes.planning.choice import Option, choose, options
@@ -25,6 +25,9 @@ def net(chosen: list[Option] | tuple[Option, ...], price: float) -> float:
 def names(chosen: list[Option]) -> set[tuple[str, str]]:
     return {(o.candidate.site, o.candidate.label) for o in chosen}
 
+
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow], deadline=None)  # on a busy machine
+settings.load_profile("busy")
 
 SAVINGS = st.floats(-10, 90, allow_subnormal=False)  # a hundredth of one is nothing, if the smallest float is one
 CANDIDATES = st.lists(st.builds(candidate, st.sampled_from("abc"), st.floats(0, 5), SAVINGS), min_size=1, max_size=10)
