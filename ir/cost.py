@@ -1,7 +1,7 @@
 """What a model costs: multiply-adds, parameters, bytes and time."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from math import prod
 
 import onnx_ir
@@ -24,10 +24,20 @@ class Cost:
     bytes: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Cost(
+            self.macs + other.macs,
+            self.parameters + other.parameters,
+            self.microseconds + other.microseconds,
+            self.bytes + other.bytes,
+        )
 
     def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Cost(
+            self.macs - other.macs,
+            self.parameters - other.parameters,
+            self.microseconds - other.microseconds,
+            self.bytes - other.bytes,
+        )
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Layers:
     left: tuple[Remark, ...]
 
 
-class _Unfit(Exception):
+class Unfit(Exception):
     """Why a node is no layer; becomes a remark."""
 
     def __init__(self, reason: str, detail: str):
@@ -132,17 +132,17 @@ def find_layers(model: onnx_ir.Model) -> Layers:
     """
     uses: dict[tuple, list[onnx_ir.Node]] = {}
     left: list[Remark] = []
-    for node in _linear_nodes(model):
+    for node in linear_nodes(model):
         try:
-            uses.setdefault(_identity(node, model), []).append(node)
-        except _Unfit as unfit:
+            uses.setdefault(identity(node, model), []).append(node)
+        except Unfit as unfit:
             left.append(Remark(node.name or "", "layers", MISSED, unfit.reason, unfit.detail))
     found: dict[str, Layer] = {}
     for nodes in uses.values():
         try:
-            layer = _layer(nodes)
+            layer = layer_of(nodes)
             found[layer.name] = layer
-        except _Unfit as unfit:
+        except Unfit as unfit:
             left.extend(Remark(n.name or "", "layers", MISSED, unfit.reason, unfit.detail) for n in nodes)
     return Layers(found, tuple(left))
 
@@ -188,16 +188,20 @@ def real(node: onnx_ir.Node, name: str, default: float) -> float:
     return default if attribute is None else attribute.as_float()
 
 
-def _linear_nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
-    for node in model.graph.all_nodes():
-        if node.domain in ("", "ai.onnx") and node.op_type in OPERATORS:
-            yield node
+def linear_nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
+    """The nodes of all graphs that could apply a layer, in order."""
+    return filter(is_linear, model.graph.all_nodes())
 
 
-def _identity(node: onnx_ir.Node, model: onnx_ir.Model) -> tuple:
-    """What makes two nodes the same layer: constant, views, bias and attributes."""
+def is_linear(node: onnx_ir.Node) -> bool:
+    """Whether `node` could apply a layer."""
+    return node.op_type in OPERATORS and node.domain in ("", "ai.onnx")
+
+
+def identity(node: onnx_ir.Node, model: onnx_ir.Model) -> tuple:
+    """What makes two nodes the same layer: constant, views, bias and attributes. Raises Unfit if it is none."""
     if node.graph is not model.graph:
-        raise _Unfit("subgraph", "inside the body of an If, Loop or Scan")
+        raise Unfit("subgraph", "inside the body of an If, Loop or Scan")
     weight, views = _constant(node)
     attributes = tuple(sorted((a.name, str(a.value)) for a in node.attributes.values()))
     steps = tuple((v.op_type, str(sorted(str(a) for a in v.attributes.values()))) for v in views)
@@ -211,9 +215,9 @@ def _name(value: onnx_ir.Value | None) -> str | None:
 def _constant(node: onnx_ir.Node) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ...]]:
     value, views = node.inputs[1], []
     if value is None or node.inputs[0] is None:
-        raise _Unfit("no-weight", f"{node.op_type} lacks an input")
+        raise Unfit("no-weight", f"{node.op_type} lacks an input")
     if is_constant(node.inputs[0]):
-        raise _Unfit("weight-on-the-left", "the constant is the first factor")
+        raise Unfit("weight-on-the-left", "the constant is the first factor")
     while (producer := value.producer()) is not None and producer.op_type in VIEWS and producer.inputs[0] is not None:
         views.insert(0, producer)
         value = producer.inputs[0]
@@ -221,8 +225,8 @@ def _constant(node: onnx_ir.Node) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ..
         producer = value.producer()
         source = "a graph input" if producer is None else f"computed by {producer.op_type} {producer.name!r}"
         if producer is not None and producer.op_type in ("DequantizeLinear", "DynamicQuantizeLinear"):
-            raise _Unfit("quantized", "the weight is quantized")
-        raise _Unfit("not-constant", f"both factors are computed: the second is {source}")
+            raise Unfit("quantized", "the weight is quantized")
+        raise Unfit("not-constant", f"both factors are computed: the second is {source}")
     return value, tuple(views)
 
 
@@ -254,7 +258,8 @@ def _following_add(node: onnx_ir.Node) -> onnx_ir.Node | None:
     return readers[0] if tuple(other[0].shape) == (out,) else None
 
 
-def _layer(nodes: list[onnx_ir.Node]) -> Layer:
+def layer_of(nodes: list[onnx_ir.Node]) -> Layer:
+    """The layer that nodes of one identity apply, in the order of the graph. Raises Unfit if they apply none."""
     first = nodes[0]
     weight, views = _constant(first)
     _check_readers(weight, nodes)
@@ -264,7 +269,7 @@ def _layer(nodes: list[onnx_ir.Node]) -> Layer:
     bias = _bias(first)
     uses = tuple(Use(n, n.inputs[0], n.outputs[0]) for n in nodes if n.inputs[0] is not None)
     if weight.dtype is None or not weight.dtype.is_floating_point():
-        raise _Unfit("not-float", f"the weight is {weight.dtype}")
+        raise Unfit("not-float", f"the weight is {weight.dtype}")
     if first.op_type == "Conv":
         groups = integer(first, "group", 1)
         inputs = int(np.prod(stored[1:]))
@@ -273,22 +278,22 @@ def _layer(nodes: list[onnx_ir.Node]) -> Layer:
             str(first.name), "Conv", uses, weight, views, _vector(bias), groups, stored[0] // groups, inputs, kernel
         )
     if len(stored) != 2:
-        raise _Unfit("batched-weight", f"the weight has the shape {list(stored)}; a matrix is needed")
+        raise Unfit("batched-weight", f"the weight has the shape {list(stored)}; a matrix is needed")
     if first.op_type == "Gemm" and not _plain(first):
-        raise _Unfit("scaled-gemm", "Gemm with transA, alpha or beta")
+        raise Unfit("scaled-gemm", "Gemm with transA, alpha or beta")
     out, inputs = stored if first.op_type == "Gemm" and integer(first, "transB", 0) else reversed(stored)
     if (
         first.op_type == "Gemm"
         and bias is not None
         and (bias.shape is None or bias.shape.numpy() not in ((out,), (1, out)))
     ):
-        raise _Unfit("wide-bias", f"the bias has the shape {bias.shape}; {[out]} is needed")
+        raise Unfit("wide-bias", f"the bias has the shape {bias.shape}; {[out]} is needed")
     return Layer(str(first.name), first.op_type, uses, weight, views, _vector(bias), 1, out, inputs)
 
 
 def _vector(bias: onnx_ir.Value | None) -> onnx_ir.Value | None:
     if bias is not None and not is_constant(bias):
-        raise _Unfit("computed-bias", f"the bias {bias.name!r} is computed")
+        raise Unfit("computed-bias", f"the bias {bias.name!r} is computed")
     return bias
 
 
@@ -303,7 +308,15 @@ def _check_readers(weight: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> None:
     others = readers - set(nodes)
     if weight.is_graph_output() or others:
         names = sorted(f"{n.op_type} {n.name!r}" for n in others) or ["the graph's outputs"]
-        raise _Unfit("tied-weight", f"the weight is read by {', '.join(names)} too")
+        raise Unfit("tied-weight", f"the weight is read by {', '.join(names)} too")
+
+
+def readers_of_weight(node: onnx_ir.Node) -> set[onnx_ir.Node]:
+    """All nodes that read, behind views, what `node` reads as its weight, `node` itself among them."""
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    while value is not None and (view := value.producer()) is not None and view.op_type in VIEWS:
+        value = view.inputs[0]
+    return set() if value is None else {end for use in value.uses() for end in _ends(use.node)}
 
 
 def _ends(reader: onnx_ir.Node) -> set[onnx_ir.Node]:

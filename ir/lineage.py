@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 
 from .channels.groups import Group
 from .forms import Chain, Striped, Structure
 from .layers import Layer
-from .rewriter import Projected, Removed, Replaced, Rewrite
+from .rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,29 @@ class Descent:
 def lineage(layers: Iterable[str], rewrites: Iterable[Rewrite]) -> dict[str, Descent]:
     """What `rewrites` made of each of `layers`, those of the model before all of them."""
     descents = {name: Descent((name,)) for name in layers}
+    holders = {name: {name: None} for name in descents}  # by part, the layers that it stands for
     for rewrite in rewrites:
-        descents = {name: _after(descent, rewrite) for name, descent in descents.items()}
+        touched = dict.fromkeys(name for part in _touched(rewrite) for name in holders.get(part, ()))
+        for name in touched:
+            descents[name] = after = _after(descents[name], rewrite)
+            for part in after.parts:
+                holders.setdefault(part, {})[name] = None
     return descents
+
+
+def _touched(rewrite: Rewrite) -> Iterable[str]:
+    """The layers to which something was done."""
+    match rewrite:
+        case Replaced():
+            return (rewrite.layer,)
+        case Projected():
+            return tuple(rewrite.ups)
+        case Removed():
+            return _makers(rewrite.group)
+        case Cleaned() | Tuned():
+            return ()
+        case _:
+            assert_never(rewrite)
 
 
 def _after(descent: Descent, rewrite: Rewrite) -> Descent:
@@ -74,8 +95,11 @@ def heirs(layers: Mapping[str, Layer], rewrites: Iterable[Rewrite]) -> dict[str,
     chain, every stripe of a block-sparse form; together they have the rows that were not removed. None where that is
     not known: of structures that others have made."""
     found = {name: (Heir(name, np.arange(layer.groups * layer.out)),) for name, layer in layers.items()}
+    holders = {name: name for name in found}  # by heir, the layer whose it is
     for rewrite in rewrites:
-        found = {name: tuple(new for heir in each for new in _succeeded(heir, rewrite)) for name, each in found.items()}
+        for name in dict.fromkeys(holders[part] for part in _touched(rewrite) if part in holders):
+            found[name] = tuple(new for heir in found[name] for new in _succeeded(heir, rewrite))
+            holders.update(dict.fromkeys((heir.layer for heir in found[name]), name))
     return found
 
 

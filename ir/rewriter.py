@@ -16,6 +16,7 @@ from .errors import ShapeError
 from .forms import Chain, Factor, Form, Structure, typed
 from .layers import OPERATORS, Layer
 from .model.names import Names
+from .touched import Touched
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Rewriter:
         self.log: list[Rewrite] = []
         self._analyses = Analyses(model)
         self._names = Names(model)
+        self._touched = Touched()
 
     @property
     def analyses(self) -> Analyses:
@@ -127,12 +129,14 @@ class Rewriter:
         projected = structure.emit(tape, first.input, (weight,), None, part)
         (part,) = self._named(tape.nodes, part)
         self.model.graph.insert_before(first.node, list(tape.nodes))
+        self._touched.add(tape.nodes)
         for layer in layers:
             if layer.name in biases:
                 self._set_bias(layer, biases[layer.name])
             narrow = Chain(layer.op, (Factor(1, layer.out, down.shape[0]),))
             constants = self._constants(layer, narrow.stored((ups[layer.name][None],)))
             for use in layer.uses:
+                self._touched.add([use.node])
                 use.node.replace_input_with(0, projected)
                 self._replace_node(use.node, narrow, constants)
             self._drop(layer)
@@ -145,8 +149,14 @@ class Rewriter:
         bias that the consumers have afterwards."""
         if not self._admits():
             return
-        remove(self.model, group, keep, consumers, self._names)
+        index, layers = self._analyses.names, self._layers_of(group)
+        remove(index, layers, group, keep, consumers, self._names, self._touched)
         self._record(Removed(group, keep, consumers))
+
+    def _layers_of(self, group: Group) -> dict[str, Layer]:
+        names = dict.fromkeys(p.layer for p in (*group.producers, *group.consumers, *group.carriers))
+        known = {name: self._analyses.find(name) for name in names}
+        return {name: layer for name, layer in known.items() if layer is not None}
 
     def clean(self) -> None:
         """The lossless clean-up of the whole graph; `model` may be another object afterwards."""
@@ -178,7 +188,9 @@ class Rewriter:
 
     def _record(self, rewrite: Rewrite) -> None:
         self.log.append(rewrite)
-        self._analyses = Analyses(self.model)
+        whole = isinstance(rewrite, Cleaned | Tuned)
+        self._analyses = Analyses(self.model) if whole else self._analyses.renewed(self._touched)
+        self._touched = Touched()
 
     def _replace_node(
         self, node: onnx_ir.Node, structure: Structure, weights: tuple[onnx_ir.Value, ...]
@@ -195,7 +207,9 @@ class Rewriter:
             self.model.graph.register_initializer(value)
         self._names.nodes.release(node.name)
         parts = self._named(tape.nodes, str(node.name))
+        self._touched.add([node])
         replace_nodes_and_values(self.model.graph, node, [node], tape.nodes, [old], [y])
+        self._touched.add([*tape.nodes, *(use.node for use in y.uses())])
         return parts
 
     def _named(self, nodes: Sequence[onnx_ir.Node], stem: str) -> tuple[str, ...]:
@@ -227,17 +241,21 @@ class Rewriter:
             for use in layer.uses:
                 use.node.resize_inputs(3)
                 use.node.replace_input_with(2, new)
+                self._touched.add([use.node])
             return
         new = self._initializer(bias.reshape(old.const_value.shape.numpy()), f"{old.name}.shifted", old.dtype)
         for use in layer.uses:
             reader = use.node if len(use.node.inputs) > 2 else next(iter(use.output.uses())).node
+            self._touched.add([reader])
             reader.replace_input_with(list(reader.inputs).index(old), new)
+            self._touched.add([reader])
         self._drop_constant(old)
 
     def _drop(self, layer: Layer) -> None:
         """Removes the layer's weight and the views of it that nothing reads any more."""
         for view in reversed(layer.views):
             if not view.outputs[0].uses():
+                self._touched.add([view])
                 self.model.graph.remove(view, safe=True)
                 self._names.nodes.release(view.name)
                 self._names.values.release(view.outputs[0].name)

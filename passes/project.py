@@ -55,7 +55,7 @@ class Project(Pass):
         return Proposal(tuple(candidates), tuple(remarks), self.rank is not None)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
-        readers = tuple(rewriter.analyses.layers.found[name] for name in sorted(candidate.touches))
+        readers = tuple(rewriter.analyses.layer(name) for name in sorted(candidate.touches))
         cut, rank = _stacked(readers, context), candidate.choice
         moments = [context.moments[x.name] for x in readers]
         stacked = np.split(cut.up[:, :rank], np.cumsum([m.gradient.shape[-1] for m in moments])[:-1])

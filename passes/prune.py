@@ -90,7 +90,7 @@ class Prune(Pass):
         if isinstance(candidate.choice, Kept):
             _remove(candidate, context, rewriter)
             return
-        layer = rewriter.analyses.layers.found[candidate.site]
+        layer = rewriter.analyses.layer(candidate.site)
         moments = context.moments[layer.name]
         form = _stripes(layer, moments, len(candidate.choice.indices), 1).form(candidate.choice.indices)
         rewriter.replace(layer, form, shifted_bias(layer, form.dense(), moments))
@@ -145,7 +145,7 @@ class Prune(Pass):
         reason = _unjudged([c.layer for c in group.consumers], context)
         if reason is not None:
             return reason
-        stop, silent = group.channels - min(kept), silent_channels(group, context.analyses.layers.found)
+        stop, silent = group.channels - min(kept), silent_channels(group, context.analyses.layer)
         path = context.remembered(
             ("removal path", group.name, group.channels, stop, silent.tobytes()),
             [c.layer for c in group.consumers],
@@ -289,14 +289,14 @@ def _with(shape: tuple[int, ...], axis: int, fewer: int) -> tuple[int, ...]:
 
 def _remove(candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
     choice, analyses = candidate.choice, rewriter.analyses
-    group = analyses.groups.found.get(candidate.site)
+    group = analyses.group(candidate.site)
     if group is None or group.channels != choice.channels:
         raise GraphError(f"prune: group {candidate.site!r} is not what it was when {candidate.label!r} was proposed")
-    keep, silent = np.array(choice.keep), silent_channels(group, analyses.layers.found)
+    keep, silent = np.array(choice.keep), silent_channels(group, analyses.layer)
     readers: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     gone = np.delete(np.arange(group.channels), keep)
     for consumer in group.consumers:
-        layer, moments = analyses.layers.found[consumer.layer], context.moments[consumer.layer]
+        layer, moments = analyses.layer(consumer.layer), context.moments[consumer.layer]
         kept = np.delete(np.arange(layer.inputs), consumer.columns[gone].ravel())
         weight = compensated(layer.matrix()[0], _inner(layer, moments, consumer, silent), kept)
         readers[layer.name] = weight, _bias(layer, moments, weight, kept)

@@ -73,7 +73,7 @@ class Svd(Pass):
         return Proposal(tuple(candidates), tuple(remarks), self.fixed)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
-        layer = rewriter.analyses.layers.found[candidate.site]
+        layer = rewriter.analyses.layer(candidate.site)
         form = _form(_factorizer(layer, context), candidate.choice)
         rewriter.replace(layer, form, corrected_bias(layer, form, context.moments[layer.name]))
 

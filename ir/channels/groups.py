@@ -1,8 +1,8 @@
-"""Channels that have to be removed together: a model in, its groups out, and a remark for each layer that is in
+"""Channels that have to be removed together: where they go in, groups out, and a remark for each layer that is in
 none."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,11 +11,10 @@ import onnx_ir
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..layers import Layer, Layers
+from ..layers import Layer
 from ..remarks import MISSED, Remark
 from . import arithmetic_rules, layout_rules  # noqa: F401  both register rules
 from .pieces import Carrier, Consumer, Extent, Producer, Resized, Sliced
-from .rules import apply_rule, consume
 from .tracking import BlockedChannels, ChannelSite, Ledger, Track
 
 CONV_MULTIPLE = 8
@@ -50,48 +49,41 @@ class Groups:
     left: tuple[Remark, ...]
 
 
-def find_groups(model: onnx_ir.Model, layers: Layers) -> Groups:
-    """The groups of `model`, in the order of their first layer; each is named for that layer.
+def find_groups(ledger: Ledger, layers: Mapping[str, Layer], graph: onnx_ir.Graph) -> Groups:
+    """The groups of the part of `graph` that `ledger` holds, in the order of their first layer; each is named for that
+    layer.
 
     Channels are followed from the layer that makes them to the layers that read them linearly. Where they meet (a
     residual addition) they become one; where something else looks at them (a graph output, a normalisation over the
     channels, a Reshape that splits them) they have to stay. A group is a set of channels that take part in the same
     pieces of the graph, equally often.
     """
-    opset = model.opset_imports.get("", OLDEST_OPSET)
-    if opset < OLDEST_OPSET:
-        detail = f"the model is of opset {opset}, and could not be brought to a newer one"
-        return Groups({}, tuple(Remark(name, "groups", MISSED, "old-opset", detail) for name in layers.found))
-    ledger = _walk(model, layers)
-    _settle(model, layers, ledger)
+    _settle(graph, layers, ledger)
     labels = _labels(ledger)
     blocked = _blocked(ledger, labels)
     found = _groups(layers, ledger, labels, set(blocked))
-    return Groups(found, tuple(_left(layers, ledger, labels, blocked, found)))
+    return Groups(found, tuple(_left(ledger, labels, blocked, found)))
 
 
-def _walk(model: onnx_ir.Model, layers: Layers) -> Ledger:
-    ledger = Ledger({id(use.node): layer for layer in layers.found.values() for use in layer.uses})
-    for node in model.graph:
-        layer = ledger.layers.get(id(node))
-        if layer is None:
-            apply_rule(node, ledger)
-        else:
-            consume(node, layer, ledger)
-    return ledger
+def old_opset(model: onnx_ir.Model) -> str | None:
+    """Why no channels of `model` are followed, if they aren't."""
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset >= OLDEST_OPSET:
+        return None
+    return f"the model is of opset {opset}, and could not be brought to a newer one"
 
 
-def _settle(model: onnx_ir.Model, layers: Layers, ledger: Ledger) -> None:
+def _settle(graph: onnx_ir.Graph, layers: Mapping[str, Layer], ledger: Ledger) -> None:
     """What can be said only when the whole graph was seen: who reads outside of it, and whether all uses of a layer
     agree."""
     for value, track in ledger.tracks.items():
         if value.is_graph_output():
             ledger.block([track], "graph-output", f"they are the graph's output {value.name!r}")
-        if any(use.node.graph is not model.graph for use in value.uses()):
+        if any(use.node.graph is not graph for use in value.uses()):
             ledger.block([track], "subgraph", f"{value.name!r} is read inside the body of an If, Loop or Scan")
         ledger.sites.append(ChannelSite(partial(Resized, str(value.name), track.axis), track.ids))
     for name, reads in ledger.reads.items():
-        _settle_reads(layers.found[name], reads, ledger)
+        _settle_reads(layers[name], reads, ledger)
     for name, ids in ledger.rows.items():
         ledger.sites.append(ChannelSite(partial(Producer, name), ids))
 
@@ -129,7 +121,7 @@ def _blocked(ledger: Ledger, labels: np.ndarray) -> dict[int, BlockedChannels]:
     return blocked
 
 
-def _groups(layers: Layers, ledger: Ledger, labels: np.ndarray, blocked: set[int]) -> dict[str, Group]:
+def _groups(layers: Mapping[str, Layer], ledger: Ledger, labels: np.ndarray, blocked: set[int]) -> dict[str, Group]:
     parts: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number, site in enumerate(ledger.sites):
         for label, count in zip(*np.unique(labels[site.ids], return_counts=True), strict=True):
@@ -141,7 +133,7 @@ def _groups(layers: Layers, ledger: Ledger, labels: np.ndarray, blocked: set[int
             alike[tuple(parts[label])].append(label)
     found: dict[str, Group] = {}
     for places, channels in alike.items():
-        group = _group(layers, [(ledger.sites[k], count) for k, count in places], labels, np.array(channels))
+        group = _group(layers, ledger, places, labels, np.array(channels))
         if group is not None:
             name = _free(group.name, found)
             found[name] = replace(group, name=name)
@@ -155,17 +147,22 @@ def _in_order(labels: np.ndarray) -> list[int]:
 
 
 def _group(
-    layers: Layers, sites: list[tuple[ChannelSite, int]], labels: np.ndarray, channels: np.ndarray
+    layers: Mapping[str, Layer],
+    ledger: Ledger,
+    places: Iterable[tuple[int, int]],
+    labels: np.ndarray,
+    channels: np.ndarray,
 ) -> Group | None:
+    sites = [(ledger.sites[k], count) for k, count in places]
     pieces = [site.make(_positions(labels[site.ids], channels, count)) for site, count in sites]
     producers = tuple(p for p in pieces if isinstance(p, Producer))
     consumers = tuple(p for p in pieces if isinstance(p, Consumer))
     carriers = tuple(p for p in pieces if isinstance(p, Carrier))
     if not producers or not consumers:
         return None
-    convolutional = any(layers.found[p.layer].op == "Conv" for p in (*producers, *consumers, *carriers))
+    convolutional = any(layers[p.layer].op == "Conv" for p in (*producers, *consumers, *carriers))
     return Group(
-        name=_first_name(layers, producers),
+        name=_first_name(ledger, producers),
         channels=len(channels),
         producers=producers,
         consumers=consumers,
@@ -184,9 +181,9 @@ def _positions(labels: np.ndarray, channels: np.ndarray, count: int) -> np.ndarr
     return order[first[:, None] + np.arange(count)]
 
 
-def _first_name(layers: Layers, producers: Iterable[Producer]) -> str:
+def _first_name(ledger: Ledger, producers: Iterable[Producer]) -> str:
     made = {p.layer for p in producers}
-    return next(name for name in layers.found if name in made)
+    return next(name for name in ledger.rows if name in made)
 
 
 def _free(name: str, taken: dict[str, Group]) -> str:
@@ -197,7 +194,7 @@ def _free(name: str, taken: dict[str, Group]) -> str:
 
 
 def _left(
-    layers: Layers, ledger: Ledger, labels: np.ndarray, blocked: dict[int, BlockedChannels], found: dict[str, Group]
+    ledger: Ledger, labels: np.ndarray, blocked: dict[int, BlockedChannels], found: dict[str, Group]
 ) -> Iterable[Remark]:
     grouped = {p.layer for group in found.values() for p in group.producers}
     for name, ids in ledger.rows.items():
@@ -210,6 +207,3 @@ def _left(
             yield Remark(name, "groups", MISSED, "no-consumer", "no layer reads the output channels")
         else:
             yield Remark(name, "groups", MISSED, block.reason, block.detail)
-    carried = {c.layer for group in found.values() for c in group.carriers}
-    for name in (n for n, layer in layers.found.items() if layer.depthwise and n not in carried):
-        yield Remark(name, "groups", MISSED, "depthwise", "hands on channels that no removable layer makes")

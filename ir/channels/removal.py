@@ -9,8 +9,10 @@ import onnx_ir
 
 from ..dimensions import constant
 from ..errors import GraphError, ShapeError
-from ..layers import Layer, find_layers, integer, permutation
+from ..layers import Layer, integer, permutation
 from ..model.names import Names
+from ..name_index import NameIndex
+from ..touched import Touched
 from .groups import Group
 from .pieces import Extent
 
@@ -19,10 +21,17 @@ Compensation = tuple[np.ndarray, np.ndarray | None]
 
 
 def remove(
-    model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: Mapping[str, Compensation], names: Names
+    index: NameIndex,
+    layers: Mapping[str, Layer],
+    group: Group,
+    keep: np.ndarray,
+    consumers: Mapping[str, Compensation],
+    names: Names,
+    touched: Touched,
 ) -> None:
-    """Changes `model` so that only the channels `keep` (ascending) of `group` are left. The signature stays; `names`
-    are those in use in the model.
+    """Changes the model so that only the channels `keep` (ascending) of `group` are left. The signature stays. `index`
+    knows its nodes and values, `layers` its layers, at least the group's, `names` those in use; what changes is noted in
+    `touched`.
 
     `consumers` gives layers that read the group their weights W [out, kept in] in float64 (`out` as it was before) and
     a bias [out], or None to leave the bias alone; a consumer without an entry only loses its columns. Weights are
@@ -32,10 +41,9 @@ def remove(
     Raises ShapeError if `keep` or a weight doesn't fit, GraphError if a bias is given to a layer that can hold none.
     Both are raised before anything is changed.
     """
-    layers = find_layers(model).found
     _check(layers, group, keep, consumers)
     gone = np.delete(np.arange(group.channels), keep)
-    work = _Removal(model, layers, names)
+    work = _Removal(index, dict(layers), names, touched)
     for consumer in group.consumers:
         weight, bias = consumers.get(consumer.layer, (None, None))
         work.narrow(consumer.layer, consumer.columns[gone].ravel(), weight)
@@ -47,7 +55,7 @@ def remove(
         work.shorten(carrier.layer, carrier.rows[gone].ravel())
         work.regroup(carrier.layer, carrier.rows[gone].size // carrier.multiplier)
     for one in group.constants:
-        work.slice_input(work.nodes[one.node], one.input, one.axis, one.index[gone].ravel())
+        work.slice_input(index.nodes[one.node], one.input, one.axis, one.index[gone].ravel())
     work.shrink_extents(group.extents, gone)
     work.shrink_shapes({r.value: (r.axis, r.index[gone].size) for r in group.resized})
     work.drop_unread()
@@ -80,15 +88,12 @@ def _check(layers: Mapping[str, Layer], group: Group, keep: np.ndarray, consumer
 class _Removal:
     """The model while it changes; `sliced` keeps one new constant for readers that need the same one."""
 
-    model: onnx_ir.Model
+    index: NameIndex
     layers: dict[str, Layer]
     names: Names
+    touched: Touched
     sliced: dict[tuple[str, int, bytes], onnx_ir.Value] = field(default_factory=dict)
     unread: dict[str, onnx_ir.Value] = field(default_factory=dict)
-    nodes: dict[str, onnx_ir.Node] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.nodes = {str(node.name): node for node in self.model.graph}
 
     def narrow(self, name: str, columns: np.ndarray, weight: np.ndarray | None) -> None:
         """The layer no longer reads `columns`; `weight` [out, kept in] is its new W, or what is left of the old one."""
@@ -114,6 +119,7 @@ class _Removal:
         for use in self.layers[name].uses:
             groups = integer(use.node, "group", 1) - fewer
             use.node.attributes["group"] = onnx_ir.AttrInt64("group", groups)
+            self.touched.add([use.node])
 
     def slice_input(self, node: onnx_ir.Node, number: int, axis: int, positions: np.ndarray) -> None:
         """The constant that `node` reads as its input `number` loses `positions` along `axis`."""
@@ -148,7 +154,7 @@ class _Removal:
         """Sizes and bounds that count the channels fall by those that are gone."""
         for place in dict.fromkeys((e.node, e.input) for e in extents):
             here = [e for e in extents if (e.node, e.input) == place]
-            node, number = self.nodes[place[0]], place[1]
+            node, number = self.index.nodes[place[0]], place[1]
             old = node.inputs[number] if len(node.inputs) > number else None
             known = constant(old)
             array = np.array(here[0].whole if known is None else known)
@@ -168,17 +174,16 @@ class _Removal:
 
     def shrink_shapes(self, less: Mapping[str, tuple[int, int]]) -> None:
         """Values that are said to have a size get the new one."""
-        for node in self.model.graph:
-            for value in node.outputs:
-                axis, count = less.get(str(value.name), (0, 0))
-                if count and value.shape is not None and isinstance(size := value.shape[axis], int):
-                    value.shape = onnx_ir.Shape([size - count if k == axis else d for k, d in enumerate(value.shape)])
+        for name, (axis, count) in less.items():
+            value = self.index.values.get(name)
+            if value is not None and value.shape is not None and isinstance(size := value.shape[axis], int):
+                value.shape = onnx_ir.Shape([size - count if k == axis else d for k, d in enumerate(value.shape)])
 
     def drop_unread(self) -> None:
         """Replaced constants that nothing reads any more leave the graph."""
         for name, value in self.unread.items():
-            if not value.uses() and not value.is_graph_output() and name in self.model.graph.initializers:
-                del self.model.graph.initializers[name]
+            if not value.uses() and not value.is_graph_output() and name in self.index.graph.initializers:
+                del self.index.graph.initializers[name]
                 self.names.values.release(name)
 
     def _set_weight(self, layer: Layer, stored: np.ndarray, **sizes: int) -> None:
@@ -193,7 +198,9 @@ class _Removal:
         old = node.inputs[number]
         if old is not None:
             self.unread[str(old.name)] = old
+        self.touched.add([node])
         node.replace_input_with(number, value)
+        self.touched.add([node])
 
     def _like(self, old: onnx_ir.Value, array: np.ndarray) -> onnx_ir.Value:
         return self._constant(f"{str(old.name).split(SUFFIX)[0]}{SUFFIX}", old, array)
@@ -205,7 +212,7 @@ class _Removal:
         free = self.names.values.fresh(name)
         tensor = onnx_ir.tensor(np.ascontiguousarray(array.astype(like.dtype.numpy())), dtype=like.dtype, name=free)
         value = onnx_ir.val(free, like.dtype, array.shape, const_value=tensor)
-        self.model.graph.register_initializer(value)
+        self.index.graph.register_initializer(value)
         return value
 
 

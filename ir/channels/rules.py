@@ -44,20 +44,22 @@ def _is_read(value: onnx_ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def consume(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> None:
-    """A use of a layer: reads the channels of its input, makes channels of its own."""
+def read(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> None:
+    """A use of a layer that mixes channels reads those of its input."""
     x = ledger.tracks.get(first_input(node))
-    if layer.depthwise:
-        return _carry(node, layer, ledger, x)
     in_axis = None if x is None else (1 if layer.op == "Conv" else x.rank - 1)
     fits = x is not None and x.axis == in_axis and layer.groups == 1 and len(x.ids) == layer.channels
     ledger.reads.setdefault(layer.name, []).append(x if fits else None)
     if x is not None and not fits:
         reason, detail = ("grouped-conv", "is grouped") if layer.groups > 1 else ("two-axes", "runs along another axis")
         ledger.block_node(node, reason, detail)
+
+
+def make(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> None:
+    """A use of a layer that mixes channels makes channels of its own."""
     if layer.name not in ledger.rows:
         ledger.rows[layer.name] = ledger.fresh(layer.groups * layer.out)
-    rank = {"Conv": len(layer.kernel) + 2, "Gemm": 2}.get(layer.op) or ledger.rank(first_input(node))
+    rank = rank_of_output(node, layer, ledger)
     made = Track(0, 0, ledger.rows[layer.name])
     if layer.groups > 1:
         return ledger.block([made], "grouped-conv", f"{node.op_type} {node.name!r} is grouped")
@@ -66,8 +68,14 @@ def consume(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> None:
     ledger.follow(node.outputs[0], 1 if layer.op == "Conv" else rank - 1, rank, made.ids)
 
 
-def _carry(node: onnx_ir.Node, layer: Layer, ledger: Ledger, x: Track | None) -> None:
+def rank_of_output(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> int | None:
+    """The number of axes of what `node` gives, if it is known: it has as many as what it reads."""
+    return {"Conv": len(layer.kernel) + 2, "Gemm": 2}.get(layer.op) or ledger.rank(first_input(node))
+
+
+def carry(node: onnx_ir.Node, layer: Layer, ledger: Ledger) -> None:
     """A depthwise convolution: every channel goes on as `layer.out` channels."""
+    x = ledger.tracks.get(first_input(node))
     fits = x is not None and x.axis == 1 and len(x.ids) == layer.groups
     ledger.reads.setdefault(layer.name, []).append(x if fits else None)
     if x is None:

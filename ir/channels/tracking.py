@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir
 
 from ..dimensions import dims
-from ..layers import Layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +47,11 @@ class Ledger:
     """What is known of the channels of one graph so far.
 
     `pairs` holds channels that are the same, position by position. `reads` holds, for each layer that reads channels,
-    the track of every use (None where a use reads something else).
+    the track of every use (None where a use reads something else). `elsewhere` gives the ranks of values whose channels
+    another record holds.
     """
 
-    layers: dict[int, Layer]
+    elsewhere: Callable[[onnx_ir.Value], int | None] = lambda value: None
     tracks: dict[onnx_ir.Value, Track] = field(default_factory=dict)
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     blocks: list[BlockedChannels] = field(default_factory=list)
@@ -73,8 +73,8 @@ class Ledger:
         """The number of axes of `value`, if it is known."""
         if value in self.tracks:
             return self.tracks[value].rank
-        shape = dims(value)
-        return None if shape is None else len(shape)
+        known, shape = self.elsewhere(value), dims(value)
+        return known if shape is None or known is not None else len(shape)
 
     def same(self, a: np.ndarray, b: np.ndarray) -> None:
         """Channels a[i] and b[i] go together."""

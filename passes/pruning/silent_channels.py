@@ -1,7 +1,7 @@
 """Channels that say nothing, since what makes them is zero: a group in, which of its channels are constant, and what
 their readers' statistics are, out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,10 +13,10 @@ SILENT = 1e-6  # of a layer's largest weight
 UNCORRELATED = 1e-3  # above what float32 sums leave of a correlation with a constant
 
 
-def silent_channels(group: Group, layers: Mapping[str, Layer]) -> np.ndarray:
+def silent_channels(group: Group, layer: Callable[[str], Layer]) -> np.ndarray:
     """The channels [channels] that depend on no input: their rows in all producers, or in a carrier, are zero."""
-    silent = np.all([_zero_rows(layers[p.layer], p.rows) for p in group.producers], axis=0)
-    return np.any([silent, *(_zero_rows(layers[c.layer], c.rows) for c in group.carriers)], axis=0)
+    silent = np.all([_zero_rows(layer(p.layer), p.rows) for p in group.producers], axis=0)
+    return np.any([silent, *(_zero_rows(layer(c.layer), c.rows) for c in group.carriers)], axis=0)
 
 
 def _zero_rows(layer: Layer, rows: np.ndarray) -> np.ndarray:

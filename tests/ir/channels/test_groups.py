@@ -3,14 +3,15 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.channels.groups import Group, Groups, find_groups
+from kronnx.ir.analyses import Analyses
+from kronnx.ir.channels.groups import Group, Groups
 from kronnx.ir.layers import find_layers
 
 Network = Callable[[str], onnx_ir.Model]
 
 
 def groups_of(model: onnx_ir.Model) -> Groups:
-    return find_groups(model, find_layers(model))
+    return Analyses(model).groups
 
 
 def summary(group: Group) -> tuple[int, list[tuple[str, int]], list[tuple[str, int]]]:
@@ -107,7 +108,7 @@ def test_the_analysis_is_the_same_twice(any_network: onnx_ir.Model) -> None:
 
 def test_every_layer_is_in_a_group_or_has_a_remark(any_network: onnx_ir.Model) -> None:
     layers = find_layers(any_network)
-    groups = find_groups(any_network, layers)
+    groups = Analyses(any_network).groups
     grouped = {p.layer for g in groups.found.values() for p in (*g.producers, *g.carriers)}
     assert grouped | {r.site for r in groups.left} == set(layers.found)
 

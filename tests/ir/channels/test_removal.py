@@ -5,12 +5,12 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from kronnx.ir.channels import removal
-from kronnx.ir.channels.groups import Group, find_groups
+from kronnx.ir.analyses import Analyses
+from kronnx.ir.channels.groups import Group
 from kronnx.ir.errors import GraphError, ShapeError
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone, signature
-from kronnx.ir.model.names import Names
+from kronnx.ir.rewriter import Rewriter
 
 Network = Callable[[str], onnx_ir.Model]
 Feed = Callable[..., dict[str, np.ndarray]]
@@ -18,11 +18,11 @@ Same = Callable[..., None]
 
 
 def remove(model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: dict) -> None:
-    removal.remove(model, group, keep, consumers, Names(model))
+    Rewriter(model).remove(group, keep, consumers)
 
 
 def groups_of(model: onnx_ir.Model) -> dict[str, Group]:
-    return find_groups(model, find_layers(model)).found
+    return Analyses(model).groups.found
 
 
 def zero_columns(model: onnx_ir.Model, group: Group, gone: np.ndarray) -> None:

@@ -6,18 +6,22 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.channels.groups import Group, find_groups
-from kronnx.ir.channels.removal import remove
+from kronnx.ir.analyses import Analyses
+from kronnx.ir.channels.groups import Group
 from kronnx.ir.channels.reshaping import AxisProduct, Entry, locate, product, target_dims
 from kronnx.ir.layers import find_layers
 from kronnx.ir.model import clone
-from kronnx.ir.model.names import Names
+from kronnx.ir.rewriter import Rewriter
 
 Network = Callable[[str], onnx_ir.Model]
 
 
+def remove(model: onnx_ir.Model, group: Group, keep: np.ndarray, consumers: dict) -> None:
+    Rewriter(model).remove(group, keep, consumers)
+
+
 def groups_of(model: onnx_ir.Model) -> dict[str, Group]:
-    return find_groups(model, find_layers(model)).found
+    return Analyses(model).groups.found
 
 
 def entries(*values: int | None) -> list[Entry | None]:
