@@ -9,7 +9,7 @@ import numpy as np
 from .channels.groups import Group
 from .forms import Chain, Striped, Structure
 from .layers import Layer
-from .rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
+from .rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewrite, Tuned
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def _touched(rewrite: Rewrite) -> Iterable[str]:
             return (rewrite.layer,)
         case Projected():
             return tuple(rewrite.ups)
+        case Redirected():
+            return (rewrite.layer, *rewrite.gone)
         case Removed():
             return _makers(rewrite.group)
         case Cleaned() | Tuned():
@@ -64,6 +66,10 @@ def _after(descent: Descent, rewrite: Rewrite) -> Descent:
         _, rank, width = rewrite.down.shape
         narrowed = {name: (rewrite.part, name) for name in rewrite.ups}
         return _with(descent, narrowed, f"projection {rank} of {width}")
+    if isinstance(rewrite, Redirected) and not {rewrite.layer, *rewrite.gone}.isdisjoint(descent.parts):
+        own = {rewrite.layer: rewrite.parts} if rewrite.layer in descent.parts else {}
+        merged = dict.fromkeys(rewrite.gone, () if own else rewrite.parts)
+        return _with(descent, {**merged, **own}, rewrite.form.structure.label if own else f"part of {rewrite.layer}")
     if isinstance(rewrite, Removed) and not _makers(rewrite.group).isdisjoint(descent.parts):
         return _with(descent, {}, f"{len(rewrite.keep)} of {rewrite.group.channels} channels")
     return descent
@@ -74,7 +80,7 @@ def _makers(group: Group) -> set[str]:
 
 
 def _with(descent: Descent, parts: dict[str, tuple[str, ...]], change: str) -> Descent:
-    replaced = (part for name in descent.parts for part in parts.get(name, (name,)))
+    replaced = dict.fromkeys(part for name in descent.parts for part in parts.get(name, (name,)))
     return Descent(tuple(replaced), (*descent.changes, change))
 
 
@@ -104,7 +110,9 @@ def heirs(layers: Mapping[str, Layer], rewrites: Iterable[Rewrite]) -> dict[str,
 
 
 def _succeeded(heir: Heir, rewrite: Rewrite) -> Iterator[Heir]:
-    if isinstance(rewrite, Replaced) and rewrite.layer == heir.layer:
+    if isinstance(rewrite, Redirected) and heir.layer in rewrite.gone:
+        return
+    if isinstance(rewrite, Replaced | Redirected) and rewrite.layer == heir.layer:
         last = _givers(rewrite.form.structure, rewrite.parts)
         yield from map(Heir, last, np.split(heir.rows, len(last) or 1))
     elif isinstance(rewrite, Removed):

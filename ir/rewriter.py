@@ -12,9 +12,9 @@ from .analyses import Analyses
 from .channels.groups import Group
 from .channels.removal import remove
 from .cleanup.clean import clean
-from .errors import ShapeError
+from .errors import GraphError, ShapeError
 from .forms import Chain, Factor, Form, Structure, typed
-from .layers import OPERATORS, Layer
+from .layers import OPERATORS, Layer, is_constant
 from .model.names import Names
 from .touched import Touched
 
@@ -44,6 +44,20 @@ class Projected:
 
 
 @dataclass(frozen=True)
+class Redirected:
+    """A layer became a form that reads what the layer `beside` reads; `parts` as in `Replaced`. `gone` are layers that
+    nothing read any more, and which left the graph. `bias` [out] took the place of the layer's, if there was a new
+    one."""
+
+    layer: str
+    beside: str
+    form: Form
+    parts: tuple[str, ...]
+    gone: tuple[str, ...] = ()
+    bias: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Removed:
     """Channels of a group were removed; `keep` are those that stay, ascending. `consumers` gives the weights
     [out, kept in] and the bias, if a new one, of the layers that read them."""
@@ -65,7 +79,7 @@ class Tuned:
     weights: tuple[str, ...]
 
 
-Rewrite = Replaced | Projected | Removed | Cleaned | Tuned
+Rewrite = Replaced | Projected | Redirected | Removed | Cleaned | Tuned
 
 
 class Rewriter:
@@ -90,19 +104,31 @@ class Rewriter:
         Raises ShapeError if the form's matrix is not the layer's shape, or a bias is given to a layer that has no place
         for one.
         """
-        expected, shape = (layer.groups, layer.out, layer.inputs), form.dense().shape
-        if shape != expected:
-            raise ShapeError(f"layer {layer.name!r} is {list(expected)}; the form is {list(shape)}")
-        if bias is not None and not layer.absorbs:
-            raise ShapeError(f"layer {layer.name!r} has no bias that could be set")
+        _check_fit(layer, layer.inputs, form, bias)
+        if self._admits():
+            parts = self._run_as(layer, form, bias)
+            self._record(Replaced(layer.name, layer.channels, layer.kernel, form, parts, bias))
+
+    def redirect(self, layer: Layer, beside: Layer, form: Form, bias: np.ndarray | None = None) -> None:
+        """`layer` reads what `beside` reads, and runs as `form` [1, out, inputs of `beside`]; `bias` [out] as in
+        `replace`. Nodes that nothing reads any more leave the graph: so two layers, one behind the other, become one.
+
+        Raises ShapeError if the form doesn't fit, GraphError if the two are no matrix products of one node each, or
+        `beside` is not on the way to `layer`.
+        """
+        _check_fit(layer, beside.inputs, form, bias)
+        if "Conv" in (layer.op, beside.op) or len(layer.uses) + len(beside.uses) > 2:
+            raise GraphError(f"{layer.name!r} and {beside.name!r}: only matrix products of one node can be redirected")
+        (use,), (other,) = layer.uses, beside.uses
+        if not _leads_to(other.node, use.input):
+            raise GraphError(f"{layer.name!r} doesn't depend on {beside.name!r}: what that reads may not be there yet")
         if not self._admits():
             return
-        if bias is not None:
-            self._set_bias(layer, bias)
-        weights = self._constants(layer, form.stored())
-        parts = [self._replace_node(use.node, form.structure, weights) for use in layer.uses]
-        self._drop(layer)
-        self._record(Replaced(layer.name, layer.channels, layer.kernel, form, parts[0], bias))
+        self._touched.add([use.node])
+        use.node.replace_input_with(0, other.input)
+        parts = self._run_as(layer, form, bias)
+        gone = self._drop_unread(use.input)
+        self._record(Redirected(layer.name, beside.name, form, parts, gone, bias))
 
     def project(
         self,
@@ -192,6 +218,35 @@ class Rewriter:
         self._analyses = Analyses(self.model) if whole else self._analyses.renewed(self._touched)
         self._touched = Touched()
 
+    def _run_as(self, layer: Layer, form: Form, bias: np.ndarray | None) -> tuple[str, ...]:
+        """Every node of `layer` runs as `form`; returns the linear nodes that the first one became."""
+        if bias is not None:
+            self._set_bias(layer, bias)
+        weights = self._constants(layer, form.stored())
+        parts = [self._replace_node(use.node, form.structure, weights) for use in layer.uses]
+        self._drop(layer)
+        return parts[0]
+
+    def _drop_unread(self, value: onnx_ir.Value) -> tuple[str, ...]:
+        """Removes what computes `value` as far as nothing else reads it; returns the names of the layers among it."""
+        gone: list[str] = []
+        waiting = [value]
+        while waiting:
+            node = waiting.pop().producer()
+            if node is None or any(v.uses() or v.is_graph_output() for v in node.outputs):
+                continue
+            read = [v for v in node.inputs if v is not None]
+            gone.extend([str(node.name)] if self._analyses.find(str(node.name)) else [])
+            self._touched.add([node])
+            self.model.graph.remove(node, safe=True)
+            self._names.nodes.release(node.name)
+            for output in node.outputs:
+                self._names.values.release(output.name)
+            for constant in filter(is_constant, read):
+                self._drop_constant(constant)
+            waiting.extend(read)
+        return tuple(gone)
+
     def _replace_node(
         self, node: onnx_ir.Node, structure: Structure, weights: tuple[onnx_ir.Value, ...]
     ) -> tuple[str, ...]:
@@ -265,3 +320,24 @@ class Rewriter:
         if value.name is not None and not value.uses() and not value.is_graph_output():
             del self.model.graph.initializers[value.name]
             self._names.values.release(value.name)
+
+
+def _check_fit(layer: Layer, inputs: int, form: Form, bias: np.ndarray | None) -> None:
+    expected, shape = (layer.groups, layer.out, inputs), form.dense().shape
+    if shape != expected:
+        raise ShapeError(f"layer {layer.name!r} is {list(expected)}; the form is {list(shape)}")
+    if bias is not None and not layer.absorbs:
+        raise ShapeError(f"layer {layer.name!r} has no bias that could be set")
+
+
+def _leads_to(node: onnx_ir.Node, value: onnx_ir.Value) -> bool:
+    """Whether `value` is computed from what `node` gives."""
+    waiting, seen = [value], {value}
+    while waiting:
+        producer = waiting.pop().producer()
+        if producer is node:
+            return True
+        new = {v for v in ([] if producer is None else producer.inputs) if v is not None} - seen
+        seen |= new
+        waiting.extend(new)
+    return False

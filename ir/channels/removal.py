@@ -30,8 +30,8 @@ def remove(
     touched: Touched,
 ) -> None:
     """Changes the model so that only the channels `keep` (ascending) of `group` are left. The signature stays. `index`
-    knows its nodes and values, `layers` its layers, at least the group's, `names` those in use; what changes is noted in
-    `touched`.
+    knows its nodes and values, `layers` its layers, at least the group's, `names` those in use; `touched` notes what
+    changes.
 
     `consumers` gives layers that read the group their weights W [out, kept in] in float64 (`out` as it was before) and
     a bias [out], or None to leave the bias alone; a consumer without an entry only loses its columns. Weights are

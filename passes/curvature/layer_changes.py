@@ -6,7 +6,7 @@ from typing import assert_never
 import numpy as np
 
 from ...ir.layers import Layer
-from ...ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
+from ...ir.rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewrite, Tuned
 from . import LayerChange
 
 
@@ -14,7 +14,7 @@ def changes_of(rewrites: Iterable[Rewrite], layers: Mapping[str, Layer]) -> dict
     """What `rewrites` do to `layers`, those of the model before all of them, by name.
 
     A removed channel is one whose readers have zeros in its columns. Each layer may be rewritten once: KeyError for one
-    that an earlier rewrite made.
+    that an earlier rewrite made, or that reads another value now.
     """
     changes: dict[str, LayerChange] = {}
     for rewrite in rewrites:
@@ -28,6 +28,8 @@ def _changes(rewrite: Rewrite, layers: Mapping[str, Layer]) -> dict[str, LayerCh
             return {name: _change(layers[name], form.dense(), bias)}
         case Projected(down=down, ups=ups, biases=biases):
             return {name: _change(layers[name], up @ down, biases.get(name)) for name, up in ups.items()}
+        case Redirected():
+            raise KeyError(f"layer {rewrite.layer!r} reads another value: that is no change of its weight")
         case Removed():
             return _without(rewrite, layers)
         case Cleaned() | Tuned():

@@ -8,7 +8,7 @@ from typing import assert_never
 import numpy as np
 
 from ...ir.forms import Chain, composites, unfold
-from ...ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewrite, Tuned
+from ...ir.rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewrite, Tuned
 
 LARGEST_INPUT = 6144  # up to so many inputs the passes ask for their second moment
 ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand inputs
@@ -100,6 +100,8 @@ def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[s
         match rewrite:
             case Replaced():
                 _replaced(current, rewrite)
+            case Redirected():
+                _redirected(current, rewrite)
             case Projected():
                 _projected(current, rewrite)
             case Removed():
@@ -109,6 +111,17 @@ def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[s
             case _:
                 assert_never(rewrite)
     return current
+
+
+def _redirected(moments: dict[str, Moments], rewrite: Redirected) -> None:
+    """G is that of the layer, A that of what it reads now. Not in a basis, which may not span what the form gives."""
+    whole, beside = moments.pop(rewrite.layer, None), moments.get(rewrite.beside)
+    if whole is not None and beside is not None and whole.basis is None and beside.input is not None:
+        moments[rewrite.layer] = Moments(whole.gradient, beside.input, beside.mean, measured=whole.measured)
+        width = beside.input.shape[-1]
+        _replaced(moments, Replaced(rewrite.layer, width, (), rewrite.form, rewrite.parts, rewrite.bias))
+    for name in rewrite.gone:
+        moments.pop(name, None)
 
 
 def _replaced(moments: dict[str, Moments], rewrite: Replaced) -> None:

@@ -8,7 +8,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.channels.groups import Group, Groups
-from kronnx.ir.forms import Form, Striped, Structure, low_rank, structure_of
+from kronnx.ir.forms import Chain, Factor, Form, Striped, Structure, low_rank, structure_of
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.name_index import NameIndex
 from kronnx.ir.rewriter import Rewriter
@@ -86,7 +86,14 @@ def assert_same_groups(known: Groups, fresh: Groups) -> None:
 def rewritten(rewriter: Rewriter, random: np.random.Generator) -> None:
     """One rewrite that fits somewhere."""
     layers, groups = list(rewriter.analyses.layers.found.values()), list(rewriter.analyses.groups.found.values())
-    kind = random.integers(0, 4)
+    kind = random.integers(0, 5)
+    if not layers:
+        return None
+    if kind == 4 and (pair := in_a_row(layers)):
+        second, first = pair
+        structure = Chain(second.op, (Factor(1, 2, first.inputs), Factor(1, second.out, 2)), "low rank")
+        form = Form(structure, tuple(random.normal(size=shape) for shape in structure.weight_shapes()))
+        return rewriter.redirect(second, first, form, random.normal(size=second.out) if second.absorbs else None)
     if kind == 0 and groups:
         group = groups[random.integers(len(groups))]
         keep = np.sort(random.choice(group.channels, max(1, group.channels - random.integers(1, 3)), replace=False))
@@ -111,6 +118,18 @@ def structures(layer: Layer) -> Iterator[Structure]:
         yield Twice(layer.out, layer.inputs)
         yield Bytes(layer.out, layer.inputs)
         yield Striped(layer.out, layer.inputs, ((0,), tuple(range(layer.inputs)))[: 1 + (layer.out % 2 == 0)])
+
+
+def in_a_row(layers: list[Layer]) -> tuple[Layer, Layer] | None:
+    """A matrix product that reads what another gives, perhaps with its bias."""
+    single = [x for x in layers if x.op != "Conv" and len(x.uses) == 1]
+    for first in single:
+        given = first.uses[0].output
+        behind = [given, *(v for use in given.uses() for v in use.node.outputs)]
+        for second in single:
+            if second.uses[0].input in behind:
+                return second, first
+    return None
 
 
 def together(layers: list[Layer]) -> tuple[Layer, ...]:

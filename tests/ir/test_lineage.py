@@ -3,7 +3,7 @@
 import networks
 import numpy as np
 import pytest
-from kronnx.ir.forms import Form, Striped, low_rank
+from kronnx.ir.forms import Chain, Factor, Form, Striped, low_rank
 from kronnx.ir.layers import Layer
 from kronnx.ir.lineage import Descent, heirs, lineage
 from kronnx.ir.rewriter import Rewriter
@@ -130,3 +130,17 @@ def test_what_gives_the_outputs_of_a_structure_of_others_is_not_guessed():
     found = lineage(layers, rewriter.log)
     assert {found[name] for name in ("Gemm_0", "MatMul_0")} == {Descent((n,), ("own",)) for n in ("Gemm_0", "MatMul_0")}
     assert rows_of(rewriter, layers, "MatMul_1") == {"MatMul_1": [0, 1, 2]}
+
+
+def test_a_layer_that_became_part_of_the_next_is_that_from_then_on():
+    text = """(float[N,6] x) => (float[N,4] k) <float[6,4] wq, float[4,4] wk> { q = MatMul(x, wq) k = MatMul(q, wk) }"""
+    rewriter = Rewriter(networks.build(text))
+    layers = dict(rewriter.analyses.layers.found)
+    first, second = layers.values()
+    whole = Form(Chain("MatMul", (Factor(1, 4, 6),)), (second.matrix() @ first.matrix(),))
+    rewriter.redirect(second, first, whole)
+    found = lineage(layers, rewriter.log)
+    assert found["MatMul_0"] == Descent(("MatMul_1",), ("part of MatMul_1",))
+    assert found["MatMul_1"] == Descent(("MatMul_1",), ("dense",))
+    assert rows_of(rewriter, layers, "MatMul_0") == {}
+    assert rows_of(rewriter, layers, "MatMul_1") == {"MatMul_1": [0, 1, 2, 3]}

@@ -5,12 +5,12 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from kronnx.ir.errors import ShapeError
-from kronnx.ir.forms import Form, low_rank, structure_of, tucker
+from kronnx.ir.errors import GraphError, ShapeError
+from kronnx.ir.forms import Chain, Factor, Form, low_rank, structure_of, tucker
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.model.shape_inference import infer_shapes
-from kronnx.ir.rewriter import Cleaned, Projected, Removed, Replaced, Rewriter, Tuned
+from kronnx.ir.rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewriter, Tuned
 from own_structures import Bytes, Twice, constants
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
@@ -380,3 +380,52 @@ def test_a_structure_of_others_of_another_shape_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"'Gemm_0' is \[1, 8, 6\]; the form is \[1, 8, 7\]"):
         rewriter.replace(layer_of(rewriter, "Gemm_0"), Form(Twice(8, 7), (np.ones((1, 8, 7)),)))
     assert rewriter.log == []
+
+
+IN_A_ROW = """(float[N,6] x) => (float[N,3] logits) <float[6,4] w, float[4] b, float[4,8] u, float[8] c, float[8,3] v>
+    { f = Gemm(x, w, b) i = Identity(f) g = MatMul(i, u) h = Add(g, c) s = Relu(h) logits = MatMul(s, v) }"""
+
+
+def merged(first: Layer, second: Layer) -> tuple[Form, np.ndarray]:
+    """One layer in the place of two, one behind the other: W2 W1, and W2 b1 + b2."""
+    structure = Chain(second.op, (Factor(1, second.out, first.inputs),))
+    bias = second.matrix()[0] @ first.bias_or_zero()[0] + second.bias_or_zero()[0]
+    return Form(structure, (second.matrix() @ first.matrix(),)), bias
+
+
+def test_two_layers_in_a_row_become_one(assert_text: Callable, assert_same_outputs: Callable) -> None:
+    model = networks.unfolded(IN_A_ROW)
+    rewriter = Rewriter(clone(model))
+    first, second = layer_of(rewriter, "Gemm_0"), layer_of(rewriter, "MatMul_0")
+    rewriter.redirect(second, first, *merged(first, second))
+    (log,) = rewriter.log
+    assert isinstance(log, Redirected)
+    assert (log.layer, log.beside, log.parts, log.gone) == ("MatMul_0", "Gemm_0", ("MatMul_0",), ("Gemm_0",))
+    assert list(rewriter.analyses.layers.found) == ["MatMul_0", "MatMul_1"]
+    assert initializers(rewriter.model) == {"u.0", "c.shifted", "v"}
+    assert signature(rewriter.model) == signature(model)
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_a_layer_that_others_read_too_stays_where_it_was(assert_same_outputs: Callable) -> None:
+    model = networks.unfolded(IN_A_ROW.replace("(float[N,3] logits)", "(float[N,3] logits, float[N,4] i)"))
+    rewriter = Rewriter(clone(model))
+    first, second = layer_of(rewriter, "Gemm_0"), layer_of(rewriter, "MatMul_0")
+    rewriter.redirect(second, first, *merged(first, second))
+    assert rewriter.log[0].gone == ()
+    assert "Gemm_0" in rewriter.analyses.layers.found
+    assert_same_outputs(model, rewriter.model, networks.draw(model))
+
+
+def test_a_layer_is_redirected_only_to_what_it_depends_on() -> None:
+    rewriter = Rewriter(networks.build(ATTENTION))
+    first, second, _ = rewriter.analyses.layers.found.values()
+    with pytest.raises(GraphError, match="'MatMul_1' doesn't depend on 'MatMul_0'"):
+        rewriter.redirect(second, first, full(second))
+    trunk = Rewriter(networks.build(TRUNK))
+    with pytest.raises(ShapeError, match=r"'MatMul_0' is \[1, 8, 6\]; the form is \[1, 8, 8\]"):
+        trunk.redirect(layer_of(trunk, "MatMul_0"), layer_of(trunk, "Gemm_0"), full(layer_of(trunk, "MatMul_0")))
+    shared = Rewriter(networks.build(SHARED))
+    with pytest.raises(GraphError, match="only matrix products of one node can be redirected"):
+        shared.redirect(layer_of(shared, "Gemm_0"), layer_of(shared, "Gemm_0"), full(layer_of(shared, "Gemm_0")))
+    assert rewriter.log == trunk.log == shared.log == []

@@ -136,7 +136,7 @@ def test_a_constant_shape_that_two_read_shrinks_for_the_one_whose_channels_go(
     model = network(text)
     zeros = find_layers(model).found["MatMul_0"].matrix()[0]
     zeros[:, groups_of(model)["Conv_0"].consumers[0].columns[2]] = 0
-    remove(model, groups_of(model)["Conv_0"], np.arange(6), {"MatMul_0": (zeros, None)}, Names(model))
+    remove(model, groups_of(model)["Conv_0"], np.arange(6), {"MatMul_0": (zeros, None)})
     small = clone(model)
-    remove(small, groups_of(small)["Conv_0"], np.delete(np.arange(6), 2), {}, Names(small))
+    remove(small, groups_of(small)["Conv_0"], np.delete(np.arange(6), 2), {})
     assert_same_outputs(model, small, feed(model))

@@ -4,7 +4,7 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.forms import Form, Striped
+from kronnx.ir.forms import Chain, Factor, Form, Striped
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone
 from kronnx.ir.output_heads import find_heads
@@ -256,3 +256,20 @@ def test_the_covariance_of_inputs_that_hardly_vary_is_positive_definite() -> Non
     centered = Moments(np.eye(3)[None], second, mean).centered_input()
     assert centered is not None
     np.linalg.cholesky(centered)
+
+
+def test_a_layer_that_reads_what_another_read_has_its_gradient_and_that_ones_inputs(rng: np.random.Generator) -> None:
+    """What would be measured of the merged layer: nothing between the two layers is not linear."""
+    text = """(float[N,6] x) => (float[N,5] y) <float[6,4] a, float[4,7] b, float[7,5] c>
+        { h = MatMul(x, a) g = MatMul(h, b) t = Tanh(g) y = MatMul(t, c) }"""
+    model = networks.build(text)
+    feed = networks.draw(model, 40)
+    before = taken(model, feed)
+    rewriter = Rewriter(clone(model))
+    first, second = (rewriter.analyses.layers.found[name] for name in ("MatMul_0", "MatMul_1"))
+    whole = Form(Chain("MatMul", (Factor(1, 7, 6),)), (second.matrix() @ first.matrix(),))
+    rewriter.redirect(second, first, whole)
+    pushed, wanted = after(before, rewriter.log), taken(rewriter.model, feed)
+    assert set(pushed) == set(wanted) == {"MatMul_1", "MatMul_2"}
+    np.testing.assert_allclose(pushed["MatMul_1"].input, wanted["MatMul_1"].input, rtol=1e-6)
+    np.testing.assert_allclose(pushed["MatMul_1"].gradient, before["MatMul_1"].gradient)
