@@ -8,8 +8,8 @@ from kronnx.tools.job.shaped_model import ShapedModel
 from kronnx.tools.job.worth import cost_of_layers, worths
 from networks import build, draw, execute
 
-WHOLE = Cost(macs=1000, parameters=100, microseconds=10.0)
-SAVING = Cost(macs=500, parameters=20, microseconds=1.0)
+WHOLE = Cost(macs=1000, parameters=100, microseconds=10.0, bytes=400)
+SAVING = Cost(macs=500, parameters=20, microseconds=1.0, bytes=80)
 
 
 @pytest.mark.parametrize(
