@@ -25,7 +25,7 @@ class Structure(ABC):
     """How one matrix is run, without its weights: enough to know its cost and to time it.
 
     `dense` and `bytes` say what holds for most; a structure of which it doesn't hold says it itself
-    (docs/decisions/0018-a-structure-is-what-it-emits.md).
+    (docs/decisions/0019-a-structure-is-what-it-emits.md).
     """
 
     @property

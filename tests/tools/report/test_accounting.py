@@ -23,7 +23,7 @@ def model():
 @pytest.fixture
 def attempt(model):
     candidate = Candidate("dense", "low rank 2", 0.01, (), (), frozenset(("dense",)), None)
-    step = AppliedCandidate("svd", Option(candidate, Cost(10, 5, 1.5), 0.1, 0), 0)
+    step = AppliedCandidate("svd", Option(candidate, Cost(10, 5, 1.5, 20), 0.1, 0), 0)
     left = Remark("conv", "svd", MISSED, "depthwise", "no rank to take")
     late = Remark("dense", "svd", MISSED, "not-worth-it", "of an earlier price")
     return Attempt(model, 1.0, (step,), (left, late), False)
