@@ -58,7 +58,9 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 def test_the_page_has_a_pass_a_package_and_a_test(package):
-    assert {p.name for p in package.iterdir()} == {"kronnx_still.py", "pyproject.toml", "test_kronnx_still.py"}
+    assert {p.name for p in package.iterdir()} == {
+        *("kronnx_still.py", "kronnx_merge.py", "kronnx_bytes.py", "pyproject.toml", "test_kronnx_still.py")
+    }
     assert len((package / "kronnx_still.py").read_text("utf-8").splitlines()) < 70
 
 
@@ -87,7 +89,7 @@ def test_a_misspelt_option_of_the_pass_is_explained(site, folder):
 def test_the_tests_of_the_page_pass(site, package):
     done = run("pytest", "-q", "-p", "no:cacheprovider", "test_kronnx_still.py", site=site, cwd=package)
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 PASS = """
