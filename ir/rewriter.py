@@ -233,7 +233,11 @@ class Rewriter:
         waiting = [value]
         while waiting:
             node = waiting.pop().producer()
-            if node is None or any(v.uses() or v.is_graph_output() for v in node.outputs):
+            if (
+                node is None
+                or node.graph is not self.model.graph
+                or any(v.uses() or v.is_graph_output() for v in node.outputs)
+            ):
                 continue
             read = [v for v in node.inputs if v is not None]
             gone.extend([str(node.name)] if self._analyses.find(str(node.name)) else [])

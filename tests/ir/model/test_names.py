@@ -7,8 +7,6 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.autodiff.emitter import Emitter
-from kronnx.ir.channels.groups import find_groups
-from kronnx.ir.channels.removal import remove
 from kronnx.ir.cleanup.clean import clean_with_notes
 from kronnx.ir.forms import Form, Striped, low_rank
 from kronnx.ir.layers import find_layers
@@ -88,8 +86,8 @@ def projected(model: onnx_ir.Model) -> None:
 
 
 def pruned(model: onnx_ir.Model) -> None:
-    group = find_groups(infer_shapes(model), find_layers(model)).found["zeroth"]
-    remove(model, group, np.arange(8), {}, Names(model))
+    rewriter = Rewriter(infer_shapes(model))
+    rewriter.remove(rewriter.analyses.groups.found["zeroth"], np.arange(8), {})
 
 
 def measured(model: onnx_ir.Model) -> onnx_ir.Model:
