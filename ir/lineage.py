@@ -100,7 +100,9 @@ def heirs(layers: Mapping[str, Layer], rewrites: Iterable[Rewrite]) -> dict[str,
     """Which layers give the outputs of each of `layers`, those of the model before all `rewrites`: the last part of a
     chain, every stripe of a block-sparse form; together they have the rows that were not removed. None where that is
     not known: of structures that others have made."""
-    found = {name: (Heir(name, np.arange(layer.groups * layer.out)),) for name, layer in layers.items()}
+    found: dict[str, Heirs] = {
+        name: (Heir(name, np.arange(layer.groups * layer.out)),) for name, layer in layers.items()
+    }
     holders = {name: name for name in found}  # by heir, the layer whose it is
     for rewrite in rewrites:
         for name in dict.fromkeys(holders[part] for part in _touched(rewrite) if part in holders):
