@@ -19,6 +19,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+Own = TypeVar("Own", bound=Named)
 
 REMEDY = "report that to its authors (KRONNX_TRACEBACK=1 shows the traceback), or run without it"
 
@@ -32,12 +33,13 @@ class Extensions(Generic[T]):
     broken: Mapping[str, str]
 
 
-def extensions(group: str, kind: type[T], own: Mapping[str, type[T]]) -> Extensions[T]:
+def extensions(group: str, kind: type[T], own: Mapping[str, type[Own]]) -> Extensions[T | Own]:
     """The classes in `own` and those that the entry points of `group` add to them.
 
     Broken is one that can't be imported, is no concrete subclass of `kind`, or takes a name that is taken.
     """
-    working, broken = dict(own), {}
+    working: dict[str, type[T] | type[Own]] = dict(own)
+    broken: dict[str, str] = {}
     for point in entry_points(group=group):
         try:
             loaded = _loaded(point, group, kind)

@@ -1,17 +1,18 @@
-"""Which passes there are: Kronnx's own, and those of other packages under the entry point `kronnx.passes`."""
+"""The stages that there are: Kronnx's own, and passes of other packages under the entry point `kronnx.passes`."""
 
 from ..ir.plugins import Extensions, extensions
 from .cleanup import Cleanup
 from .planning.proposal import Pass
+from .planning.stages import Stage
 from .project import Project
 from .prune import Prune
-from .recover import Recover
+from .recovery.stage import Recover
 from .svd import Svd
 
 GROUP = "kronnx.passes"
-PASSES: dict[str, type[Pass]] = {p.name: p for p in (Cleanup, Project, Prune, Recover, Svd)}
+STAGES: dict[str, type[Stage]] = {p.name: p for p in (Cleanup, Project, Prune, Recover, Svd)}
 
 
-def available() -> Extensions[Pass]:
-    """All passes by name, and what is wrong with those that can't be used."""
-    return extensions(GROUP, Pass, PASSES)
+def available() -> Extensions[Stage]:
+    """All stages by name, and what is wrong with passes that can't be used."""
+    return extensions(GROUP, Pass, STAGES)

@@ -15,6 +15,7 @@ from kronnx.runtime.timing import Timing, time_runs
 from kronnx.tools.job.budget import Budget, limit
 from kronnx.tools.job.machine import Machine
 from kronnx.tools.job.optimize import optimized
+from kronnx.tools.job.pipeline import Pipeline
 from kronnx.tools.job.pipeline_text import parse
 from kronnx.tools.job.result import Result
 from kronnx.tools.job.settings import Settings
@@ -55,6 +56,6 @@ def optimize(source: object, passes: str = "svd,prune", **options) -> Result:
         return {field.name: options[field.name] for field in fields(kind) if field.name in options}
 
     budget = {**given(Budget), "max_drop": limit(options.get("max_drop"), "labels" in options)}
-    settings = Settings(parse(passes), Budget(**budget), Machine(**given(Machine)))
+    settings = Settings(Pipeline.of(parse(passes)), Budget(**budget), Machine(**given(Machine)))
     progress = options.get("progress") or Silent()
     return optimized(Sources(source, **given(Sources)), settings, progress, RECORDED)

@@ -15,10 +15,9 @@ from kronnx.ir.lineage import Heirs, heirs
 from kronnx.ir.model import clone
 from kronnx.passes.curvature import Bench, Curvature, Store, measure
 from kronnx.passes.curvature.moments import Moments, Want
-from kronnx.passes.planning.proposal import Pass
-from kronnx.passes.planning.stages import Attempt, StageRunner
+from kronnx.passes.planning.stages import Attempt, Stage, StageRunner
 from kronnx.passes.prune import Prune
-from kronnx.passes.recover import Recover
+from kronnx.passes.recovery.stage import Recover
 from kronnx.passes.svd import Svd
 from kronnx.runtime.data.named_data import Data
 from kronnx.runtime.sessions import Target
@@ -68,7 +67,7 @@ def cleaned(model: onnx_ir.Model) -> onnx_ir.Model:
     return clean(normalize(clone(model)))
 
 
-def bench_of(recovery: Recovery, *stages: Pass) -> StageRunner:
+def bench_of(recovery: Recovery, *stages: Stage) -> StageRunner:
     """The clean original, ready for the stages; what counts are multiply-adds."""
     subject = recovery.subject
 
@@ -80,7 +79,7 @@ def bench_of(recovery: Recovery, *stages: Pass) -> StageRunner:
     return StageRunner(*given, lambda cost: cost.macs, moments, recovery.tuned)
 
 
-def attempted(recovery: Recovery, *stages: Pass, price: float = 0.0) -> Attempt:
+def attempted(recovery: Recovery, *stages: Stage, price: float = 0.0) -> Attempt:
     """What the stages make of the clean original; those with fixed options do so at any price."""
     return bench_of(recovery, *stages).attempt(price)
 

@@ -118,6 +118,11 @@ class Mine(kronnx.Pass):
             "svd = plug_in:Mine",
             "the pass 'svd' of plug_in:Mine of plug-in 1.0 has the name of one that exists",
         ),
+        (
+            PASS.format(name="recover"),
+            "recover = plug_in:Mine",
+            "the pass 'recover' of plug_in:Mine has the name of one that exists",
+        ),
         (PASS.format(name="other"), "mine = plug_in:Mine", "calls itself 'other'"),
         (
             "import nothing_like_it",

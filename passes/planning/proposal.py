@@ -5,11 +5,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-
 from ...ir.analyses import Analyses
 from ...ir.cost import Piece, piece_of
-from ...ir.errors import UsageError
 from ...ir.forms import Structure
 from ...ir.layers import Layer
 from ...ir.remarks import MISSED, Remark
@@ -17,10 +14,6 @@ from ...ir.rewriter import Rewriter
 from ..curvature.moments import Moments, Want
 
 T = TypeVar("T")
-
-
-def _untrained(rewriter: Rewriter, settings: Any) -> Mapping[str, np.ndarray]:
-    raise UsageError("nothing was given that can retrain the model: recovery needs a Bench with `recovered`")
 
 
 @dataclass(frozen=True)
@@ -58,15 +51,13 @@ class Context:
     """What a pass may look at: the analyses of the model as it is, concrete shapes, and curvature.
 
     `shapes` gives the shape of every layer's inputs and outputs by value name, at the batch size that is optimized
-    for. `moments` has an entry by layer name for all that `wants` asked for and that could be had. `recovered` retrains
-    the rewriter's model as a pass `recover` says, and gives the new values of its constants.
+    for. `moments` has an entry by layer name for all that `wants` asked for and that could be had.
     """
 
     analyses: Analyses
     shapes: Mapping[str, tuple[int, ...]]
     moments: Mapping[str, Moments]
     memory: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
-    recovered: Callable[[Rewriter, Any], Mapping[str, np.ndarray]] = _untrained
 
     def remembered(self, key: Hashable, layers: Iterable[str], compute: Callable[[], T]) -> T:
         """What `compute` gives, computed once for `key` for as long as the moments of `layers` stay the same.

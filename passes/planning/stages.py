@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -18,12 +17,14 @@ from ...ir.remarks import MISSED, Remark
 from ...ir.rewriter import Cleaned, Rewriter, Tuned
 from ..curvature import Execute, Feed
 from ..curvature.moments import Moments, Want
+from ..recovery.stage import Recover
 from .choice import Option, choose, options
 from .pass_calls import applied, proposed, saving, verified, wanted
 from .proposal import Candidate, Context, Pass, Proposal
 
 Shapes = Mapping[str, tuple[int, ...]]
 Weights = Mapping[str, np.ndarray]
+Stage = Pass | Recover
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Retrained:
     remarks: tuple[Remark, ...] = ()
 
 
-Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Any], Retrained]
+Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Recover], Retrained]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,22 @@ class AppliedCandidate:
 
 
 @dataclass(frozen=True)
+class AppliedRetraining:
+    """A retraining that changed the weights, by which stage, and its number in the pipeline, counted from 0."""
+
+    by: str
+    stage: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """As a candidate's; a stage retrains once."""
+        return self.stage, 0
+
+
+Step = AppliedCandidate | AppliedRetraining
+
+
+@dataclass(frozen=True)
 class Attempt:
     """What the pipeline gives at one price. `predicted` is nats per sample, `saving` the sum of what the steps save;
     `fixed` says that the options of all stages fix how much is taken, so that no price changes anything; `lineage`
@@ -59,23 +76,28 @@ class Attempt:
 
     model: onnx_ir.Model
     price: float
-    steps: tuple[AppliedCandidate, ...]
+    steps: tuple[Step, ...]
     remarks: tuple[Remark, ...]
     fixed: bool
     lineage: Mapping[str, Descent] = field(default_factory=dict)
     heirs: Mapping[str, Heirs] = field(default_factory=dict)
 
     @property
+    def options(self) -> tuple[Option, ...]:
+        """The candidates that were taken."""
+        return tuple(step.option for step in self.steps if isinstance(step, AppliedCandidate))
+
+    @property
     def predicted(self) -> float:
-        return sum(step.option.candidate.predicted for step in self.steps)
+        return sum(option.candidate.predicted for option in self.options)
 
     @property
     def saving(self) -> Cost:
-        return sum((step.option.saving for step in self.steps), Cost())
+        return sum((option.saving for option in self.options), Cost())
 
     @property
     def worth(self) -> float:
-        return sum(step.option.worth for step in self.steps)
+        return sum(option.worth for option in self.options)
 
     @property
     def key(self) -> tuple[tuple[int, int], ...]:
@@ -88,17 +110,18 @@ class StageRunner:
     """One model under one metric, ready to be tried at any price.
 
     `sample` is the feed whose shapes count for the cost; `worth` turns a saving into the unit of the budget.
-    `recovered` retrains a model, given what gives the outputs of the original's layers and the pass that asks for it.
+    `retrain` gives new weights for a model, given what gives the outputs of the original's layers and the stage that
+    asks for them.
     """
 
     model: onnx_ir.Model
-    stages: Sequence[Pass]
+    stages: Sequence[Stage]
     sample: Feed
     execute: Execute
     timer: Timer | None
     worth: Callable[[Cost], float]
     measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
-    recovered: Retrain | None = None
+    retrain: Retrain | None = None
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
@@ -106,21 +129,29 @@ class StageRunner:
 
     def wants(self) -> tuple[Want, ...]:
         """What all stages want of the model as it is at first."""
-        return merged(w for stage in self.stages for w in wanted(stage, Analyses(self.model)))
+        analyses = Analyses(self.model)
+        return merged(w for stage in self.stages if isinstance(stage, Pass) for w in wanted(stage, analyses))
 
     def attempt(self, price: float) -> Attempt:
         """Runs all stages at `price`, in nats for the whole of the model's cost."""
         rewriter = Rewriter(clone(self.model))
         layers = rewriter.analyses.layers.found
         moments = self._measured((), self.model, self.wants)
-        steps: list[AppliedCandidate] = []
+        steps: list[Step] = []
         remarks = list(rewriter.analyses.layers.left)
         fixed = True
         for number, stage in enumerate(self.stages):
             done = (number, *(step.key for step in steps))
+            if isinstance(stage, Recover):
+                retrained = self._retrained(done, layers, rewriter, stage)
+                remarks.extend(retrained.remarks)
+                if retrained.weights:
+                    rewriter.tune(retrained.weights)
+                    steps.append(AppliedRetraining(stage.name, number))
+                continue
             if number and any(isinstance(r, Cleaned | Tuned) for r in rewriter.log):
                 moments = self._measured(done, rewriter.model, partial(_wants, stage, rewriter))
-            context = self._context(rewriter, moments, partial(self._retrained, done, layers, remarks))
+            context = self._context(rewriter, moments)
             proposal = self._propose(done, stage, context)
             fixed = fixed and proposal.fixed
             chosen = self._chosen(stage, proposal, price)
@@ -144,25 +175,17 @@ class StageRunner:
             self._moments[key] = dict(self.measure_moments(model, wants)) if wants else {}
         return dict(self._moments[key])
 
-    def _context(
-        self,
-        rewriter: Rewriter,
-        moments: Mapping[str, Moments],
-        recovered: Callable[[Rewriter, Pass], Weights],
-    ) -> Context:
+    def _context(self, rewriter: Rewriter, moments: Mapping[str, Moments]) -> Context:
         shapes = concrete_shapes(rewriter.model, self.sample, self.execute)
-        return Context(rewriter.analyses, shapes, moments, self._memory, recovered)
+        return Context(rewriter.analyses, shapes, moments, self._memory)
 
-    def _retrained(
-        self, done: tuple, layers: Mapping[str, Layer], remarks: list[Remark], rewriter: Rewriter, stage: Pass
-    ) -> Weights:
-        """The constants after a recovery, which the same steps need only once."""
-        if self.recovered is None:
-            raise UsageError(f"{stage.name} trains on samples, and this runner has no `recovered` that does")
+    def _retrained(self, done: tuple, layers: Mapping[str, Layer], rewriter: Rewriter, stage: Recover) -> Retrained:
+        """What a retraining gives, which the same steps need only once."""
+        if self.retrain is None:
+            raise UsageError(f"{stage.name} trains on samples, and this runner has no `retrain` that does")
         if done not in self._retrainings:
-            self._retrainings[done] = self.recovered(rewriter.model, heirs(layers, rewriter.log), stage)
-        remarks.extend(self._retrainings[done].remarks)
-        return self._retrainings[done].weights
+            self._retrainings[done] = self.retrain(rewriter.model, heirs(layers, rewriter.log), stage)
+        return self._retrainings[done]
 
     def _propose(self, done: tuple, stage: Pass, context: Context) -> Proposal:
         if done not in self._proposals:

@@ -38,11 +38,12 @@ def run(options: Namespace) -> int:
 
 def _result(options: Namespace) -> "Result":
     from ..job.optimize import optimized
+    from ..job.pipeline import Pipeline
     from ..job.pipeline_text import parse
     from ..job.settings import Settings
     from ..report.progress import progress_on
 
-    settings = Settings(parse(options.passes), budget_of(options), taken(Machine, options))
+    settings = Settings(Pipeline.of(parse(options.passes)), budget_of(options), taken(Machine, options))
     return optimized(taken(Sources, options), settings, progress_on(sys.stderr, options.quiet))
 
 

@@ -14,6 +14,7 @@ from ...ir.remarks import Remark
 from ...passes.curvature import Curvature, Measured, measure
 from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.pass_calls import wanted
+from ...passes.planning.proposal import Pass
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
 from ..report.records import RecoveryRecord
 from ..report.verdict import Reach, out_of_reach, too_dear
@@ -78,7 +79,7 @@ class Exploration:
     """What stays the same while metrics and prices are tried. `gate` measures on the samples that choose.
 
     `expectation` makes, for one metric, a measure of the drop that an attempt will have after the recovery that
-    follows; None where none does. `recovered` is what retrains in the middle of a pipeline.
+    follows; None where none does. `retrain` is what retrains in the middle of a pipeline.
     """
 
     settings: Settings
@@ -88,7 +89,7 @@ class Exploration:
     efficiency: Efficiency
     timer: Timer
     expectation: Callable[[], Callable[[Attempt], float]] | None = None
-    recovered: Retrain | None = None
+    retrain: Retrain | None = None
 
     def run(self) -> Explored:
         """Searches the price under every metric, for everything that a saving can be worth.
@@ -135,7 +136,7 @@ class Exploration:
         return " and ".join(f"{k} {v:g}" for k, v in given.items() if v is not None)
 
     def _passes(self) -> str:
-        return ", ".join(stage.name for stage in self.settings.stages)
+        return ", ".join(stage.name for stage in self.settings.pipeline.stages)
 
     def _temperatures(self) -> tuple[float, ...]:
         """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no
@@ -145,7 +146,7 @@ class Exploration:
 
     def _wants_curvature(self) -> bool:
         analyses = Analyses(self.clean.model)
-        return any(wanted(stage, analyses) for stage in self.settings.planned)
+        return any(wanted(stage, analyses) for stage in self.settings.pipeline.searched if isinstance(stage, Pass))
 
     def _searched(self, temperature: float, worth: Worth) -> _Searched:
         measured: list[tuple[onnx_ir.Model, Measured]] = []
@@ -171,9 +172,9 @@ class Exploration:
     def _runner(
         self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]], worth: Worth
     ) -> StageRunner:
-        clean, stages = self.clean, self.settings.planned
+        clean, stages = self.clean, self.settings.pipeline.searched
         given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth, moments
-        return StageRunner(*given, recovered=self.recovered)
+        return StageRunner(*given, retrain=self.retrain)
 
     def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:
         machine, subject = self.settings.machine, self.subject

@@ -5,12 +5,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir
 
-from ...ir.cost import Cost
 from ...passes.curvature.store import digest_of_model
-from ...passes.planning.choice import Option
-from ...passes.planning.proposal import Candidate
-from ...passes.planning.stages import AppliedCandidate, Attempt
-from ...passes.recover import SITE, Recover
+from ...passes.planning.stages import AppliedRetraining, Attempt
+from ...passes.recovery.stage import Recover
 from ..report.records import RecoveryRecord
 from .exploration import MeasuredAttempt
 from .recovery import Recovered, Recovery, written
@@ -65,11 +62,8 @@ def _after(attempt: Attempt, settings: Recover, found: Recovered) -> Attempt:
     remarks = (*attempt.remarks, *found.remarks)
     if not found.weights:
         return replace(attempt, remarks=remarks)
-    option = Option(Candidate(SITE, "recovered", 0.0, (), (), frozenset(), None), Cost(), 0.0, 0)
-    steps = (
-        *attempt.steps,
-        AppliedCandidate(settings.name, option, 1 + max((s.stage for s in attempt.steps), default=-1)),
-    )
+    last = 1 + max((step.stage for step in attempt.steps), default=-1)
+    steps = (*attempt.steps, AppliedRetraining(settings.name, last))
     return replace(attempt, model=written(attempt.model, found.weights), steps=steps, remarks=remarks)
 
 

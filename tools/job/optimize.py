@@ -8,7 +8,6 @@ from functools import cached_property
 from ...ir.errors import BudgetError, VerifyError
 from ...ir.model import signature
 from ...ir.remarks import MISSED, Remark
-from ...passes.recover import Recover
 from ...runtime.comparison import run_all
 from ...runtime.data.named_data import Data, Labels
 from ...runtime.latency import LatencyTable
@@ -28,6 +27,7 @@ from .exploration import Exploration, Explored, MeasuredAttempt
 from .final_recovery import Finish
 from .gate import Gate, resolved
 from .machine import Machine, cores
+from .pipeline import Pipeline
 from .pipeline_text import parse
 from .recovery import Recovery
 from .reporting import Reporter
@@ -89,7 +89,7 @@ def optimize(
     sources = Sources(source, example_inputs, inputs, data, eval_data, labels, train_labels, calibration, heads, seed)
     budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
     machine = Machine(target, threads, batch, cache_dir, memory_limit, fresh)
-    return optimized(sources, Settings(parse(passes), budget, machine), progress or Silent())
+    return optimized(sources, Settings(Pipeline.of(parse(passes)), budget, machine), progress or Silent())
 
 
 def optimized(sources: Sources, settings: Settings, progress: Progress, stopwatch: Stopwatch | None = None) -> Result:
@@ -144,8 +144,8 @@ class _Job:
         return not_worth_it(limit.metric, limit.value, miss)
 
     def _recovery(self, clean: ShapedModel) -> Recovery | None:
-        """What trains; what the passes ask of it is checked before anything is measured."""
-        asking = [stage for stage in self.settings.stages if isinstance(stage, Recover)]
+        """What trains; what the stages ask of it is checked before anything is measured."""
+        asking = self.settings.pipeline.recoveries
         if not asking:
             return None
         machine = self.settings.machine
@@ -163,7 +163,7 @@ class _Job:
         return recovery
 
     def _finish(self, recovery: Recovery | None, choosing: Gate) -> Finish | None:
-        last = self.settings.recover
+        last = self.settings.pipeline.final
         return None if recovery is None or last is None else Finish(recovery, last, choosing.drop)
 
     def _explored(
@@ -178,7 +178,7 @@ class _Job:
                 efficiency=self._efficiency,
                 timer=timer_of(table),
                 expectation=None if finish is None else finish.expectation,
-                recovered=None if recovery is None else recovery.tuned,
+                retrain=None if recovery is None else recovery.tuned,
             ).run()
 
     def _changed(

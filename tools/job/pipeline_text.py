@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from ...ir.errors import PluginError, UsageError
 from ...ir.plugins import answering
-from ...passes.planning.proposal import Pass
+from ...passes.planning.stages import Stage
 from ...passes.registry import available
 from .nearest_names import did_you_mean
 
@@ -16,8 +16,8 @@ STAGE = re.compile(r"\s*([\w.-]+)\s*(?:\{([^{}]*)\})?\s*(?:,|$)")
 OPTION = re.compile(r"\s*([\w-]+)\s*=\s*(\S+)")
 
 
-def parse(text: str) -> tuple[Pass, ...]:
-    """The passes of a pipeline, in order; options are the fields of the pass, separated by spaces.
+def parse(text: str) -> tuple[Stage, ...]:
+    """The stages of a pipeline, in order; options are the fields of the stage, separated by spaces.
 
     Raises UsageError for what can't be read, and for unknown passes, options and values, with the nearest that exists;
     PluginError for a pass of another package that can't be used.
@@ -39,19 +39,19 @@ def parse(text: str) -> tuple[Pass, ...]:
     return tuple(stages)
 
 
-def text_of(stages: tuple[Pass, ...]) -> str:
+def text_of(stages: tuple[Stage, ...]) -> str:
     """The pipeline that `parse` would read as `stages`, options that differ from their defaults only."""
     return ",".join(_stage_text(stage) for stage in stages)
 
 
-def _stage_text(stage: Pass) -> str:
+def _stage_text(stage: Stage) -> str:
     fields = dataclasses.fields(stage) if dataclasses.is_dataclass(stage) else ()
     given = [(f.name, getattr(stage, f.name)) for f in fields if getattr(stage, f.name) != f.default]
     options = " ".join(f"{name}={value}" for name, value in given)
     return f"{stage.name}{{{options}}}" if options else stage.name
 
 
-def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
+def _pass(name: str, options: str, known: Mapping[str, type[Stage]]) -> Stage:
     if name not in known:
         raise UsageError(f"no pass {name!r}{did_you_mean(name, known)}")
     kind = known[name]
@@ -59,7 +59,7 @@ def _pass(name: str, options: str, known: Mapping[str, type[Pass]]) -> Pass:
         return kind(**_given(name, options, kind))
 
 
-def _given(name: str, options: str, kind: type[Pass]) -> dict[str, Any]:
+def _given(name: str, options: str, kind: type[Stage]) -> dict[str, Any]:
     given, at = {}, 0
     hints = get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

@@ -14,7 +14,7 @@ import onnx_ir
 from ...frontends.registry import GROUP as FRONTENDS
 from ...ir.model.data_references import referred_files
 from ...ir.model.external_data import external_files
-from ...passes.planning.proposal import Pass
+from ...passes.planning.stages import Stage
 from ...passes.registry import GROUP as PASSES
 from ...runtime.data.named_data import Dataset
 from ...runtime.latency import CACHE_FILE
@@ -54,7 +54,7 @@ def cache_files(folder: Path) -> tuple[ReadFile, ...]:
     return tuple(ReadFile("a file of the cache", file) for file in kept)
 
 
-def code_of(stages: Iterable[Pass]) -> tuple[ReadFile, ...]:
+def code_of(stages: Iterable[Stage]) -> tuple[ReadFile, ...]:
     """The files of the functions that options of the passes name."""
     return tuple(
         ReadFile(f"a function for {s.name}", file) for s in stages for spec in _specs(s) for file in _code(spec)
@@ -104,7 +104,7 @@ def _arrays(files: Iterable[Path]) -> Iterator[Path]:
     return (file for file in files if file.suffix in ARRAYS)
 
 
-def _specs(stage: Pass) -> list[str]:
+def _specs(stage: Stage) -> list[str]:
     options = fields(stage) if is_dataclass(stage) else ()
     values = [getattr(stage, option.name) for option in options]
     return [value for value in values if isinstance(value, str) and is_function(value)]

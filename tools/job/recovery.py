@@ -1,4 +1,4 @@
-"""Recovery of a compressed model: the clean original, samples and a pass `recover` in; new values for the compressed
+"""Recovery of a compressed model: the clean original, samples and a stage `recover` in; new values for the compressed
 model's constants out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,6 @@ from ...passes.curvature.moments import Want
 from ...passes.curvature.seeds import count
 from ...passes.curvature.store import digest_of_feeds, digest_of_model
 from ...passes.planning.stages import Retrained
-from ...passes.recover import Recover
 from ...passes.recovery.building import training_step
 from ...passes.recovery.checkpoints import Checkpoints
 from ...passes.recovery.kfac import Kfac
@@ -29,6 +28,7 @@ from ...passes.recovery.loop import Look, Loop, Trained
 from ...passes.recovery.matching import matched
 from ...passes.recovery.opening import opened_to_training
 from ...passes.recovery.refit import refit
+from ...passes.recovery.stage import Recover
 from ...passes.recovery.step import Objective, Rules, TrainingStep, inverses_of
 from ...runtime.data.augmentation import augmentation
 from ...runtime.data.batches import signature

@@ -80,13 +80,13 @@ class Reporter:
     @property
     def _reads(self) -> tuple[ReadFile, ...]:
         cached = cache_files(cache_folder(self.settings.machine))
-        return (*self.subject.source.reads, *code_of(self.settings.stages), *cached)
+        return (*self.subject.source.reads, *code_of(self.settings.pipeline.stages), *cached)
 
     def _report(self, before: Figures, after: Figures, gate: GateRecord, records: tuple[SiteRecord, ...]) -> Report:
         return Report(
             input=self.subject.source.name,
             output=None,
-            pipeline=text_of(self.settings.stages),
+            pipeline=text_of(self.settings.pipeline.stages),
             before=before,
             after=after,
             gate=gate,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import onnx_ir
@@ -11,7 +12,7 @@ from ...ir.model.external_data import external_files, self_contained
 from ...ir.model.saving import EXTERNAL_ABOVE
 from ...ir.model.weights import replace_weights, weight_bytes
 from ...ir.remarks import PASSED, Remark
-from ...passes.planning.stages import AppliedCandidate, Attempt, Shapes
+from ...passes.planning.stages import AppliedCandidate, AppliedRetraining, Attempt, Shapes, Step
 from .records import Figures, Saving, SiteRecord
 
 EMPTY = np.empty(0, np.float32)
@@ -49,7 +50,18 @@ def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecor
     return tuple(records)
 
 
-def _step(step: AppliedCandidate) -> SiteRecord:
+def _step(step: Step) -> SiteRecord:
+    match step:
+        case AppliedCandidate():
+            return _candidate(step)
+        case AppliedRetraining():
+            nothing = Saving(0, 0, 0, 0.0)
+            return SiteRecord("model", step.by, PASSED, "applied", "recovered", 0.0, nothing, "recovered")
+        case _:
+            assert_never(step)
+
+
+def _candidate(step: AppliedCandidate) -> SiteRecord:
     candidate, saving = step.option.candidate, step.option.saving
     saved = Saving(round(saving.macs), round(saving.parameters), round(saving.bytes), saving.microseconds)
     return SiteRecord(

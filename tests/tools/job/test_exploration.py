@@ -13,6 +13,7 @@ from kronnx.tools.job.efficiency import Efficiency
 from kronnx.tools.job.exploration import TEMPERATURES, Exploration, Explored
 from kronnx.tools.job.gate import Gate
 from kronnx.tools.job.machine import Machine
+from kronnx.tools.job.pipeline import Pipeline
 from kronnx.tools.job.pipeline_text import parse
 from kronnx.tools.job.samples import Purposes
 from kronnx.tools.job.settings import Settings
@@ -129,7 +130,7 @@ def test_the_command_ends_with_6_and_writes_nothing(planted, tmp_path, capsys):
 
 def explored(planted, passes: str) -> Explored:
     """Within a limit that nothing keeps, on a machine that takes as long for a multiply-add whatever the layer."""
-    settings = Settings(parse(passes), Budget(Limit("kl", 1e-9)), Machine(cache_dir=planted.cache))
+    settings = Settings(Pipeline.of(parse(passes)), Budget(Limit("kl", 1e-9)), Machine(cache_dir=planted.cache))
     sources = Sources(planted.model, data=planted.data)
     subject = open_subject(sources, Purposes(), Target(), Target(), Silent())
     judge = subject.judge(subject.samples.validation)

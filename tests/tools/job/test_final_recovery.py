@@ -9,7 +9,7 @@ import pytest
 import recoveries
 from kronnx.passes.planning.stages import Attempt
 from kronnx.passes.prune import Prune
-from kronnx.passes.recover import Recover
+from kronnx.passes.recovery.stage import Recover
 from kronnx.passes.svd import Svd
 from kronnx.tools.job.exploration import MeasuredAttempt
 from kronnx.tools.job.final_recovery import LONGEST, TRIES, Finish, brief

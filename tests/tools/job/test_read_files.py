@@ -8,7 +8,7 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.model import load
-from kronnx.passes.recover import Recover
+from kronnx.passes.recovery.stage import Recover
 from kronnx.tools.job.pipeline_text import parse
 from kronnx.tools.job.read_files import MODEL, WEIGHTS, code_of, read_files
 from kronnx.tools.job.sources import Sources

@@ -8,7 +8,7 @@ from pathlib import Path
 import fashion
 import pytest
 from kronnx.passes.planning.stages import Attempt
-from kronnx.passes.recover import Recover
+from kronnx.passes.recovery.stage import Recover
 from recoveries import (
     BRIEF,
     Noted,

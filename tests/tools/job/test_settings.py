@@ -4,6 +4,7 @@ import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.tools.job.budget import Budget, Limit
 from kronnx.tools.job.machine import Machine
+from kronnx.tools.job.pipeline import Pipeline
 from kronnx.tools.job.pipeline_text import parse
 from kronnx.tools.job.samples import Purposes
 from kronnx.tools.job.settings import Settings
@@ -11,7 +12,7 @@ from kronnx.tools.job.sources import Sources
 
 
 def settings(passes: str, limit: Limit | None = None) -> Settings:
-    return Settings(parse(passes), Budget(limit), Machine())
+    return Settings(Pipeline.of(parse(passes)), Budget(limit), Machine())
 
 
 @pytest.mark.parametrize(

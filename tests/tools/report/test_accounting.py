@@ -1,17 +1,19 @@
 """Records of a report: what is counted, and which verdict a site gets."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.cost import Cost
 from kronnx.ir.model import load, save
-from kronnx.ir.remarks import ANALYSIS, MISSED, Remark
+from kronnx.ir.remarks import ANALYSIS, MISSED, PASSED, Remark
 from kronnx.passes.planning.choice import Option
 from kronnx.passes.planning.proposal import Candidate
-from kronnx.passes.planning.stages import AppliedCandidate, Attempt
+from kronnx.passes.planning.stages import AppliedCandidate, AppliedRetraining, Attempt
 from kronnx.tools.report.accounting import figures, file_size, serialized_size, sites
-from kronnx.tools.report.records import Figures
+from kronnx.tools.report.records import Figures, Saving
 from networks import build
 
 
@@ -72,6 +74,15 @@ def test_the_size_of_a_model_that_needs_two_files_is_nearly_that_of_both(monkeyp
     save(model, tmp_path / "m.onnx", external_data=True)
     both = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert serialized_size(model) == pytest.approx(both, abs=100)  # where the weights lie takes some bytes
+
+
+def test_a_retraining_is_a_change_that_saves_nothing(attempt):
+    after = replace(attempt, steps=(*attempt.steps, AppliedRetraining("recover", 1)))
+    assert (after.predicted, after.saving, after.worth) == (attempt.predicted, attempt.saving, attempt.worth)
+    assert after.key != attempt.key
+    record = sites(after, ())[1]
+    assert (record.name, record.pass_, record.verdict, record.reason) == ("model", "recover", PASSED, "applied")
+    assert (record.predicted, record.saving) == (0.0, Saving(0, 0, 0, 0.0))
 
 
 def test_each_site_and_pass_has_one_record_and_a_change_comes_first(attempt):

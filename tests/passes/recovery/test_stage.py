@@ -1,5 +1,5 @@
-"""The pass `recover`: its options, and where it stands in a pipeline. What it calls for a training is a function that
-halves weights; `tests/tools/test_recovering.py` has the real one."""
+"""The stage `recover`: its options, and where it stands in a pipeline. What it calls for a training is a function that
+halves weights; `tests/tools/job/test_optimize_recovering.py` has the real one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,20 +8,19 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.analyses import Analyses
 from kronnx.ir.errors import UsageError
 from kronnx.ir.lineage import Heirs
 from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import MISSED, Remark
 from kronnx.passes.curvature import Bench, Curvature, measure
-from kronnx.passes.planning.proposal import Context, Pass
-from kronnx.passes.planning.stages import Retrained, StageRunner
+from kronnx.passes.planning.proposal import Pass
+from kronnx.passes.planning.stages import AppliedRetraining, Retrained, Stage, StageRunner
 from kronnx.passes.prune import Prune
-from kronnx.passes.recover import RATES, Recover
 from kronnx.passes.recovery.adaptive import Adam, AdaMax, AdamW
 from kronnx.passes.recovery.kfac import Kfac
 from kronnx.passes.recovery.optimizers import Sgd
 from kronnx.passes.recovery.sparsity import ChannelLasso, GroupLasso, Lasso, TopK
+from kronnx.passes.recovery.stage import RATES, Recover
 from kronnx.passes.registry import available
 from kronnx.passes.svd import Svd
 from kronnx.tools.job.pipeline_text import parse, text_of
@@ -45,7 +44,7 @@ class Halving:
         return Retrained({name: networks.weight(model, name) / 2 for name in model.graph.initializers}, remarks)
 
 
-def bench(halving: Halving | None, *stages: Pass) -> StageRunner:
+def bench(halving: Halving | None, *stages: Stage) -> StageRunner:
     model = networks.build(NET)
 
     def moments(given: onnx_ir.Model, wants: object) -> Mapping:
@@ -56,13 +55,14 @@ def bench(halving: Halving | None, *stages: Pass) -> StageRunner:
     return StageRunner(model, stages, sample, networks.execute, None, lambda cost: cost.macs, moments, halving)
 
 
-def test_it_is_a_pass_like_others() -> None:
+def test_it_is_written_like_a_pass_and_is_none() -> None:
     assert available().working["recover"] is Recover
     (stage,) = parse("recover{steps=10 optimizer=kfac minutes=0.5 tables=true augment=a.py:f}")
     assert stage == Recover(steps=10, optimizer="kfac", minutes=0.5, tables=True, augment="a.py:f")
     assert parse(text_of((stage,))) == (stage,)
     assert text_of((Recover(),)) == "recover"
-    assert list(Recover().wants(Analyses(networks.build(NET)))) == []
+    assert not issubclass(Recover, Pass)
+    assert bench(None, Recover()).wants() == ()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -79,7 +79,7 @@ def test_it_tunes_what_the_stages_before_it_left(place: int) -> None:
         "Gemm_0": ["Gemm_0.1" if place else "Gemm_0"],
         "MatMul_0": ["MatMul_0.1" if place else "MatMul_0"],
     }
-    assert [step.by for step in attempt.steps].count("recover") == 1
+    assert attempt.steps.count(AppliedRetraining("recover", place)) == 1
     assert attempt.fixed
     assert {r.detail for r in attempt.remarks if r.by == "recover"} == {"said"}
 
@@ -112,13 +112,8 @@ def test_a_retraining_that_does_not_help_is_no_step() -> None:
 
 
 def test_a_bench_that_cannot_train_says_so() -> None:
-    with pytest.raises(UsageError, match="recover trains on samples, and this bench has no `recovered`"):
+    with pytest.raises(UsageError, match="recover trains on samples, and this runner has no `retrain`"):
         bench(None, Recover()).attempt(0.0)
-    model = networks.build(NET)
-    context = Context(Analyses(model), {}, {})
-    (candidate,) = Recover().propose(context).candidates
-    with pytest.raises(UsageError, match="nothing was given that can retrain the model"):
-        Recover().apply(candidate, context, None)  # pyright: ignore[reportArgumentType]
 
 
 OPTIMIZERS = {

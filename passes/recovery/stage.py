@@ -1,30 +1,24 @@
-"""The pass `recover`: a short retraining of the weights that are left, towards the original's outputs, no labels."""
+"""The stage `recover`: options of a pipeline in; how long and how a training goes out."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir.analyses import Analyses
-from ..ir.errors import UsageError
-from ..ir.rewriter import Rewriter
-from .curvature.moments import Want
-from .planning.proposal import Candidate, Context, Pass, Proposal
-from .recovery.kfac import Kfac
-from .recovery.loop import TrainingPlan
-from .recovery.optimizer import Optimizer
-from .recovery.optimizers import OPTIMIZERS, Sgd
-from .recovery.refit import KINDS
-from .recovery.schedule import Schedule
-from .recovery.sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
-from .recovery.step import Rules
+from ...ir.errors import UsageError
+from .kfac import Kfac
+from .loop import TrainingPlan
+from .optimizer import Optimizer
+from .optimizers import OPTIMIZERS, Sgd
+from .refit import KINDS
+from .schedule import Schedule
+from .sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
+from .step import Rules
 
-SITE = "model"
 KFAC = "kfac"
 RATES = {"adam": 1e-3, "adamax": 2e-3, "adamw": 1e-3, "sgd": 0.02, KFAC: 0.02}
 
 
 @dataclass(frozen=True)
-class Recover(Pass):
+class Recover:
     """A short retraining: what is left of the weights is tuned so that the model gives the original's outputs again.
 
     `steps` batches of `batch` samples; fewer where `minutes` say so, or after `patience` of the `looks` looks at the
@@ -115,14 +109,3 @@ class Recover(Pass):
             return Sgd(momentum=self.momentum, weight_decay=self.weight_decay or 0.0)
         known = OPTIMIZERS[self.optimizer]
         return known() if self.weight_decay is None else known(**{"weight_decay": self.weight_decay})
-
-    def wants(self, analyses: Analyses) -> Iterable[Want]:
-        return ()
-
-    def propose(self, context: Context) -> Proposal:
-        return Proposal((Candidate(SITE, "recovered", 0.0, (), (), frozenset(), None),), fixed=True)
-
-    def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
-        weights = context.recovered(rewriter, self)
-        if weights:
-            rewriter.tune(weights)
