@@ -1,7 +1,7 @@
 """The layers of a model that changes: found once, then again only around what a rewrite touched."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import onnx_ir
 
@@ -33,7 +33,7 @@ class LayerBook:
         for node in again:
             self._forget(node)
         there = [node for node in again if node.graph is not None]
-        self._find(there if len(there) < 2 else _in_order(self.model, there))
+        self._find(there)
         after = {layer.name: layer for node in there if (layer := self.by_node.get(node)) is not None}
         names = dict.fromkeys((*before, *after))
         return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
@@ -53,13 +53,16 @@ class LayerBook:
         return Layers({v.name: v for v in verdicts if isinstance(v, Layer)}, tuple(left))
 
     def _find(self, nodes: Iterable[onnx_ir.Node]) -> None:
-        """Judges `nodes`, in the order of the graph; all that could be the same layer are among them."""
+        """Judges `nodes`; all that could be the same layer are among them."""
         alike: dict[Key, list[onnx_ir.Node]] = defaultdict(list)
         for node in nodes:
             self._keys[node] = key = _key(node, self.model)
             if isinstance(key, tuple):
                 alike[key].append(node)
+        shared = [node for members in alike.values() if len(members) > 1 for node in members]
+        places = {node: k for k, node in enumerate(self.model.graph)} if shared else {}
         for key, members in alike.items():
+            members.sort(key=lambda node: places.get(node, 0))
             self._members[key] = members
             self._verdicts[key] = verdict = _verdict(members)
             if isinstance(verdict, Layer):
@@ -124,9 +127,3 @@ def _neighbours(values: Iterable[onnx_ir.Value]) -> Iterator[onnx_ir.Node]:
         around = [use.node for use in value.uses()] + ([] if producer is None else [producer])
         yield from (node for node in around if is_linear(node))
         waiting.extend(v for node in around if node.op_type in VIEWS for v in (*node.inputs, *node.outputs) if v)
-
-
-def _in_order(model: onnx_ir.Model, nodes: Iterable[onnx_ir.Node]) -> list[onnx_ir.Node]:
-    """`nodes` in the order of the graph, those of bodies last."""
-    places: Mapping[onnx_ir.Node, int] = {node: k for k, node in enumerate(model.graph)}
-    return sorted(nodes, key=lambda node: places.get(node, len(places)))

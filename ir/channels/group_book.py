@@ -50,6 +50,7 @@ class GroupBook:
         self._ranks: dict[str, int | None] = {}
         self._waiting: dict[Seed, None] = {}
         self._followed: set[onnx_ir.Value] = set()
+        self._places: dict[onnx_ir.Node, int] = {}
         if self._old is None:
             self._begin()
 
@@ -116,25 +117,24 @@ class GroupBook:
     def _renew(self) -> None:
         if not self._waiting:
             return
-        places = {node: k for k, node in enumerate(self.model.graph)}
         self._followed.update(seed for seed in self._waiting if isinstance(seed, onnx_ir.Value))
         done: set[Seed] = set()
         while self._waiting:
             seed, _ = self._waiting.popitem()
             if seed not in done and self._stands(seed):
-                done |= self._find(seed, places)
+                done |= self._find(seed)
         self._followed = set()
 
     def _stands(self, seed: Seed) -> bool:
         layer = self.layers.by_name.get(seed) if isinstance(seed, str) else None
         return not isinstance(seed, str) or (layer is not None and not layer.depthwise)
 
-    def _find(self, seed: Seed, places: Mapping[onnx_ir.Node, int]) -> set[Seed]:
+    def _find(self, seed: Seed) -> set[Seed]:
         """Makes the region around `seed`; returns what it reaches."""
         reach = _Reach()
         self._extend(reach, [seed])
         while True:
-            ledger = self._walk(reach, places)
+            ledger = self._walk(reach)
             new = [value for value in ledger.tracks if value not in reach.seen]
             if not new:
                 break
@@ -158,15 +158,22 @@ class GroupBook:
     def _rank(self, layer: Layer, ledger: Ledger) -> int | None:
         return rank_of_output(layer.uses[0].node, layer, ledger)
 
-    def _walk(self, reach: _Reach, places: Mapping[onnx_ir.Node, int]) -> Ledger:
+    def _walk(self, reach: _Reach) -> Ledger:
         ledger = Ledger(self._rank_elsewhere)
-        for node in sorted((n for n in reach.nodes if n in places), key=places.__getitem__):
+        for node in self._in_order(reach.nodes):
             layer = self.layers.by_node.get(node)
             name = None if layer is None else layer.name
             _step(node, layer, ledger, name in reach.reading, name in reach.making)
             if layer is not None and name in reach.making and node is layer.uses[0].node:
                 self._ranks[layer.name] = self._rank(layer, ledger)
         return ledger
+
+    def _in_order(self, nodes: Iterable[onnx_ir.Node]) -> list[onnx_ir.Node]:
+        """Those of `nodes` that are in the main graph, in its order. Nodes come and go, but don't change places."""
+        here = [node for node in nodes if node.graph is self.model.graph]
+        if any(node not in self._places for node in here):
+            self._places = {node: k for k, node in enumerate(self.model.graph)}
+        return sorted(here, key=self._places.__getitem__)
 
     def _rank_elsewhere(self, value: onnx_ir.Value) -> int | None:
         region = self._of.get(value)
