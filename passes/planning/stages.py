@@ -17,22 +17,13 @@ from ...ir.remarks import MISSED, Remark
 from ...ir.rewriter import Cleaned, Rewriter, Tuned
 from ..curvature import Execute, Feed
 from ..curvature.moments import Moments, Want
-from ..recovery.stage import Recover
+from ..recovery.stage import Recover, Retrained
 from .choice import Option, choose, options
 from .pass_calls import applied, proposed, saving, verified, wanted
 from .proposal import Candidate, Context, Pass, Proposal
 
 Shapes = Mapping[str, tuple[int, ...]]
-Weights = Mapping[str, np.ndarray]
 Stage = Pass | Recover
-
-
-@dataclass(frozen=True)
-class Retrained:
-    """New values of constants by name, none where nothing made the model better, and what is to be said of that."""
-
-    weights: Weights
-    remarks: tuple[Remark, ...] = ()
 
 
 Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Recover], Retrained]

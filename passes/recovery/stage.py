@@ -1,19 +1,25 @@
-"""The stage `recover`: options of a pipeline in; how long and how a training goes out."""
+"""The stage `recover`: options of a pipeline in; how long and how a training goes out, and what comes of one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from ...ir.errors import UsageError
-from .kfac import Kfac
-from .loop import TrainingPlan
-from .optimizer import Optimizer
-from .optimizers import OPTIMIZERS, Sgd
-from .refit import KINDS
-from .schedule import Schedule
-from .sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
-from .step import Rules
+from ...ir.remarks import Remark
+from .least_squares.refit import KINDS
+from .optimizers.adam import Adam, AdaMax, AdamW
+from .optimizers.gradient_descent import Sgd
+from .optimizers.kfac import Kfac
+from .optimizers.optimizer import Optimizer
+from .regularization.sparsity import ChannelLasso, GroupLasso, Lasso, Projection, TopK
+from .training.loop import TrainingPlan
+from .training.schedule import Schedule
+from .training.update import Rules
 
 KFAC = "kfac"
+OPTIMIZERS: dict[str, type[Optimizer]] = {one.name: one for one in (Sgd, Adam, AdamW, AdaMax)}
 RATES = {"adam": 1e-3, "adamax": 2e-3, "adamw": 1e-3, "sgd": 0.02, KFAC: 0.02}
 
 
@@ -109,3 +115,16 @@ class Recover:
             return Sgd(momentum=self.momentum, weight_decay=self.weight_decay or 0.0)
         known = OPTIMIZERS[self.optimizer]
         return known() if self.weight_decay is None else known(**{"weight_decay": self.weight_decay})
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """New values for constants of a model, by name: none where nothing made it better. `before` and `after` are the
+    divergence on samples that were not trained on."""
+
+    weights: Mapping[str, np.ndarray]
+    before: float
+    after: float
+    steps: int = 0
+    seconds: float = 0.0
+    remarks: tuple[Remark, ...] = ()

@@ -13,7 +13,8 @@ from networks import parsed, set_weight
 
 if TYPE_CHECKING:
     from kronnx.passes.planning.stages import Attempt
-    from kronnx.tools.job.recovery import Recovered, Recovery
+    from kronnx.passes.recovery.stage import Retrained
+    from kronnx.tools.job.retraining import Retraining
 
 CLASSIFIER = """(float[N, 64] x) => (float[N, 10] logits)
     <float[64, 128] a, float[128] a_bias, float[128, 128] b, float[128] b_bias, float[128, 10] c, float[10] c_bias> {
@@ -56,22 +57,22 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 
 @pytest.fixture(scope="session")
-def recoveries() -> ModuleType:
+def retrainings() -> ModuleType:
     """The module, which trains a classifier with torch: imported where it is asked for."""
-    return import_module("recoveries")
+    return import_module("retrainings")
 
 
 @pytest.fixture(scope="module")
-def recovery(recoveries: ModuleType) -> "Recovery":
-    return recoveries.classifier_recovery()
+def retraining(retrainings: ModuleType) -> "Retraining":
+    return retrainings.classifier_retraining()
 
 
 @pytest.fixture(scope="module")
-def compressed(recoveries: ModuleType) -> "Attempt":
+def compressed(retrainings: ModuleType) -> "Attempt":
     """A tenth of the weights is left, and an accuracy of some 30 %."""
-    return recoveries.compressed()
+    return retrainings.compressed()
 
 
 @pytest.fixture(scope="module")
-def found(recoveries: ModuleType) -> "Recovered":
-    return recoveries.recovered_briefly()
+def found(retrainings: ModuleType) -> "Retrained":
+    return retrainings.retrained_briefly()

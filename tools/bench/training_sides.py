@@ -12,9 +12,11 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ...passes.recovery.building import training_step
-from ...passes.recovery.optimizers import Adam
-from ...passes.recovery.step import COUNT, LOSS, RATE, Objective, Rules
+from ...passes.recovery.optimizers.adam import Adam
+from ...passes.recovery.step_graph import COUNT, LOSS, RATE
+from ...passes.recovery.training.objective import Objective
+from ...passes.recovery.training.training_step import training_step
+from ...passes.recovery.training.update import Rules
 from ...runtime.sessions import Target
 from ...runtime.training import Training
 from .training_cases import CASES, LARGEST_NORM, LEARNING_RATE, Case, Lesson, lesson

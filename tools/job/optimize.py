@@ -24,14 +24,14 @@ from .budget import limit as parsed_limit
 from .cache import cache_folder, checkpoint_store, tidy
 from .efficiency import Efficiency
 from .exploration import Exploration, Explored, MeasuredAttempt
-from .final_recovery import Finish
+from .final_retraining import FinalRetraining
 from .gate import Gate, resolved
 from .machine import Machine, cores
 from .pipeline import Pipeline
 from .pipeline_text import parse
-from .recovery import Recovery
 from .reporting import Reporter
 from .result import Result
+from .retraining import Retraining
 from .settings import Settings
 from .shaped_model import ShapedModel
 from .sources import LARGEST_CALIBRATION, Sources
@@ -124,9 +124,9 @@ class _Job:
         if unrepeatable is not None:
             return self.left_alone(*unrepeatable)
         clean = self.subject.shaped(self.subject.cleaned(choosing.judge), self._efficiency.sample)
-        recovery = self._recovery(clean)
-        finish = self._finish(recovery, choosing)
-        explored = self._explored(clean, choosing, recovery, finish)
+        retraining = self._retraining(clean)
+        finish = self._finish(retraining, choosing)
+        explored = self._explored(clean, choosing, retraining, finish)
         layers = Inventory(clean.model, clean.shapes, explored.traces)
         final = Gate(self.subject.judge(samples.evaluation), limit) if samples.separate else choosing
         choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
@@ -143,13 +143,13 @@ class _Job:
         miss = None if missed is None else nearest_miss(missed, self._efficiency, explored.whole)
         return not_worth_it(limit.metric, limit.value, miss)
 
-    def _recovery(self, clean: ShapedModel) -> Recovery | None:
+    def _retraining(self, clean: ShapedModel) -> Retraining | None:
         """What trains; what the stages ask of it is checked before anything is measured."""
         asking = self.settings.pipeline.recoveries
         if not asking:
             return None
         machine = self.settings.machine
-        recovery = Recovery(
+        retraining = Retraining(
             subject=self.subject,
             original=clean.model,
             feeds=clean.feeds(self.subject.samples.calibration, machine.memory_limit),
@@ -159,15 +159,15 @@ class _Job:
             memory_limit=machine.memory_limit,
         )
         for stage in asking:
-            recovery.check(stage)
-        return recovery
+            retraining.check(stage)
+        return retraining
 
-    def _finish(self, recovery: Recovery | None, choosing: Gate) -> Finish | None:
+    def _finish(self, retraining: Retraining | None, choosing: Gate) -> FinalRetraining | None:
         last = self.settings.pipeline.final
-        return None if recovery is None or last is None else Finish(recovery, last, choosing.drop)
+        return None if retraining is None or last is None else FinalRetraining(retraining, last, choosing.drop)
 
     def _explored(
-        self, clean: ShapedModel, choosing: Gate, recovery: Recovery | None, finish: Finish | None
+        self, clean: ShapedModel, choosing: Gate, retraining: Retraining | None, finish: FinalRetraining | None
     ) -> Explored:
         with LatencyTable(self.subject.timed, cache_folder(self.settings.machine), self.stopwatch) as table:
             return Exploration(
@@ -178,7 +178,7 @@ class _Job:
                 efficiency=self._efficiency,
                 timer=timer_of(table),
                 expectation=None if finish is None else finish.expectation,
-                retrain=None if recovery is None else recovery.tuned,
+                retrain=None if retraining is None else retraining.retrained,
             ).run()
 
     def _changed(

@@ -15,7 +15,7 @@ from kronnx.ir.model.shape_inference import infer_shapes
 from kronnx.ir.model.weights import clone
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature.work import Work
-from kronnx.passes.recovery.dropout import add_dropout
+from kronnx.passes.recovery.regularization.dropout import add_dropout
 from onnx import TensorProto, helper, numpy_helper
 
 Same = Callable[..., None]

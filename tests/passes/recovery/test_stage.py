@@ -14,13 +14,13 @@ from kronnx.ir.output_heads import find_heads
 from kronnx.ir.remarks import MISSED, Remark
 from kronnx.passes.curvature import Bench, Curvature, measure
 from kronnx.passes.planning.proposal import Pass
-from kronnx.passes.planning.stages import AppliedRetraining, Retrained, Stage, StageRunner
+from kronnx.passes.planning.stages import AppliedRetraining, Stage, StageRunner
 from kronnx.passes.prune import Prune
-from kronnx.passes.recovery.adaptive import Adam, AdaMax, AdamW
-from kronnx.passes.recovery.kfac import Kfac
-from kronnx.passes.recovery.optimizers import Sgd
-from kronnx.passes.recovery.sparsity import ChannelLasso, GroupLasso, Lasso, TopK
-from kronnx.passes.recovery.stage import RATES, Recover
+from kronnx.passes.recovery.optimizers.adam import Adam, AdaMax, AdamW
+from kronnx.passes.recovery.optimizers.gradient_descent import Sgd
+from kronnx.passes.recovery.optimizers.kfac import Kfac
+from kronnx.passes.recovery.regularization.sparsity import ChannelLasso, GroupLasso, Lasso, TopK
+from kronnx.passes.recovery.stage import RATES, Recover, Retrained
 from kronnx.passes.registry import available
 from kronnx.passes.svd import Svd
 from kronnx.tools.job.pipeline_text import parse, text_of
@@ -40,8 +40,9 @@ class Halving:
         self.seen.append((frozenset(model.graph.initializers), heirs, settings))
         remarks = (Remark("training", "recover", MISSED, "interrupted", "said"),)
         if not self.helps:
-            return Retrained({}, remarks)
-        return Retrained({name: networks.weight(model, name) / 2 for name in model.graph.initializers}, remarks)
+            return Retrained({}, 1.0, 1.0, remarks=remarks)
+        halves = {name: networks.weight(model, name) / 2 for name in model.graph.initializers}
+        return Retrained(halves, 1.0, 0.5, remarks=remarks)
 
 
 def bench(halving: Halving | None, *stages: Stage) -> StageRunner:

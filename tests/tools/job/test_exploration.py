@@ -5,7 +5,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.errors import BudgetError
 from kronnx.ir.remarks import Remark
-from kronnx.passes.registry import PASSES
+from kronnx.passes.registry import STAGES
 from kronnx.runtime.sessions import Target
 from kronnx.tools.commands.cli import main
 from kronnx.tools.job.budget import Budget, Limit
@@ -155,7 +155,7 @@ def test_what_the_passes_pass_over_is_said_under_every_metric(planted):
 
 def test_a_size_is_priced_in_bytes_as_they_are_stored(planted, monkeypatch):
     """The pass takes no parameter away: counted in parameters no price would reach the target."""
-    monkeypatch.setitem(PASSES, InBytes.name, InBytes)
+    monkeypatch.setitem(STAGES, InBytes.name, InBytes)
     report = run(planted, InBytes.name, size=0.5).report
     assert report.after.bytes <= 0.5 * report.before.bytes
     assert report.after.parameters == report.before.parameters

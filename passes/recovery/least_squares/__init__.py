@@ -1,0 +1,1 @@
+"""Least squares, layer by layer, on what the compressed model really reads."""

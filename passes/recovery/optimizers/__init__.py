@@ -1,0 +1,1 @@
+"""How weights move: optimizers as ONNX graphs, and what gradients go through before."""

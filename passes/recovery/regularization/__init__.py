@@ -1,0 +1,1 @@
+"""What is trained in beside the outputs: sparsity, gates, dropout."""

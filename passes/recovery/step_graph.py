@@ -1,0 +1,95 @@
+"""The graph of a training step while it is made: a model in; inputs, states and what follows these are added."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ...ir.autodiff.emitter import Emitter
+from ...ir.layers import Layer
+
+LOSS, NORM, RATE, COUNT, LABELS = (f"kronnx.{name}" for name in ("loss", "norm", "rate", "count", "labels"))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What an optimizer moves: the state `name`, read as `value`, along its gradient. `layer` is the one whose matrix
+    it holds, if it is one's; `mask` is true where it may change, None where all of it may; with `opens` it is the log
+    alpha of gates."""
+
+    name: str
+    value: onnx_ir.Value
+    gradient: onnx_ir.Value
+    layer: Layer | None = None
+    mask: np.ndarray | None = None
+    opens: bool = False
+
+
+class StepGraph:
+    """`states` are the graph inputs that a step reads and most of which it renews, with their first values; `updates`
+    says which output is the next value of each."""
+
+    def __init__(self, model: onnx_ir.Model):
+        """`model` is changed."""
+        self.model, self.emit = model, Emitter(model.graph)
+        self.states: dict[str, np.ndarray] = {}
+        self.updates: dict[str, str] = {}
+
+    def input(
+        self, name: str, dtype: onnx_ir.DataType, shape: onnx_ir.Shape | Sequence[int | str] | None
+    ) -> onnx_ir.Value:
+        value = onnx_ir.val(name, dtype, shape)
+        self.model.graph.inputs.append(value)
+        return value
+
+    def state(self, name: str, array: np.ndarray) -> onnx_ir.Value:
+        """A graph input that starts as `array`."""
+        self.states[name] = array
+        return self.input(name, self.dtype(name), array.shape)
+
+    def dtype(self, name: str) -> onnx_ir.DataType:
+        return onnx_ir.DataType.from_numpy(self.states[name].dtype)
+
+    def describe(self, name: str, value: onnx_ir.Value) -> None:
+        """Gives `value` the type and shape of the state `name`."""
+        value.dtype, value.shape = self.dtype(name), onnx_ir.Shape(self.states[name].shape)
+
+    def follow(self, name: str, value: onnx_ir.Value) -> None:
+        """Makes `value` what the state `name` is in the next step."""
+        value.name = self.updates[name] = f"{name}/next"
+        self.describe(name, value)
+
+    def slots(self, name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, onnx_ir.Value]:
+        """States that belong to the state `name`, by slot."""
+        return {slot: self.state(f"{name}/{slot}", array) for slot, array in arrays.items()}
+
+    def follow_slots(self, name: str, values: Mapping[str, onnx_ir.Value]) -> None:
+        for slot, value in values.items():
+            self.follow(f"{name}/{slot}", value)
+
+    def fix(self, value: onnx_ir.Value) -> None:
+        """Makes a state a constant of its first value."""
+        name = str(value.name)
+        self.model.graph.inputs.remove(value)
+        value.const_value = onnx_ir.tensor(self.states.pop(name), name=name)
+        self.model.graph.register_initializer(value)
+
+    def drop(self, value: onnx_ir.Value) -> None:
+        """Takes an input that is not needed out of the graph, and out of the states."""
+        self.model.graph.inputs.remove(value)
+        self.states.pop(str(value.name), None)
+
+    def finish(self, loss: onnx_ir.Value, norm: onnx_ir.Value) -> None:
+        """The outputs are LOSS and NORM [] in float32 and the next states; what none of them needs goes."""
+        graph = self.model.graph
+        graph.outputs.clear()
+        for name, value in ((LOSS, loss), (NORM, norm)):
+            number = self.emit.op("Cast", value, to=onnx_ir.DataType.FLOAT.value)
+            number.name, number.dtype, number.shape = name, onnx_ir.DataType.FLOAT, onnx_ir.Shape([])
+            graph.outputs.append(number)
+        nexts = frozenset(self.updates.values())
+        graph.outputs.extend(v for node in graph for v in node.outputs if v.name in nexts)
+        graph.sort()
+        RemoveUnusedNodesPass()(self.model)

@@ -1,0 +1,74 @@
+"""The recovery at the end of a pipeline: what the search for the price has to know of it, and its choices with it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import onnx_ir
+
+from ...passes.curvature.store import digest_of_model
+from ...passes.planning.stages import AppliedRetraining, Attempt
+from ...passes.recovery.stage import Recover, Retrained
+from ..report.records import RecoveryRecord
+from .expected_drop import ExpectedDrop
+from .exploration import MeasuredAttempt
+from .retraining import Retraining, written
+
+TRIES = 3  # what is beyond the limit after a whole recovery gives way to less compression so often
+BRIEF = 10  # a probe takes one step of so many,
+LONGEST = 100  # and no more than these
+
+
+@dataclass
+class FinalRetraining:
+    """`drop` measures a model on the samples that choose."""
+
+    retraining: Retraining
+    settings: Recover
+    drop: Callable[[onnx_ir.Model], float]
+
+    def expectation(self) -> ExpectedDrop:
+        """The drop that an attempt will have."""
+        return ExpectedDrop(lambda attempt: self.drop(attempt.model), self._probed)
+
+    def choices(self, explored: Iterable[MeasuredAttempt], limit: float) -> Iterator[MeasuredAttempt]:
+        """Choices after a whole recovery, made when they are asked for; of the same model the first alone. After one
+        whose drop turns out to be beyond `limit`, the next is the first that is within it if it is off by as much."""
+        seen: set[str] = set()
+        off = 0.0
+        for choice in explored:
+            model = digest_of_model(choice.attempt.model)
+            if model in seen or choice.drop * off > limit:
+                continue
+            seen.add(model)
+            finished = self._finished(choice)
+            yield finished
+            if len(seen) == TRIES:
+                return
+            off = max(off, finished.drop / choice.drop if choice.drop else 0.0)
+
+    def _finished(self, choice: MeasuredAttempt) -> MeasuredAttempt:
+        found = self.retraining.retrained(choice.attempt.model, choice.attempt.heirs, self.settings)
+        attempt = _after(choice.attempt, self.settings, found)
+        record = RecoveryRecord(found.steps, found.seconds, found.before, found.after)
+        return replace(choice, attempt=attempt, drop=self.drop(attempt.model), recovery=record)
+
+    def _probed(self, attempt: Attempt) -> float:
+        found = self.retraining.retrained(attempt.model, attempt.heirs, brief(self.settings), "short recovery")
+        return self.drop(written(attempt.model, found.weights))
+
+
+def _after(attempt: Attempt, settings: Recover, found: Retrained) -> Attempt:
+    """The attempt with the recovery as its last step, if that changed anything."""
+    remarks = (*attempt.remarks, *found.remarks)
+    if not found.weights:
+        return replace(attempt, remarks=remarks)
+    last = 1 + max((step.stage for step in attempt.steps), default=-1)
+    steps = (*attempt.steps, AppliedRetraining(settings.name, last))
+    return replace(attempt, model=written(attempt.model, found.weights), steps=steps, remarks=remarks)
+
+
+def brief(settings: Recover) -> Recover:
+    """A recovery that shows what a whole one will come to."""
+    steps = max(1, min(LONGEST, settings.steps // BRIEF))
+    minutes = None if settings.minutes is None else settings.minutes / BRIEF
+    return replace(settings, steps=steps, minutes=minutes, looks=1)
