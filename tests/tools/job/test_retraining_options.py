@@ -157,7 +157,7 @@ def test_channels_that_the_lasso_emptied_are_pruned_for_nothing(retraining: Retr
     tuned, feed = attempted(retraining, settings), {"x": fashion.evaluation().x}
     emptied = ~networks.weight(tuned.model, "v").any(axis=1)
     assert 0 < emptied.sum() < 32
-    assert f"{32 - emptied.sum()} of 32 channels" in {step.option.candidate.label for step in attempt.steps}
+    assert f"{32 - emptied.sum()} of 32 channels" in {option.candidate.label for option in attempt.options}
     before, after = (networks.run(model, feed)["logits"] for model in (tuned.model, attempt.model))
     np.testing.assert_allclose(after, before, atol=1e-4)
 
