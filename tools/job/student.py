@@ -38,7 +38,7 @@ def student_step(
     features = matched(original, apart) if settings.features else ()
     objective = Objective(settings.temperature, settings.labels, settings.features, features)
     rules = _bounded(_fitting(settings.rules(), data), lambda: nats(model), settings)
-    return training_step(apart, subject.heads, weights, objective, rules)
+    return training_step(apart, subject.heads, weights, objective, rules, subject.seed)
 
 
 def _several_lengths(data: Dataset) -> bool:

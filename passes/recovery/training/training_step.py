@@ -72,15 +72,20 @@ class TrainingStep:
 
 
 def training_step(
-    model: onnx_ir.Model, heads: Sequence[Head], weights: Sequence[Weight], objective: Objective, rules: Rules
+    model: onnx_ir.Model,
+    heads: Sequence[Head],
+    weights: Sequence[Weight],
+    objective: Objective,
+    rules: Rules,
+    seed: int = 0,
 ) -> TrainingStep:
-    """The step that tunes `weights` of `model`, those that a gradient reaches."""
+    """The step that tunes `weights` of `model`, those that a gradient reaches; gates begin as drawn from `seed`."""
     model = clone(model)
     groups = Analyses(model).groups.found if rules.channels else {}
     masks = add_dropout(model, find_layers(model).found.values(), rules.dropout)
     graph = StepGraph(model)
     sources = {weight.name: _source(graph, weight) for weight in weights}
-    gates = _gates(graph, weights, sources) if rules.gates else {}
+    gates = _gates(graph, weights, sources, np.random.default_rng(seed)) if rules.gates else {}
     model.graph.sort()
     loss = emit_loss(graph, heads, objective)
     openings = {name: one.log_alpha for name, one in gates.items()}
@@ -128,10 +133,12 @@ def _narrowed(graph: StepGraph, source: onnx_ir.Value, like: onnx_ir.Value) -> o
     return value
 
 
-def _gates(graph: StepGraph, weights: Sequence[Weight], sources: Values) -> dict[str, Gates]:
+def _gates(
+    graph: StepGraph, weights: Sequence[Weight], sources: Values, random: np.random.Generator
+) -> dict[str, Gates]:
     """Gates on the outputs of all layers whose matrices are among `weights`, by weight."""
     return {
-        weight.name: add_gates(graph, weight, sources[weight.name], np.random.default_rng(len(graph.states)))
+        weight.name: add_gates(graph, weight, sources[weight.name], random)
         for weight in weights
         if weight.layer is not None
     }
