@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from ..atomic_files import move
+from ..atomic_files import is_stream, move
 from ..errors import UsageError
 from .data_references import other_owner, referred_files, relocate
 
@@ -22,9 +22,12 @@ def second_data_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.kronnx.data")
 
 
-def check_owner(path: Path) -> None:
-    """Raises UsageError if the weights of another model lie where those of `path` would be written."""
+def check_data_place(path: Path) -> None:
+    """Raises UsageError if the weights of another model lie where those of `path` would be written, or a folder, a
+    device, a FIFO or a socket."""
     for data in (data_file(path), second_data_file(path)):
+        if data.is_dir() or is_stream(data):
+            raise UsageError(f"the weights of {path.name} would go to {data}, which is no file; choose another name")
         owner = other_owner(data, path) if os.path.exists(data) else None  # False too for a name that is too long
         if owner is not None:
             raise UsageError(f"{data} holds the weights of {owner}, which would be lost; choose another name")

@@ -9,7 +9,7 @@ import onnx_ir
 from ..atomic_files import StagingFolder, is_stream, replacing
 from ..errors import InputError
 from .external_data import self_contained
-from .placing import check_owner, data_file, place, second_data_file
+from .placing import check_data_place, data_file, place, second_data_file
 from .weights import graphs, nodes, weight_bytes, weights
 
 EXTERNAL_ABOVE = 1_800_000_000  # bytes of weights: a protobuf message ends at 2 GB, and the graph needs room
@@ -73,7 +73,7 @@ def _write(model: onnx_ir.Model, target: Path, external: bool) -> None:
     real = Path(os.path.realpath(target))
     if external:
         _check_beside(target, real)
-        check_owner(real)
+        check_data_place(real)
     with StagingFolder.beside(real) as folder:
         proto, data = _staged(model, folder / data_file(real).name) if external else (_message(model), None)
         place(proto, data, real, folder)

@@ -22,6 +22,8 @@ from .proposal import Candidate, Context, Pass, Proposal
 
 Run = Callable[[onnx_ir.Model], Mapping[str, np.ndarray]]
 
+ROUNDING = 1e-9  # nats: a divergence is never negative, but its rounding may be
+
 
 def wanted(stage: Pass, analyses: Analyses) -> tuple[Want, ...]:
     """What the pass wants of the model."""
@@ -55,7 +57,7 @@ def _check_proposal(stage: Pass, proposal: object) -> None:
     for candidate in proposal.candidates:
         if not isinstance(candidate, Candidate):
             raise _fault(stage, "propose", f"gave {_said(candidate)} in the place of a Candidate")
-        if not math.isfinite(candidate.predicted):
+        if not -ROUNDING <= candidate.predicted < math.inf:
             raise _fault(stage, "propose", f"predicted {candidate.predicted} nats for {_name(candidate)}")
     for remark in proposal.remarks:
         if not isinstance(remark, Remark):

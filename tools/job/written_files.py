@@ -10,7 +10,7 @@ import onnx_ir
 
 from ...ir.atomic_files import is_stream
 from ...ir.errors import UsageError
-from ...ir.model.placing import check_owner, data_file
+from ...ir.model.placing import check_data_place, data_file
 from ...ir.model.saving import EXTERNAL_ABOVE, needs_data_file, save
 from .read_files import MODEL, WEIGHTS, ReadFile
 
@@ -26,12 +26,12 @@ class WrittenFile:
 def model_files(path: Path, external: bool) -> tuple[WrittenFile, ...]:
     """What is written for a model: one file, and with `external` another for its weights.
 
-    Raises UsageError if the weights of another model lie in the place of that.
+    Raises UsageError if the weights of another model, or what is no file, lie in the place of that.
     """
     output = WrittenFile("the output", path)
     if not external or is_stream(path):
         return (output,)
-    check_owner(_real(path))
+    check_data_place(_real(path))
     return output, WrittenFile("the output's weights", data_file(_real(path)))
 
 

@@ -73,9 +73,10 @@ def not_worth_it(metric: str, limit: float, miss: NearestMiss | None) -> str:
     said = f"returned unchanged: nothing is worth its price within {drop_of(metric, limit)}"
     if miss is None:
         return f"{said}; no change that saves anything was found"
-    saved = f"{percent_of(miss.size)} of the size and {percent_of(miss.time)} of the layers' time"
+    time = f"{percent_of(abs(miss.time))} of the layers' time"
+    saved = f"saves {percent_of(miss.size)} of the size and " + (time if miss.time >= 0 else f"costs {time}")
     margin = "" if miss.drop > limit else " (the search keeps a tenth of the limit in reserve)"
-    return f"{said}; the nearest, {miss.what}, costs {drop_of(metric, miss.drop)}{margin} and saves {saved}"
+    return f"{said}; the nearest that was tried, {miss.what}, costs {drop_of(metric, miss.drop)}{margin} and {saved}"
 
 
 def nothing_to_do() -> str:

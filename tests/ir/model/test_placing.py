@@ -105,6 +105,16 @@ def test_the_weights_of_another_model_are_not_written_over(tmp_path):
     assert names(tmp_path) == ["m.onnx.data", "original.onnx"]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(os.devnull)])
+def test_the_place_of_the_weights_is_a_file_or_free(make, tmp_path):
+    make(tmp_path / "m.onnx.data")
+    before = (tmp_path / "m.onnx.data").lstat()
+    with pytest.raises(UsageError, match=r"m\.onnx\.data, which is no file; choose another name"):
+        save(model(1), tmp_path / "m.onnx", external_data=True)
+    assert (tmp_path / "m.onnx.data").lstat().st_ino == before.st_ino
+    assert names(tmp_path) == ["m.onnx.data"]
+
+
 def test_data_that_no_model_refers_to_is_written_over(tmp_path):
     (tmp_path / "m.onnx.data").write_bytes(b"of nobody")
     (tmp_path / "empty.onnx").touch()

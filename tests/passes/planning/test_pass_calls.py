@@ -75,6 +75,12 @@ FAULTS = {
         "        return kronnx.Proposal((context.replacement(layer, kronnx.low_rank(layer, 2), float('nan'), None),))",
         "in propose predicted nan nats for 'low rank 2' at 'MatMul_0'",
     ),
+    "a gain": (
+        "def propose(self, context):\n"
+        "        layer = context.analyses.layers.found['MatMul_0']\n"
+        "        return kronnx.Proposal((context.replacement(layer, kronnx.low_rank(layer, 2), -5.0, None),))",
+        "in propose predicted -5.0 nats for 'low rank 2' at 'MatMul_0'",
+    ),
     "a cost": (
         "def propose(self, context):\n"
         "        pieces = (kronnx.Piece(None, ((1, 8),)),)\n"

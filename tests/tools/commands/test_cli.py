@@ -70,6 +70,20 @@ def test_help_imports_nothing_heavy(words):
     assert {"numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "scipy"}.isdisjoint(imported)
 
 
+def test_an_interruption_while_it_starts_is_one_message():
+    code = (
+        "import sys\n"
+        "from kronnx.__main__ import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'kronnx.tools.commands.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted; no model was written\n")
+
+
 def test_version_names_packages_and_providers():
     said = dict(line.split(maxsplit=1) for line in command("--version").stdout.splitlines())
     assert {"kronnx", "onnx", "onnx-ir", "onnxruntime"} <= set(said)
