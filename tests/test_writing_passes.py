@@ -121,7 +121,7 @@ class Mine(kronnx.Pass):
         (
             PASS.format(name="recover"),
             "recover = plug_in:Mine",
-            "the pass 'recover' of plug_in:Mine has the name of one that exists",
+            "the pass 'recover' of plug_in:Mine of plug-in 1.0 has the name of one that exists",
         ),
         (PASS.format(name="other"), "mine = plug_in:Mine", "calls itself 'other'"),
         (
