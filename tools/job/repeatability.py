@@ -53,9 +53,20 @@ def _said(difference: str, drawn: Sequence[onnx_ir.Node]) -> str:
     seen = f"two runs on the same samples are {difference} apart"
     if not drawn:
         return f"its outputs depend on the run, {seen}: nothing can be compared with them; no operator in it draws"
-    names = ", ".join(f"{node.op_type} {node.name!r}" for node in drawn[:SHOWN])
-    more = f" and {len(drawn) - SHOWN} more" if len(drawn) > SHOWN else ""
     return (
         f"its outputs are random, {seen}: nothing can be compared with them; export the model for inference, without "
-        f"{names}{more}"
+        f"{_named(drawn)}"
     )
+
+
+def random_note(model: onnx_ir.Model) -> tuple[str, ...]:
+    """What is to be said of a graph that draws, even where ONNX Runtime leaves the drawing out and runs agree."""
+    drawn = random_nodes(model)
+    if not drawn:
+        return ()
+    return (f"{_named(drawn)} may draw at random in other runtimes or settings; export the model for inference.",)
+
+
+def _named(drawn: Sequence[onnx_ir.Node]) -> str:
+    names = ", ".join(f"{node.op_type} {node.name!r}" for node in drawn[:SHOWN])
+    return f"{names} and {len(drawn) - SHOWN} more" if len(drawn) > SHOWN else names

@@ -22,7 +22,7 @@ from ..report.records import DataRecord
 from .gate import Judge
 from .labelled_heads import LABELLED, with_labels
 from .model_sources import Source, read
-from .repeatability import ROUNDING, unrepeatable
+from .repeatability import ROUNDING, random_note, unrepeatable
 from .samples import Purposes, Samples, gather
 from .shaped_model import ShapedModel
 from .sources import Sources
@@ -76,7 +76,7 @@ class Subject:
         return DataRecord(given.source, given.synthetic, given.samples, *(data.samples for data in others))
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the figures should know about how the model was lowered, and about the heads."""
+        """What a reader of the figures should know about how the model was lowered, what draws in it, and the heads."""
         values = (
             f"Output {h.output!r} is taken for values, not for classes ({h.reason}); "
             f"if it holds logits, say --head {h.output}=categorical."
@@ -88,7 +88,7 @@ class Subject:
             for h in self.heads
             if h.reason == LABELLED
         )
-        return (*self.source.notes, *values, *classes)
+        return (*self.source.notes, *random_note(self.original), *values, *classes)
 
     def judge(self, data: Dataset) -> Judge:
         """Compares models with the original on `data`. Raises DataError for labels that don't fit the heads."""

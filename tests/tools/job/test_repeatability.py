@@ -12,7 +12,7 @@ from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session, Target
 from kronnx.tools.job.gate import Judge
 from kronnx.tools.job.optimize import optimize
-from kronnx.tools.job.repeatability import unrepeatable
+from kronnx.tools.job.repeatability import random_note, unrepeatable
 from kronnx.tools.job.sensitivity import sensitivity
 from networks import parsed
 
@@ -89,3 +89,10 @@ def test_a_target_for_a_random_model_can_not_be_reached(noisy):
 def test_the_layers_of_a_random_model_can_not_be_judged(noisy):
     with pytest.raises(InputError, match=r"can't be judged: its outputs are random"):
         sensitivity(**noisy)
+
+
+def test_what_may_draw_elsewhere_is_noted_though_runs_agree():
+    text = IN + "<bool mode = {1}, float r = {0.5}> { h = Dropout(x, r, mode) y = Relu(h) }"
+    (note,) = random_note(parsed(text))
+    assert re.match(r"Dropout '.*' may draw at random in other runtimes", note)
+    assert random_note(parsed(IN + "{ y = Dropout(x) }")) == ()
