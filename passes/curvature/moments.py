@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import assert_never
 
@@ -131,10 +133,21 @@ def _replaced(moments: dict[str, Moments], rewrite: Replaced) -> None:
         return
     *inner, last = rewrite.form.weights
     gradients = _gradients(structure, (*inner, whole.compressed(last)), whole.gradient)
-    maps = _input_maps(structure, rewrite)
-    for part, gradient, inputs in zip(rewrite.parts, gradients, maps, strict=True):
-        moments[part] = _mapped(whole, inputs, gradient)
-    moments[rewrite.parts[-1]] = replace(moments[rewrite.parts[-1]], basis=whole.basis)
+    known = [Moments(gradient, measured=whole.measured) for gradient in gradients]
+    if whole.input is not None and whole.mean is not None:
+        known = [_read_by_the_first(whole, rewrite, gradients[0], structure.factors[0].kernel)]
+        known += map(partial(_mapped, whole), _input_maps(structure, rewrite), gradients[1:])
+    moments.update(zip(rewrite.parts, known, strict=True))
+    moments[rewrite.parts[-1]] = replace(known[-1], basis=whole.basis)
+
+
+def _read_by_the_first(whole: Moments, rewrite: Replaced, gradient: np.ndarray, kernel: tuple[int, ...]) -> Moments:
+    """The moments of a factor that reads what the layer read: at the taps of its own `kernel` in the middle of it."""
+    assert whole.input is not None
+    assert whole.mean is not None
+    taps = np.arange(rewrite.channels * prod(rewrite.kernel)).reshape(rewrite.channels, *rewrite.kernel)
+    read = taps[(slice(None), *_middle(kernel, rewrite.kernel))].ravel()
+    return Moments(gradient, whole.input[:, read][:, :, read], whole.mean[:, read], measured=whole.measured)
 
 
 def _mapped(whole: Moments, inputs: np.ndarray, gradient: np.ndarray) -> Moments:
@@ -155,30 +168,35 @@ def _gradients(chain: Chain, weights: tuple[np.ndarray, ...], gradient: np.ndarr
 
 
 def _input_maps(chain: Chain, rewrite: Replaced) -> list[np.ndarray]:
-    """For each factor, the map [groups, its inputs, inputs of the whole] from a patch of the layer to its own patch."""
-    groups = chain.factors[0].groups
-    identity = np.broadcast_to(np.eye(rewrite.channels), (groups, rewrite.channels, rewrite.channels))
-    ones: tuple[int, ...] = (1,) * len(rewrite.kernel)
-    products = [identity, *composites(chain, rewrite.form.weights)[:-1]]
-    kernel = ones
-    spans: list[tuple[int, ...]] = [kernel]
-    for factor in chain.factors[:-1]:
-        kernel = tuple(a * b for a, b in zip(kernel, factor.kernel, strict=True))
-        spans.append(kernel)
-    return [
-        _centre(unfold(product, rewrite.channels, span, factor.kernel), rewrite, span, factor.kernel)
-        for product, span, factor in zip(products, spans, chain.factors, strict=True)
-    ]
+    """For each factor but the first, the map [groups, its inputs, inputs of the whole] from a patch of the layer to its
+    own patch."""
+    kernel: tuple[int, ...] = (1,) * len(rewrite.kernel)
+    maps: list[np.ndarray] = []
+    for product, (factor, following) in zip(
+        composites(chain, rewrite.form.weights), pairwise(chain.factors), strict=False
+    ):
+        kernel = _joint(kernel, factor.kernel)
+        patch = unfold(product, rewrite.channels, kernel, following.kernel)
+        maps.append(_centre(patch, rewrite, _joint(kernel, following.kernel)))
+    return maps
 
 
-def _centre(mapping: np.ndarray, rewrite: Replaced, span: tuple[int, ...], following: tuple[int, ...]) -> np.ndarray:
-    """Places a map that reads a smaller kernel at the middle of the layer's whole kernel."""
-    joint = tuple(a * b for a, b in zip(span, following, strict=True))
+def _centre(mapping: np.ndarray, rewrite: Replaced, kernel: tuple[int, ...]) -> np.ndarray:
+    """Places a map that reads a smaller `kernel` at the middle of the layer's whole kernel."""
     groups, rows, _ = mapping.shape
     placed = np.zeros((groups, rows, rewrite.channels, *rewrite.kernel))
-    middle = (slice(None) if a == b else slice(b // 2, b // 2 + 1) for a, b in zip(joint, rewrite.kernel, strict=True))
-    placed[(slice(None), slice(None), slice(None), *middle)] = mapping.reshape(groups, rows, rewrite.channels, *joint)
+    read = mapping.reshape(groups, rows, rewrite.channels, *kernel)
+    placed[(slice(None), slice(None), slice(None), *_middle(kernel, rewrite.kernel))] = read
     return placed.reshape(groups, rows, -1)
+
+
+def _middle(kernel: tuple[int, ...], whole: tuple[int, ...]) -> list[slice]:
+    """Where a smaller kernel lies in the `whole` one."""
+    return [slice(None) if a == b else slice(b // 2, b // 2 + 1) for a, b in zip(kernel, whole, strict=True)]
+
+
+def _joint(kernel: tuple[int, ...], following: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a * b for a, b in zip(kernel, following, strict=True))
 
 
 def _projected(moments: dict[str, Moments], rewrite: Projected) -> None:

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import networks
@@ -204,6 +205,21 @@ def test_parts_of_a_layer_known_by_its_outputs_keep_their_gradients_alone() -> N
     pushed = after(before, rewriter.log)
     assert set(pushed) == {"MatMul_0.0", "MatMul_0.1"}
     assert all(m.input is m.output is None for m in pushed.values())
+
+
+def test_a_kernel_of_very_many_inputs_asks_for_no_matrix_of_their_square() -> None:
+    model = networks.build("(float[N,64,9] x) => (float[N,4,9] y) <float[4,64,33] k> { y = Conv<pads=[16,16]>(x, k) }")
+    layer = find_layers(model).found["Conv_0"]
+    known = Moments(np.eye(4)[None], output=np.eye(4)[None], output_mean=np.zeros((1, 4)))
+    form = Factorizer(layer, known, centered=False).low_rank(2)
+    rewriter = Rewriter(model)
+    rewriter.replace(layer, form)
+    tracemalloc.start()
+    pushed = after({"Conv_0": known}, rewriter.log)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert set(pushed) == {"Conv_0.0", "Conv_0.1"}
+    assert peak < 8 * layer.inputs**2 / 10  # a map of the patch to itself would be 36 MB
 
 
 def test_a_layer_that_became_stripes_is_forgotten() -> None:
