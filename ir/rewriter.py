@@ -15,6 +15,7 @@ from .cleanup.clean import clean
 from .errors import GraphError, ShapeError
 from .forms import Chain, Factor, Form, Structure, typed
 from .layers import OPERATORS, Layer, is_constant
+from .model.descriptions import inherit, inherit_weight
 from .model.names import Names
 from .touched import Touched
 
@@ -206,7 +207,8 @@ class Rewriter:
         for name, array in weights.items():
             value = self.model.graph.initializers[name]
             assert value.dtype is not None
-            value.const_value = onnx_ir.tensor(np.ascontiguousarray(array).astype(value.dtype.numpy()), name=name)
+            tensor = onnx_ir.tensor(np.ascontiguousarray(array).astype(value.dtype.numpy()), name=name)
+            value.const_value = tensor if value.const_value is None else inherit(tensor, value.const_value)
         self._record(Tuned(tuple(weights)))
 
     def _admits(self) -> bool:
@@ -261,6 +263,8 @@ class Rewriter:
         assert x is not None
         y = structure.emit(tape, x, weights, bias, str(node.name))
         y.shape, y.type = old.shape, old.type
+        inherit(y, old)
+        inherit(tape.nodes[0], node)
         for value in tape.initializers:
             value.name = self._names.values.fresh(str(value.name))
             self.model.graph.register_initializer(value)
@@ -283,7 +287,10 @@ class Rewriter:
         assert layer.dtype is not None
         name, kept = layer.weight.name, [typed(array, layer.dtype) for array in arrays]
         types = [onnx_ir.DataType.from_numpy(array.dtype) for array in kept]
-        return tuple(self._initializer(a, f"{name}.{k}", t) for k, (a, t) in enumerate(zip(kept, types, strict=True)))
+        made = [self._initializer(a, f"{name}.{k}", t) for k, (a, t) in enumerate(zip(kept, types, strict=True))]
+        for value in made:
+            inherit_weight(value, layer.weight)
+        return tuple(made)
 
     def _initializer(self, array: np.ndarray, name: str, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:
         assert dtype is not None
@@ -303,6 +310,7 @@ class Rewriter:
                 self._touched.add([use.node])
             return
         new = self._initializer(bias.reshape(old.const_value.shape.numpy()), f"{old.name}.shifted", old.dtype)
+        inherit_weight(new, old)
         for use in layer.uses:
             reader = use.node if len(use.node.inputs) > 2 else next(iter(use.output.uses())).node
             self._touched.add([reader])

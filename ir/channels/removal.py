@@ -10,6 +10,7 @@ import onnx_ir
 from ..dimensions import constant
 from ..errors import GraphError, ShapeError
 from ..layers import Layer, integer, permutation
+from ..model.descriptions import inherit_weight
 from ..model.names import Names
 from ..name_index import NameIndex
 from ..touched import Touched
@@ -135,9 +136,8 @@ class _Removal:
     def set_bias(self, name: str, bias: np.ndarray) -> None:
         """All uses of the layer add `bias` [out]."""
         layer = self.layers[name]
-        first = layer.uses[0].node
         if layer.bias is None:
-            value = self._constant(f"{name}.bias", first.inputs[1], bias)
+            value = self._constant(f"{name}.bias", onnx_ir.val("", layer.dtype), bias)
         else:
             assert layer.bias.const_value is not None
             value = self._like(layer.bias, bias.reshape(layer.bias.const_value.shape.numpy()))
@@ -213,6 +213,8 @@ class _Removal:
         tensor = onnx_ir.tensor(np.ascontiguousarray(array.astype(like.dtype.numpy())), dtype=like.dtype, name=free)
         value = onnx_ir.val(free, like.dtype, array.shape, const_value=tensor)
         self.index.graph.register_initializer(value)
+        if like.const_value is not None:
+            inherit_weight(value, like)
         return value
 
 

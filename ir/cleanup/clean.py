@@ -10,6 +10,7 @@ from onnx_ir.passes.common import (
 from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules import common as rules
 
+from ..model.descriptions import restore_descriptions
 from ..model.hiding import hidden
 from ..model.node_names import name_nodes, recall_names
 from ..model.shape_inference import infer_shapes
@@ -54,6 +55,7 @@ def clean_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str, ..
         result = attempt(what, step, result, notes)
     result = recall_names(clone(result), model)
     restate(result, stated_shapes(model))
+    restore_descriptions(result, model)
     restore_signature(result, model)
     return name_nodes(result), tuple(notes)
 

@@ -8,6 +8,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
+from ..model.descriptions import restore_descriptions
 from ..model.node_names import name_nodes
 from ..model.shape_inference import infer_shapes
 from ..model.signature import restore_signature
@@ -39,6 +40,7 @@ def normalize_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str
         result = attempt(what, step, result, notes)
     result = name_nodes(clone(result))
     restate(result, stated_shapes(model))
+    restore_descriptions(result, model)
     restore_signature(result, model)
     return result, tuple(notes)
 

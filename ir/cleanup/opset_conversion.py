@@ -64,7 +64,11 @@ def _rounding(resize: onnx_ir.Node) -> str:
 
 
 def _put_back_weights(graph: onnx_ir.Graph, original: onnx_ir.Graph) -> None:
+    """Those that the skeleton left out, and the very tensors of the others, with all that is said of them."""
     signature = {value.name for value in original.inputs}
+    for name, weight in original.initializers.items():
+        if name in graph.initializers:
+            graph.initializers[name].const_value = weight.const_value
     for value in list(graph.inputs):
         weight = original.initializers.get(value.name or "")
         if weight is not None and value.name not in graph.initializers:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir
 
 from ..errors import InputError
+from .descriptions import inherit
 from .weights import clone, replace_weights, weights
 
 FILE = "kronnx.file"  # in a mapped tensor's `meta`: the path of the file that it is a view of
@@ -50,8 +51,8 @@ def _file_of(tensor: onnx_ir.TensorProtocol) -> str | os.PathLike[str] | None:
     return tensor.path if isinstance(tensor, onnx_ir.ExternalTensor) else tensor.meta.get(FILE)
 
 
-def _resident(tensor: onnx_ir.ExternalTensor) -> onnx_ir.Tensor:
-    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+def _resident(tensor: onnx_ir.ExternalTensor) -> onnx_ir.TensorProtocol:
+    return inherit(onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name), tensor)
 
 
 def _view(
@@ -65,7 +66,7 @@ def _view(
     offset = tensor.offset or 0
     view = _typed(maps[file][offset : offset + tensor.nbytes], tensor)
     view.meta[FILE] = file
-    return view
+    return inherit(view, tensor)
 
 
 def _file(what: str, location: str, source: Path) -> Path:

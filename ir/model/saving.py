@@ -8,6 +8,7 @@ import onnx_ir
 
 from ..atomic_files import StagingFolder, is_stream, replacing
 from ..errors import InputError
+from .descriptions import inherit
 from .external_data import self_contained
 from .placing import check_data_place, data_file, place, second_data_file
 from .weights import graphs, nodes, weight_bytes, weights
@@ -96,7 +97,11 @@ def _check_beside(target: Path, real: Path) -> None:
 def _staged(model: onnx_ir.Model, data: Path) -> tuple[onnx.ModelProto, Path | None]:
     """The graph, and the file with its weights, if it has any that are large enough."""
     copy = _renewed(model)
+    held = [(value, value.const_value) for graph in copy.graphs() for value in graph.initializers.values()]
     onnx_ir.external_data.unload_from_model(copy, data.parent, data.name, size_threshold_bytes=SMALLEST_EXTERNAL)
+    for value, tensor in held:
+        if value.const_value is not None and value.const_value is not tensor and tensor is not None:
+            inherit(value.const_value, tensor)
     return onnx_ir.to_proto(copy), data if data.exists() else None
 
 

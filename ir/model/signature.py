@@ -27,7 +27,7 @@ def signature(model: onnx_ir.Model) -> tuple[Port, ...]:
 
 
 def restore_signature(model: onnx_ir.Model, original: onnx_ir.Model) -> None:
-    """Gives the inputs and outputs of `model` the types and shapes that they have in `original`.
+    """Gives the inputs and outputs of `model` the types, shapes, docs and metadata that they have in `original`.
 
     Raises VerifyError if a name, or the order, differs.
     """
@@ -39,6 +39,8 @@ def restore_signature(model: onnx_ir.Model, original: onnx_ir.Model) -> None:
         for value, wanted in zip(values, originals, strict=True):
             value.type = wanted.type
             value.shape = None if wanted.shape is None else wanted.shape.copy()
+            value.doc_string = wanted.doc_string
+            value.metadata_props.update(wanted.metadata_props)
 
 
 def _require_names(values, originals) -> None:
