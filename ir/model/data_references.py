@@ -13,19 +13,19 @@ PROTOBUF_LIMIT = 1 << 31  # bytes: no protobuf message is larger
 
 def referred_files(source: Path) -> tuple[Path, ...]:
     """The data files of all weights and attributes in all graphs and functions of the ONNX file `source`, each once;
-    of what is no ONNX file, or can't be read, none."""
+    of what is no ONNX file, or can't be read, none. A name that isn't UTF-8 is none."""
     try:
         if not source.is_file() or source.stat().st_size >= PROTOBUF_LIMIT:
             return ()
         proto = onnx.ModelProto.FromString(source.read_bytes())
     except (OSError, DecodeError):
         return ()
-    return tuple(source.parent / location for location in sorted(_locations(proto)) if location)
+    return tuple(source.parent / location for location in sorted(_locations(proto)))
 
 
 def refers_to(source: Path, data: Path) -> bool:
     """Whether the ONNX file `source` keeps weights in the file `data`, which exists."""
-    return any(file.exists() and file.samefile(data) for file in referred_files(source))
+    return any(os.path.exists(file) and file.samefile(data) for file in referred_files(source))
 
 
 def other_owner(data: Path, model: Path) -> Path | None:
@@ -55,7 +55,8 @@ def external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
 
 
 def _locations(proto: onnx.ModelProto) -> set[str]:
-    return {e.value for tensor in external_tensors(proto) for e in tensor.external_data if e.key == "location"}
+    entries = (entry for tensor in external_tensors(proto) for entry in tensor.external_data)
+    return {e.value for e in entries if e.key == "location" and isinstance(e.value, str) and e.value}
 
 
 def _same(one: Path, other: Path) -> bool:

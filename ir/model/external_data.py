@@ -71,8 +71,19 @@ def _view(
 
 def _file(what: str, location: str, source: Path) -> Path:
     file = source.parent / location
-    if not location or _leaves(location) or not _is_inside(file, source):
-        raise InputError(f"{what} points to {location!r}, outside the model's folder; only files in it are read")
+    try:
+        if location and not _leaves(location) and _is_inside(file, source):
+            return _existing(what, file)
+    except (OSError, ValueError) as e:  # too long a name, or one with a NUL
+        raise InputError(f"{what} is kept in {location[:80]!r}, which is no name of a file: {_said(e)}") from e
+    raise InputError(f"{what} points to {location!r}, outside the model's folder; only files in it are read")
+
+
+def _said(error: OSError | ValueError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
+
+
+def _existing(what: str, file: Path) -> Path:
     if not file.is_file():
         raise InputError(f"{what} is kept in {file}, which is missing; put that file beside the model")
     return file

@@ -10,32 +10,41 @@ from google.protobuf.message import DecodeError
 from ..errors import InputError
 from .data_references import PROTOBUF_LIMIT
 from .external_data import attach
-from .sparse_tensors import densify
+from .message_checks import check_message
+from .sparse_tensors import densify, holds_sparse
+from .standard_form import standardize, standardized
 from .weights import graphs, nodes, weights
 
 
 def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
-    """The model in the file. Weights in external files are memory-mapped, not read; sparse ones become dense.
+    """The model in the file, in the form that `standardize` gives. Weights in external files are memory-mapped, not
+    read; sparse ones become dense.
 
     Raises InputError if it is not a whole and well-formed ONNX model with its external data beside it.
     """
     source = Path(path)
-    proto = _parse(source)
-    densify(proto.graph, source)
-    model = _build(proto, source)
+    model = _of_message(_parse(source), str(source))
     attach(model, source)
-    _check_inline_weights(model, source)
-    _check_values(model, source)
     return model
+
+
+def adopted(model: onnx.ModelProto | onnx_ir.Model, name: str) -> onnx_ir.Model:
+    """What `load` would give if the model, which is called `name` in messages, came from a file; it isn't changed.
+
+    Raises InputError as `load` does.
+    """
+    if isinstance(model, onnx_ir.Model):
+        return _checked(standardized(model, name), name)
+    if holds_sparse(model.graph):
+        model = onnx.ModelProto.FromString(model.SerializeToString())
+    return _of_message(model, name)
 
 
 def _parse(source: Path) -> onnx.ModelProto:
     try:
-        proto = onnx.ModelProto.FromString(_read(source))
+        return onnx.ModelProto.FromString(_read(source))
     except DecodeError as e:
         raise InputError(f"{source} is not an ONNX model, or is cut off: {e}; export or download it again") from e
-    _check_header(proto, source)
-    return proto
 
 
 def _read(source: Path) -> bytes:
@@ -50,20 +59,20 @@ def _read(source: Path) -> bytes:
         raise InputError(f"can't read {source}: {e.strerror}") from e
 
 
-def _check_header(proto: onnx.ModelProto, source: Path) -> None:
-    if not proto.HasField("graph") or not proto.ir_version:
-        raise InputError(f"{source} is not an ONNX model: it holds no graph; is it cut off, or another format?")
-    if not proto.opset_import:
-        raise InputError(f"{source} names no operator set (opset_import): it is cut off, or was not exported whole")
-    if not proto.graph.output:
-        raise InputError(f"{source}: the graph has no outputs, so it computes nothing; export it with outputs")
+def _of_message(proto: onnx.ModelProto, where: str) -> onnx_ir.Model:
+    check_message(proto, where)
+    densify(proto.graph, where)
+    model = _build(proto, where)
+    _check_inline_weights(model, where)
+    standardize(model, where)
+    return _checked(model, where)
 
 
-def _build(proto: onnx.ModelProto, source: Path) -> onnx_ir.Model:
+def _build(proto: onnx.ModelProto, where: str) -> onnx_ir.Model:
     try:
         return onnx_ir.from_proto(proto)
     except Exception as e:  # onnx_ir raises KeyError, TypeError, ValueError, ...: whatever a broken message leads to
-        raise InputError(f"{source} is not a well-formed ONNX model: {_reason(e)}") from e
+        raise InputError(f"{where} is not a well-formed ONNX model: {_reason(e)}") from e
 
 
 def _reason(error: BaseException) -> str:
@@ -74,11 +83,11 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:300] if text else ''}"
 
 
-def _check_inline_weights(model: onnx_ir.Model, source: Path) -> None:
+def _check_inline_weights(model: onnx_ir.Model, where: str) -> None:
     for name, tensor in weights(model):
         fault = _inline_fault(tensor)
         if fault:
-            raise InputError(f"{source}: the weight {name!r} is damaged: {fault}")
+            raise InputError(f"{where}: the weight {name!r} is damaged: {fault}")
 
 
 def _inline_fault(tensor: onnx_ir.TensorProtocol) -> str | None:
@@ -96,17 +105,18 @@ def _inline_fault(tensor: onnx_ir.TensorProtocol) -> str | None:
     return None
 
 
-def _check_values(model: onnx_ir.Model, source: Path) -> None:
-    """Raises InputError where a node or an output reads a value that nothing makes."""
+def _checked(model: onnx_ir.Model, where: str) -> onnx_ir.Model:
+    """The model. Raises InputError where a node or an output reads a value that nothing makes."""
     for node in nodes(model):
         for value in node.inputs:
             if value is not None and _is_orphan(value):
                 what = f"node {node.name!r} ({node.op_type})"
-                raise InputError(f"{source}: {what} reads {value.name!r}, which nothing makes")
+                raise InputError(f"{where}: {what} reads {value.name!r}, which nothing makes")
     for graph in graphs(model):
         for value in graph.outputs:
             if value is None or _is_orphan(value):
-                raise InputError(f"{source}: nothing makes the output {'' if value is None else value.name!r}")
+                raise InputError(f"{where}: nothing makes the output {'' if value is None else value.name!r}")
+    return model
 
 
 def _is_orphan(value: onnx_ir.Value) -> bool:

@@ -12,9 +12,9 @@ from ..errors import InputError
 DENSE_LIMIT = 1 << 28  # elements: a few bytes of a file must not ask for all of the memory
 
 
-def densify(graph: onnx.GraphProto, source: Path) -> None:
+def densify(graph: onnx.GraphProto, source: str | Path) -> None:
     """Replaces the sparse initializers and sparse Constant values of the graph and its bodies by dense ones."""
-    for body in _bodies(graph):
+    for body in bodies(graph):
         body.initializer.extend(_dense(tensor, source) for tensor in body.sparse_initializer)
         body.ClearField("sparse_initializer")
         for node in body.node:
@@ -22,16 +22,25 @@ def densify(graph: onnx.GraphProto, source: Path) -> None:
                 _densify_attribute(attribute, source)
 
 
-def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def holds_sparse(graph: onnx.GraphProto) -> bool:
+    """Whether `densify` would change anything."""
+    return any(
+        body.sparse_initializer or any(_is_sparse(a) for node in body.node for a in node.attribute)
+        for body in bodies(graph)
+    )
+
+
+def bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and all the graphs in attributes of its nodes, however deep."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                yield from _bodies(body)
+                yield from bodies(body)
 
 
-def _densify_attribute(attribute: onnx.AttributeProto, source: Path) -> None:
-    if attribute.type != onnx.AttributeProto.SPARSE_TENSOR or attribute.name != "sparse_value":
+def _densify_attribute(attribute: onnx.AttributeProto, source: str | Path) -> None:
+    if not _is_sparse(attribute):
         return
     dense = _dense(attribute.sparse_tensor, source)
     attribute.ClearField("sparse_tensor")
@@ -39,7 +48,11 @@ def _densify_attribute(attribute: onnx.AttributeProto, source: Path) -> None:
     attribute.t.CopyFrom(dense)
 
 
-def _dense(tensor: onnx.SparseTensorProto, source: Path) -> onnx.TensorProto:
+def _is_sparse(attribute: onnx.AttributeProto) -> bool:
+    return attribute.type == onnx.AttributeProto.SPARSE_TENSOR and attribute.name == "sparse_value"
+
+
+def _dense(tensor: onnx.SparseTensorProto, source: str | Path) -> onnx.TensorProto:
     name, dims = tensor.values.name, tuple(tensor.dims)
     if math.prod(dims) > DENSE_LIMIT:
         raise InputError(f"{source}: the sparse weight {name!r} has {dims} values, too many to hold as a dense one")

@@ -23,7 +23,7 @@ from ...frontends.frontend import Arrays, Frontend, Lowered
 from ...frontends.messages import hush
 from ...frontends.registry import lowered, search
 from ...ir.errors import DataError, InputError, KronnxError, UsageError, VerifyError
-from ...ir.model import load
+from ...ir.model import adopted, load
 from ...ir.plugins import answering, foreign, who
 from ...runtime.data.loaders import explained, importable, result_of
 from ...runtime.data.named_data import read_arrays
@@ -150,10 +150,8 @@ def _of_path(path: Path, examples: Examples, progress: Progress) -> Source:
 
 
 def _of_live(model: object, name: str, examples: Examples, progress: Progress) -> Source:
-    if isinstance(model, onnx.ModelProto):
-        model = onnx_ir.from_proto(model)
-    if isinstance(model, onnx_ir.Model):
-        return Source(name, model)
+    if isinstance(model, onnx.ModelProto | onnx_ir.Model):
+        return Source(name, adopted(model, name))
     readers = search(model)
     if isinstance(model, type):
         raise InputError(f"{name} is the class {model.__qualname__}; a model is wanted: {model.__qualname__}(...)")
@@ -171,7 +169,7 @@ def _lowered(frontend: Frontend, source: object, name: str, examples: Examples, 
         with progress.step("lower to ONNX"):
             found = lowered(frontend, source, examples)
         with progress.step("compare with the original"):
-            return Source(name, found.model, notes=(_said(found, frontend), *found.notes))
+            return Source(name, adopted(found.model, name), notes=(_said(found, frontend), *found.notes))
 
 
 def _said(lowered: Lowered, frontend: Frontend) -> str:

@@ -181,6 +181,20 @@ def test_external_data_outside_of_the_folder_is_not_read(location, tmp_path):
         load(stored(identity_model(external("w", [16], location)), tmp_path / "in"))
 
 
+@pytest.mark.parametrize("location", ["a\0b", "a" * 5000, "/".join(["a" * 200] * 40)], ids=["NUL", "long", "deep"])
+def test_external_data_in_what_can_be_no_file_is_refused(location, tmp_path):
+    proto = identity_model(external("w", [4], location))
+    with pytest.raises(InputError, match=r"the weight 'w' is kept in '[^']{3,80}', which is no name of a file: [^/]*$"):
+        load(stored(proto, tmp_path))
+
+
+def test_other_models_with_such_places_hinder_no_writing(tmp_path, mlp_path):
+    stored(identity_model(external("w", [4], "out.onnx.data/" + "a" * 5000)), tmp_path, "other.onnx")
+    save(load(mlp_path), tmp_path / "out.onnx", external_data=True)
+    (tmp_path / "out.onnx").unlink()
+    save(load(mlp_path), tmp_path / "out.onnx", external_data=True)
+
+
 def test_a_cache_of_links_to_model_and_data_is_read(big, tmp_path):
     (tmp_path / "snapshot").mkdir()
     for file in (big, big.with_name("big.onnx.data")):

@@ -1,0 +1,77 @@
+"""Faults of a model's message that would lead to other errors, or to another model, once a graph is made of it."""
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from ..errors import InputError
+from .data_references import external_tensors
+from .sparse_tensors import bodies
+
+REMARKS = frozenset({"doc_string", "producer_name", "producer_version", "metadata_props"})
+"""Fields that nothing depends on."""
+
+
+def check_message(proto: onnx.ModelProto, where: str) -> None:
+    """Raises InputError, which begins with `where`, for a model that isn't whole, for names that aren't UTF-8, places
+    of weights that are no numbers, and two weights of one name. Remarks that aren't UTF-8 are made so, in place."""
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise InputError(f"{where} is not an ONNX model: it holds no graph; is it cut off, or another format?")
+    if not proto.opset_import:
+        raise InputError(f"{where} names no operator set (opset_import): it is cut off, or was not exported whole")
+    if not proto.graph.output:
+        raise InputError(f"{where}: the graph has no outputs, so it computes nothing; export it with outputs")
+    _check_texts(proto, where)
+    _check_places(proto, where)
+    _check_twins(proto, where)
+
+
+def _check_texts(message: Message, where: str, remark: bool = False) -> None:
+    """Of `message`, however deep. Texts that aren't UTF-8 are read as bytes."""
+    for field, value in message.ListFields():
+        free = remark or field.name in REMARKS
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for item in [value] if isinstance(value, Message) else value:
+                _check_texts(item, where, free)
+        elif field.type == FieldDescriptor.TYPE_STRING and isinstance(value, bytes) and free:
+            setattr(message, field.name, value.decode(errors="replace"))
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            _check_text(texts, f"{type(message).__name__}.{field.name}", where)
+
+
+def _check_text(texts: Iterable[str | bytes], field: str, where: str) -> None:
+    for text in texts:
+        if isinstance(text, bytes):
+            raise InputError(
+                f"{where}: {text.decode(errors='backslashreplace')!r} (a {field}) isn't UTF-8, in which ONNX keeps its "
+                f"names; give it another name, or export the model again"
+            )
+
+
+def _check_places(proto: onnx.ModelProto, where: str) -> None:
+    for tensor in external_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key in ("offset", "length") and not entry.value.isdecimal():
+                raise InputError(
+                    f"{where}: the weight {tensor.name!r} has the {entry.key} {entry.value!r} in its file; wanted a "
+                    f"number of bytes"
+                )
+
+
+def _check_twins(proto: onnx.ModelProto, where: str) -> None:
+    """Runtimes differ in which of two weights of one name they take."""
+    for graph in bodies(proto.graph):
+        for one, other in _twins(graph):
+            if one.SerializeToString(deterministic=True) != other.SerializeToString(deterministic=True):
+                raise InputError(f"{where}: two different weights are called {one.name!r}; rename one of them")
+
+
+def _twins(graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, onnx.TensorProto]]:
+    known: dict[str, onnx.TensorProto] = {}
+    for tensor in graph.initializer:
+        if tensor.name in known:
+            yield known[tensor.name], tensor
+        known[tensor.name] = tensor
