@@ -11,7 +11,7 @@ from . import convert, optimize, sensitivity
 from .arguments import parse
 from .exit_codes import BAD_INPUT, DONE, INTERNAL, INTERRUPTED, NOBODY_READS, exit_code
 from .parsers import CONVERT, OPTIMIZE, SENSITIVITY
-from .streams import failed, print_anything, say
+from .streams import failed, print_anything, say, visible_errors
 
 COMMANDS = {OPTIMIZE: optimize.run, SENSITIVITY: sensitivity.run, CONVERT: convert.run}
 MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -20,6 +20,11 @@ MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code (listed by `--help`); errors are one message on standard error."""
     print_anything()
+    with visible_errors():
+        return _caught(argv)
+
+
+def _caught(argv: Sequence[str] | None) -> int:
     try:
         return _flushed(argv)
     except KronnxError as e:

@@ -1,6 +1,5 @@
 """`kronnx convert model.keras`: the model as ONNX, and its inputs and outputs shown."""
 
-import sys
 from argparse import Namespace
 
 from ...ir.errors import UsageError
@@ -8,7 +7,7 @@ from ..job.sources import Sources
 from .arguments import taken
 from .destination import LOWERED, default_output
 from .exit_codes import DONE
-from .streams import say
+from .streams import say, terminal
 
 
 def run(options: Namespace) -> int:
@@ -23,7 +22,7 @@ def run(options: Namespace) -> int:
     if options.output is None and output.exists():
         raise UsageError(f"{output} is there already; name the file to write with -o")
     check_model_place(output, None, options)
-    found = read(taken(Sources, options), progress_on(sys.stderr, options.quiet))
+    found = read(taken(Sources, options), progress_on(terminal(), options.quiet))
     found.save(output, options.external_data)
     if not options.quiet:
         from .listings import model_text

@@ -10,7 +10,7 @@ from ..job.sources import Sources
 from .arguments import budget_of, taken
 from .destination import OPTIMIZED, default_output
 from .exit_codes import DONE, GATE
-from .streams import failed
+from .streams import failed, terminal
 
 if TYPE_CHECKING:
     from ..job.result import Result
@@ -44,7 +44,7 @@ def _result(options: Namespace) -> "Result":
     from ..report.progress import progress_on
 
     settings = Settings(Pipeline.of(parse(options.passes)), budget_of(options), taken(Machine, options))
-    return optimized(taken(Sources, options), settings, progress_on(sys.stderr, options.quiet))
+    return optimized(taken(Sources, options), settings, progress_on(terminal(), options.quiet))
 
 
 def _show(report: "Report", options: Namespace) -> None:
@@ -55,9 +55,10 @@ def _show(report: "Report", options: Namespace) -> None:
 
         from ..report.layer_table import layers_text
         from ..report.summary_table import remarks_text, table_text
+        from ..report.visible_text import visible_record
 
-        console = Console()
-        remarks = remarks_text(report.sites, console) + "\n" if options.remarks else ""
-        layers = layers_text(report.layers, console) + "\n" if options.layers else ""
-        sys.stdout.write(remarks + layers + table_text(report, console))
+        console, shown = Console(), visible_record(report)
+        remarks = remarks_text(shown.sites, console) + "\n" if options.remarks else ""
+        layers = layers_text(shown.layers, console) + "\n" if options.layers else ""
+        sys.stdout.write(remarks + layers + table_text(shown, console))
         sys.stdout.write("dry run: no model was written\n" if options.dry_run else "")

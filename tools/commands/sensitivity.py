@@ -7,6 +7,7 @@ from ..job.machine import Machine
 from ..job.sources import Sources
 from .arguments import taken
 from .exit_codes import DONE
+from .streams import terminal
 
 
 def run(options: Namespace) -> int:
@@ -20,7 +21,7 @@ def run(options: Namespace) -> int:
     if options.output:
         check_place(options.output, options)
     sources, machine = taken(Sources, options), taken(Machine, options)
-    found = measured_sensitivity(sources, options.temperature, machine, progress_on(sys.stderr, options.quiet))
+    found = measured_sensitivity(sources, options.temperature, machine, progress_on(terminal(), options.quiet))
     if options.output:
         found.save(options.output)
     if options.json:
@@ -29,6 +30,7 @@ def run(options: Namespace) -> int:
         from rich.console import Console
 
         from ..report.sensitivity_table import table_text
+        from ..report.visible_text import visible_record
 
-        sys.stdout.write(table_text(found, Console()))
+        sys.stdout.write(table_text(visible_record(found), Console()))
     return DONE

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from .visible_text import visible
+
 if TYPE_CHECKING:
     import rich.console
 
@@ -61,7 +63,7 @@ class Lines:
             self.note(f"{title}: {self._clock() - began:.1f} s")
 
     def note(self, text: str) -> None:
-        print("  " * self._depth + text, file=self._stream, flush=True)
+        print("  " * self._depth + visible(text), file=self._stream, flush=True)
 
 
 class Bars:
@@ -78,14 +80,14 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        self._bars = RichProgress(*columns, console=console, transient=True)
+        self._bars = RichProgress(*columns, console=console, transient=True, redirect_stderr=False)
         self._depth = 0
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Advance]:
         if self._depth == 0:
             self._bars.start()
-        bar = self._bars.add_task("  " * self._depth + title, total=total)
+        bar = self._bars.add_task("  " * self._depth + visible(title), total=total)
         self._depth += 1
         try:
             yield lambda n=1: self._bars.advance(bar, n)
@@ -96,7 +98,7 @@ class Bars:
                 self._bars.stop()
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, style="dim", markup=False, highlight=False)
+        self._bars.console.print(visible(text), style="dim", markup=False, highlight=False)
 
 
 class _Counter:

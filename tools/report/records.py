@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ...ir.atomic_files import replacing
+from .visible_text import visible_json
 
 SCHEMA = 1
 T = TypeVar("T")
@@ -214,7 +215,7 @@ class Report:
 def json_text(record: Any) -> str:
     """A record as text: sorted keys, two spaces, finite numbers only (null for others), a newline at the end."""
     plain = {"schema": SCHEMA, **_plain(record)}
-    return json.dumps(plain, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return visible_json(json.dumps(plain, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:
