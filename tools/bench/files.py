@@ -70,9 +70,7 @@ def _cells(row: Row) -> list[str]:
     if report is None:
         return [row["name"], row["opset"], "-", "-", "-", spent, f"exit code {row['code']}: {row['said']}"]
     before, after, timing = report["before"], report["after"], report.get("timing")
-    speed = (
-        "-" if timing is None else f"{timing['ratio']:.2f} ({timing['ratio_low']:.2f} to {timing['ratio_high']:.2f})"
-    )
+    speed = "-" if timing is None else f"{timing['ratio']:.2f} ({timing['low']:.2f} to {timing['high']:.2f})"
     kinds = ", ".join(f"{output} {kind}" for output, kind in report["heads"].items())
     size = f"{before['bytes'] / 1e6:.3g} MB × {after['bytes'] / before['bytes']:.2f}"
     return [row["name"], row["opset"], kinds, size, speed, spent, report["verdict"]]
