@@ -80,7 +80,9 @@ def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     for _, tensor in weights(model):
         shape = tuple(tensor.shape.numpy())
-        is_weight = tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
+        is_weight = tensor.dtype.is_floating_point() or (
+            tensor.dtype != onnx_ir.DataType.STRING and tensor.dtype.bitwidth <= 8
+        )
         if is_weight and prod(shape) > 1:
             found.append(shape)
     return found

@@ -1,6 +1,6 @@
 """What the outputs of a model mean: a graph in, one `Head` for each floating-point output out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir
@@ -27,8 +27,10 @@ class Head:
     reason: str = ""
 
 
-def find_heads(model: onnx_ir.Model, overrides: Mapping[str, str] | None = None) -> tuple[Head, ...]:
-    """The heads of all floating-point outputs, in the model's order.
+def find_heads(
+    model: onnx_ir.Model, overrides: Mapping[str, str] | None = None, judged: Collection[str] = ()
+) -> tuple[Head, ...]:
+    """The heads of all floating-point outputs, or of those `judged` if there are any, in the model's order.
 
     Softmax and LogSoftmax at an output make it categorical; so does a matrix product whose output has two axes and a
     name such as `logits`. Everything else is gaussian: to take logits for values only makes the gate stricter, the
@@ -37,7 +39,7 @@ def find_heads(model: onnx_ir.Model, overrides: Mapping[str, str] | None = None)
     Raises UsageError if an override names no floating-point output or no kind.
     """
     overrides = dict(overrides or {})
-    outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
+    outputs = [v for v in model.graph.outputs if _is_floating(v) and (not judged or v.name in judged)]
     names = [v.name for v in outputs]
     for name, kind in overrides.items():
         if name not in names:
@@ -59,6 +61,10 @@ def distribution(model: onnx_ir.Model, head: Head) -> onnx_ir.Value:
     assert node is not None
     assert node.inputs[0] is not None
     return node.inputs[0]
+
+
+def _is_floating(value: onnx_ir.Value) -> bool:
+    return isinstance(value.type, onnx_ir.TensorType) and value.type.dtype.is_floating_point()
 
 
 def _head(value: onnx_ir.Value, wanted: str | None) -> Head:

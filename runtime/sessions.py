@@ -15,6 +15,7 @@ from ..ir.atomic_files import StagingFolder
 from ..ir.errors import DataError, InputError, UsageError
 from ..ir.extras import install
 from ..ir.model.external_data import refers_to_files, self_contained
+from ..ir.model.protobuf import to_proto
 from ..ir.model.saving import EXTERNAL_ABOVE
 from ..ir.model.weights import weight_bytes
 from .environment import PROVIDERS, onnxruntime, preload_gpu_libraries
@@ -38,7 +39,8 @@ class Target:
 class Session:
     """A model loaded into ONNX Runtime.
 
-    `outputs` names the values to compute, all of the model's outputs by default. `optimize=False` turns the
+    `outputs` names the values to give, by default all of the model's outputs that are tensors: sequences, maps and
+    optional values are computed and not given. `optimize=False` turns the
     runtime's own graph optimizations off. `arena=False` gives memory back as soon as a value isn't needed any more,
     which takes a little more time and much less memory than to keep it for the next run; `planned=False` doesn't
     reserve one block for all values of a run, much of which a large graph leaves unused. Operators that the GPU lacks
@@ -89,21 +91,21 @@ class Session:
         """
         self._check_names(feeds)
         with running(self._runtime, feeds):
-            return dict(zip(self.output_names, self._run(feeds), strict=True))
+            return dict(zip(self.output_names, self._run(feeds), strict=bool(self.output_names)))
 
     def runner(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
         """A function that runs the model on these very arrays, for timing: inputs and outputs stay on the device.
 
-        Strings can't be bound to a device: with them it is a plain run.
+        Strings can't be bound to a device, and nothing is where no output is a tensor: then it is a plain run.
         """
         self._check_names(feeds)
-        if any(array.dtype.kind in "OUS" for array in feeds.values()):
+        if not self.output_names or any(array.dtype.kind in "OUS" for array in feeds.values()):
             return lambda: self._run(feeds)
         with running(self._runtime, feeds):
             return self._bound(feeds)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        return self._session.run(self.output_names, dict(feeds))
+        return self._session.run(self.output_names or None, dict(feeds))
 
     def _bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
         device, value = self.target.provider, self._runtime.OrtValue
@@ -124,11 +126,12 @@ class Session:
             )
 
     def _chosen(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
-        known = [v.name for v in self._session.get_outputs()]
-        unknown = [name for name in outputs or () if name not in known]
+        kinds = {v.name: v.type for v in self._session.get_outputs()}
+        unknown = [name for name in outputs or () if name not in kinds]
         if unknown:
-            raise InputError(f"the model has no output {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
-        return tuple(known if outputs is None else outputs)
+            raise InputError(f"the model has no output {', '.join(map(repr, unknown))}; it has {', '.join(kinds)}")
+        tensors = (name for name, kind in kinds.items() if kind.startswith("tensor("))
+        return tuple(tensors if outputs is None else outputs)
 
     def _check_names(self, feeds: Mapping[str, np.ndarray]) -> None:
         missing = [name for name in self.input_shapes if name not in feeds]
@@ -190,7 +193,7 @@ def _source(model: Source, folder: StagingFolder | None) -> bytes | str:
 
 def _serialized(model: onnx_ir.Model) -> bytes:
     whole = self_contained(model) if refers_to_files(model) else model
-    return onnx_ir.to_proto(whole).SerializeToString()
+    return to_proto(whole).SerializeToString()
 
 
 def _spilled(model: onnx_ir.Model, folder: Path) -> str:

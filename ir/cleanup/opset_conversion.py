@@ -6,6 +6,7 @@ import onnx_ir
 
 from ..errors import UnsupportedOp
 from ..model.hiding import hidden, unhidden
+from ..model.protobuf import from_proto
 from ..model.skeleton import skeleton
 from ..model.weights import nodes
 
@@ -27,7 +28,7 @@ def convert(model: onnx_ir.Model, opset: int) -> onnx_ir.Model:
     early = [n for n in nodes(model) if not n.domain and model.opset_imports[""] < SINCE.get(n.op_type, 0)]
     with hidden(model, early):
         proto = onnx.version_converter.convert_version(skeleton(model), opset)
-    result = unhidden(onnx_ir.from_proto(proto))
+    result = unhidden(from_proto(proto))
     if model.opset_imports[""] < RESIZE_MODES_SINCE:
         _state_resize_modes(result)
     _put_back_weights(result.graph, model.graph)

@@ -8,6 +8,7 @@ import onnx_ir
 
 from ..cleanup.constant_folding import fold, lift_constants
 from ..dimensions import dims, static
+from ..model.protobuf import from_proto
 from ..model.shape_inference import infer_shapes
 from ..model.skeleton import skeleton
 
@@ -24,7 +25,7 @@ class Concrete:
 
 def concrete(model: onnx_ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Concrete:
     """What follows from the graph inputs having these shapes. Large weights are left out; the model is not changed."""
-    bare = onnx_ir.from_proto(skeleton(model))
+    bare = from_proto(skeleton(model))
     for value in bare.graph.inputs:
         if (shape := input_shapes.get(str(value.name))) is not None:
             value.shape = onnx_ir.Shape(shape)

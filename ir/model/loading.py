@@ -11,6 +11,7 @@ from ..errors import InputError
 from .data_references import PROTOBUF_LIMIT
 from .external_data import attach
 from .message_checks import check_message
+from .protobuf import from_proto
 from .sparse_tensors import densify, holds_sparse
 from .standard_form import standardize, standardized
 from .weights import graphs, nodes, weights
@@ -70,7 +71,7 @@ def _of_message(proto: onnx.ModelProto, where: str) -> onnx_ir.Model:
 
 def _build(proto: onnx.ModelProto, where: str) -> onnx_ir.Model:
     try:
-        return onnx_ir.from_proto(proto)
+        return from_proto(proto)
     except Exception as e:  # onnx_ir raises KeyError, TypeError, ValueError, ...: whatever a broken message leads to
         raise InputError(f"{where} is not a well-formed ONNX model: {_reason(e)}") from e
 

@@ -11,6 +11,7 @@ from ..errors import InputError
 from .descriptions import inherit
 from .external_data import self_contained
 from .placing import check_data_place, data_file, place, second_data_file
+from .protobuf import to_proto
 from .weights import graphs, nodes, weight_bytes, weights
 
 EXTERNAL_ABOVE = 1_800_000_000  # bytes of weights: a protobuf message ends at 2 GB, and the graph needs room
@@ -102,11 +103,11 @@ def _staged(model: onnx_ir.Model, data: Path) -> tuple[onnx.ModelProto, Path | N
     for value, tensor in held:
         if value.const_value is not None and value.const_value is not tensor and tensor is not None:
             inherit(value.const_value, tensor)
-    return onnx_ir.to_proto(copy), data if data.exists() else None
+    return to_proto(copy), data if data.exists() else None
 
 
 def _message(model: onnx_ir.Model) -> onnx.ModelProto:
-    return onnx_ir.to_proto(_renewed(model))
+    return to_proto(_renewed(model))
 
 
 def _renewed(model: onnx_ir.Model) -> onnx_ir.Model:

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir
 
 from .hiding import hidden
+from .protobuf import from_proto
 from .skeleton import skeleton
 from .stated_shapes import is_placeholder
 from .weights import graphs, nodes
@@ -68,7 +69,7 @@ def _infer_around_pools(model: onnx_ir.Model) -> None:
 def _infer(model: onnx_ir.Model) -> None:
     """onnx_ir's own pass makes a tensor of a sequence when it writes the types back, hence this one."""
     proto = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=False, data_prop=True)
-    for graph, inferred in zip(model.graphs(), onnx_ir.from_proto(proto).graphs(), strict=True):
+    for graph, inferred in zip(model.graphs(), from_proto(proto).graphs(), strict=True):
         found = {value.name: value for node in inferred for value in node.outputs}
         for value in (value for node in graph for value in node.outputs):
             if value.name and value.name in found:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import onnx_ir
 
 from ..errors import VerifyError
+from .protobuf import MAP, is_map
 
 Dims = tuple[int | str | None, ...]
 
@@ -41,6 +42,8 @@ def restore_signature(model: onnx_ir.Model, original: onnx_ir.Model) -> None:
             value.shape = None if wanted.shape is None else wanted.shape.copy()
             value.doc_string = wanted.doc_string
             value.metadata_props.update(wanted.metadata_props)
+            if is_map(wanted):
+                value.meta[MAP] = wanted.meta[MAP]
 
 
 def _require_names(values, originals) -> None:
@@ -50,7 +53,8 @@ def _require_names(values, originals) -> None:
 
 
 def _port(kind: str, value: onnx_ir.Value) -> Port:
-    return Port(kind, value.name or "", _dtype(value.type), _dims(value.shape))
+    dtype = repr(value.meta[MAP]) if is_map(value) else _dtype(value.type)
+    return Port(kind, value.name or "", dtype, _dims(value.shape))
 
 
 def _dtype(kind: onnx_ir.TypeProtocol | None) -> str:

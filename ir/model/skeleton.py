@@ -3,6 +3,7 @@
 import onnx
 import onnx_ir
 
+from .protobuf import to_proto
 from .weights import clone
 
 KEPT_BYTES = 1000  # a weight up to this size stays: shapes, axes and scales that a tool wants to know
@@ -18,7 +19,7 @@ def skeleton(model: onnx_ir.Model) -> onnx.ModelProto:
             del graph.initializers[name]
             if not value.is_graph_input():
                 graph.inputs.append(value)
-    return onnx_ir.to_proto(model)
+    return to_proto(model)
 
 
 def _state_type(value: onnx_ir.Value, tensor: onnx_ir.TensorProtocol) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import onnx_ir
 
 from ..errors import InputError
+from .protobuf import from_proto, to_proto
 from .weights import graphs, nodes, replace_weights, roots, weights
 
 ALIAS = "ai.onnx"  # the other spelling of the domain "", in which onnx_ir keeps the nodes
@@ -120,7 +121,7 @@ def _is_negative(dim: int | onnx_ir.SymbolicDim) -> bool:
 
 def _copied(model: onnx_ir.Model) -> onnx_ir.Model:
     """By way of a message, since only sorted graphs can be cloned."""
-    copy, originals = onnx_ir.from_proto(onnx_ir.to_proto(model)), [tensor for _, tensor in weights(model)]
+    copy, originals = from_proto(to_proto(model)), [tensor for _, tensor in weights(model)]
     shared = iter(originals)
     replace_weights(copy, lambda _name, _tensor: next(shared))
     return copy

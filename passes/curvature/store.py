@@ -87,7 +87,7 @@ def digest_of_feeds(feeds: Sequence[Feed]) -> str:
     for feed in feeds:
         for name, array in sorted(feed.items()):
             found.update(repr((name, array.dtype.str, array.shape)).encode())
-            found.update(array.tobytes() if array.dtype.kind == "O" else np.ascontiguousarray(array).data)
+            found.update(repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
@@ -95,15 +95,21 @@ def _weight(value: onnx_ir.Value) -> str:
     tensor = value.const_value
     if tensor is None:
         return repr(value.name)
-    return repr((value.name, str(tensor.dtype), tuple(tensor.shape), _hashed(tensor.tobytes())))
+    return repr((value.name, str(tensor.dtype), tuple(tensor.shape), _hashed(_content(tensor))))
 
 
 def _attribute(attribute: onnx_ir.Attr) -> str:
     if attribute.type == onnx_ir.AttributeType.TENSOR and not attribute.is_ref():
-        return repr((attribute.name, _hashed(attribute.as_tensor().tobytes())))
+        return repr((attribute.name, _hashed(_content(attribute.as_tensor()))))
     if attribute.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
         return attribute.name
     return f"{attribute.name} {attribute.value}"
+
+
+def _content(tensor: onnx_ir.TensorProtocol) -> bytes:
+    if tensor.dtype == onnx_ir.DataType.STRING:
+        return repr(tensor.numpy().tolist()).encode()
+    return tensor.tobytes()
 
 
 def _hashed(data: bytes) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ...ir.errors import DataError
+from ...ir.model.protobuf import is_map
 
 BATCH_NAME = re.compile(r"batch|^[nb]$|^bs$", re.IGNORECASE)
 
@@ -57,7 +58,10 @@ def inputs_of(model: onnx_ir.Model) -> Inputs:
 
 def _input(value: onnx_ir.Value) -> Input:
     if not isinstance(value.type, onnx_ir.TensorType):
-        raise DataError(f"the input {value.name!r} is a {value.type}; only models whose inputs are tensors can be fed")
+        raise DataError(
+            f"the input {value.name!r} is {'a map' if is_map(value) else value.type}; only models whose inputs are "
+            "tensors can be fed: export the model without what prepares its inputs"
+        )
     dims = None if value.shape is None else tuple(_dim(d) for d in value.shape)
     return Input(value.name or "", value.type.dtype, dims)
 

@@ -29,7 +29,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown:
         raise UsageError(_unknown(unknown[0], options, parser))
     _check(options)
-    options.heads = dict(options.heads)
+    options.heads, options.judge = dict(options.heads), tuple(options.judge)
     return options
 
 

@@ -72,7 +72,7 @@ def _sensitivity_parser() -> argparse.ArgumentParser:
 
 def _convert_parser() -> argparse.ArgumentParser:
     parser = _command(CONVERT, CONVERT_TEXT, CONVERT_EPILOG)
-    parser.set_defaults(list_passes=False, version=False, heads=())
+    parser.set_defaults(list_passes=False, version=False, heads=(), judge=())
     _lowering(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: model.onnx beside the model, if new")
@@ -131,6 +131,13 @@ def _inputs(group: argparse._ArgumentGroup) -> None:
         type=head_kind,
         metavar="NAME=KIND",
         help=f"what an output is: {' or '.join(KINDS)}",
+    )
+    group.add_argument(
+        "--judge",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an inner value to compare in the place of the outputs, where these are decisions or vary in number",
     )
 
 

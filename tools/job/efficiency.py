@@ -19,7 +19,8 @@ GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Measures models against the original of `subject`, on `batch` samples a run, with `stopwatch`."""
+    """Measures models against the original of `subject`, each as it would be delivered, on `batch` samples a run, with
+    `stopwatch`."""
 
     subject: Subject
     batch: int
@@ -36,15 +37,17 @@ class Efficiency:
         return figures(original, self.subject.shapes(original, self.sample), size)
 
     def after(self, model: onnx_ir.Model) -> Figures:
-        return figures(model, self.subject.shapes(model, self.sample), serialized_size(model))
+        delivered = self.subject.delivered(model)
+        return figures(delivered, self.subject.shapes(delivered, self.sample), serialized_size(delivered))
 
     def size(self, model: onnx_ir.Model) -> float:
         """The share of the original's bytes that is left."""
-        return serialized_size(model) / self.before.bytes
+        return serialized_size(self.subject.delivered(model)) / self.before.bytes
 
     def macs(self, model: onnx_ir.Model) -> float:
         """The share of the original's multiply-adds that is left."""
-        return macs(model, self.subject.shapes(model, self.sample)) / max(self.before.macs, 1)
+        delivered = self.subject.delivered(model)
+        return macs(delivered, self.subject.shapes(delivered, self.sample)) / max(self.before.macs, 1)
 
     def speedup(self, model: onnx_ir.Model) -> float:
         """The original's latency over the model's, after a glance."""
@@ -55,5 +58,6 @@ class Efficiency:
         return self._timed(model, LONG_LOOK)
 
     def _timed(self, model: onnx_ir.Model, seconds: float) -> Timing:
-        original = Loaded(self.subject.original, self.subject.baseline)
-        return self.stopwatch.pair(original, Loaded(model, Session(model, self.subject.timed)), self.sample, seconds)
+        original, delivered = Loaded(self.subject.original, self.subject.baseline), self.subject.delivered(model)
+        loaded = Loaded(delivered, Session(delivered, self.subject.timed))
+        return self.stopwatch.pair(original, loaded, self.sample, seconds)

@@ -55,6 +55,7 @@ def optimize(
     size: float | None = None,
     macs: float | None = None,
     heads: Mapping[str, str] | None = None,
+    judge: Sequence[str] | str = (),
     target: str = "cpu",
     threads: int = 1,
     batch: int = 1,
@@ -74,7 +75,9 @@ def optimize(
     `data` and `eval_data` are what `--data` takes, a Dataset, or arrays, samples first: one, or a dict by the names of
     the inputs; `labels` an array or a file of integers, one a sample of `eval_data`, or of `data` without that;
     `train_labels` those of `data`, which the pass `recover` can mix in. At most `calibration` samples
-    guide the choice of what is compressed.
+    guide the choice of what is compressed. `heads` says what outputs are, by their names; `judge` names the inner
+    values that are compared, and whose curvature counts, in the place of the outputs: where these are decisions, or as
+    many rows as the data asks for.
     `max_drop` is a number (nats of KL for categorical heads, a relative error for gaussian ones) or text such as
     `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below 1.
     Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %, measured on samples
@@ -86,7 +89,8 @@ def optimize(
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """
-    sources = Sources(source, example_inputs, inputs, data, eval_data, labels, train_labels, calibration, heads, seed)
+    given = example_inputs, inputs, data, eval_data, labels, train_labels, calibration, heads, judge, seed
+    sources = Sources(source, *given)
     budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
     machine = Machine(target, threads, batch, cache_dir, memory_limit, fresh)
     return optimized(sources, Settings(Pipeline.of(parse(passes)), budget, machine), progress or Silent())
@@ -184,11 +188,11 @@ class _Job:
     def _changed(
         self, choice: MeasuredAttempt, explored: Explored, layers: Inventory, final: Gate, gate: GateRecord
     ) -> Result:
-        model = choice.attempt.model
+        worked_on, model = choice.attempt.model, self.subject.delivered(choice.attempt.model)
         if signature(model) != signature(self.subject.original):
             raise VerifyError("the signature of the model changed; please report this model")
         with self.subject.progress.step("compare and time"):
-            outputs = run_all(Session(model, self.subject.wide), final.judge.data)
+            outputs = run_all(Session(worked_on, self.subject.wide), final.judge.data)
             timing = self._efficiency.timing(model)
         wanted = self.settings.budget.speedup
         if wanted is not None and timing.ratio < wanted:

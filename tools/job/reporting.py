@@ -24,6 +24,7 @@ from ..report.verdict import of_change
 from .cache import cache_folder
 from .efficiency import Efficiency
 from .gate import Judge
+from .judged_values import listed
 from .memory import peak_memory
 from .pipeline_text import text_of
 from .read_files import ReadFile, cache_files, code_of
@@ -56,7 +57,8 @@ class Reporter:
         )
         divergence = DivergenceFigures(**asdict(compare(judge.reference, outputs, self.subject.heads)))
         accuracy, record = self._accuracy(judge, outputs), self._timing_record(timing)
-        verdict = of_change(before, after, record, gate, divergence, accuracy)
+        compared = listed(self.subject.judged) or "outputs"
+        verdict = of_change(before, after, record, gate, divergence, accuracy, compared)
         report = replace(
             self._report(before, after, gate, records),
             verdict=verdict.text,
@@ -95,6 +97,7 @@ class Reporter:
             versions=versions(),
             sites=records,
             heads={h.output: h.kind for h in self.subject.heads},
+            judged=self.subject.judged,
             notes=self.subject.notes(),
             peak_memory=peak_memory(),
         )

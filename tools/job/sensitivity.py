@@ -40,6 +40,7 @@ def sensitivity(
     inputs: Sequence[str] | str | None = None,
     data: Data | None = None,
     heads: Mapping[str, str] | None = None,
+    judge: Sequence[str] | str = (),
     temperature: float = 1.0,
     target: str = "cpu",
     threads: int | None = None,
@@ -56,7 +57,7 @@ def sensitivity(
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """
-    sources = Sources(source, example_inputs, inputs, data, heads=heads, seed=seed)
+    sources = Sources(source, example_inputs, inputs, data, heads=heads, judge=judge, seed=seed)
     machine = Machine(target, threads, 1, cache_dir, memory_limit, fresh)
     return measured_sensitivity(sources, temperature, machine, progress or Silent())
 

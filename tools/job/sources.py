@@ -17,7 +17,8 @@ class Sources:
     """`model` is a path, `module:function`, or a live model; `example_inputs` and `inputs` say what it reads where it
     doesn't itself. `data` guides, `eval_data` is reported; `labels` are those of `eval_data`, or of `data` without
     that, `train_labels` those of `data`. At most `calibration` samples guide. `heads` are kinds by the names of
-    outputs; `seed` fixes every draw.
+    outputs; `judge` names the values, one or several, that are compared in the place of the outputs; `seed` fixes every
+    draw.
 
     Raises UsageError for samples that are labelled twice.
     """
@@ -31,6 +32,7 @@ class Sources:
     train_labels: "Labels | None" = None
     calibration: int = LARGEST_CALIBRATION
     heads: Mapping[str, str] | None = None
+    judge: Sequence[str] | str = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -38,6 +40,10 @@ class Sources:
             raise UsageError(
                 "--labels and --train-labels both label --data: give one of them, or --eval-data for --labels"
             )
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([self.judge] if isinstance(self.judge, str) else self.judge))
 
     @property
     def labels_of_data(self) -> "Labels | None":

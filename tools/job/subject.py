@@ -1,6 +1,6 @@
 """What every job begins with: a model and data in; sessions, heads, samples and the clean model out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import onnx_ir
 from ...ir.cleanup.clean import clean
 from ...ir.cleanup.normalize import normalize
 from ...ir.errors import VerifyError
+from ...ir.inner_values import inferred, shown, without_shown
 from ...ir.model import check_weights
 from ...ir.output_heads import ASKED_FOR, Head, find_heads
 from ...passes.curvature import Bench, Curvature, Feed, Runner
@@ -20,6 +21,7 @@ from ..report.drops import KL, RELATIVE, drop_of
 from ..report.progress import Progress
 from ..report.records import DataRecord
 from .gate import Judge
+from .judged_values import advice, check_judged, compared_notes
 from .labelled_heads import LABELLED, with_labels
 from .model_sources import Source, read
 from .repeatability import ROUNDING, random_note, unrepeatable
@@ -43,14 +45,18 @@ class Subject:
     """A model that was read and checked: its heads, the samples that fit it, and where it runs.
 
     `baseline` runs the very file, or the lowered model, where everything `timed` runs; `wide` is where all else does.
-    `seed` fixes what is drawn for it.
+    `compared` is what is worked on, and `reference` runs it: the original, or a copy in which the inner values `judged`
+    are outputs too, which are taken away from the result. `seed` fixes what is drawn for it.
     """
 
     source: Source
     baseline: Session
+    compared: onnx_ir.Model
+    reference: Session
     timed: Target
     wide: Target
     heads: tuple[Head, ...]
+    judged: tuple[str, ...]
     samples: Samples
     seed: int
     progress: Progress
@@ -65,10 +71,19 @@ class Subject:
             return "quantized", "the model is quantized already"
         if not self.heads:
             return "no-head", (
-                "no output holds floating-point numbers, so how much the outputs change can't be measured; "
-                "let the model give the scores that its decisions are made from"
+                "no output is a tensor of floating-point numbers, so how much the outputs change can't be measured; "
+                + self.advice([str(value.name) for value in self.original.graph.outputs])
             )
         return None
+
+    def advice(self, outputs: Collection[str]) -> str:
+        """What to judge in the place of these outputs, which can't be compared: the end of a sentence."""
+        model = inferred(self.original)
+        return advice(model, [value for value in model.graph.outputs if value.name in outputs])
+
+    def delivered(self, model: onnx_ir.Model) -> onnx_ir.Model:
+        """What is timed, reported and saved of a model that was worked on: without the outputs that only judge it."""
+        return without_shown(model, self.original) if self.judged else model
 
     def data_record(self) -> DataRecord:
         """Where the samples came from, and how many serve which purpose."""
@@ -88,13 +103,14 @@ class Subject:
             for h in self.heads
             if h.reason == LABELLED
         )
-        return (*self.source.notes, *random_note(self.original), *values, *classes)
+        said = compared_notes(self.original, self.compared, self.judged)
+        return (*self.source.notes, *random_note(self.original), *said, *values, *classes)
 
     def judge(self, data: Dataset) -> Judge:
         """Compares models with the original on `data`. Raises DataError for labels that don't fit the heads."""
         batches = data.rebatch(JUDGED_BATCH)
         with self.progress.step("outputs of the original"):
-            reference = run_all(self.baseline, batches)
+            reference = run_all(self.reference, batches)
         if batches.labels is not None and any(h.kind == "categorical" for h in self.heads):
             accuracy(reference, batches.labels, self.heads)  # labels that don't fit are refused before the long work
         return Judge(batches, reference, self.heads, self.wide)
@@ -102,13 +118,14 @@ class Subject:
     def unrepeatable(self, judge: Judge) -> tuple[str, str] | None:
         """A code and a sentence if the original's outputs on the samples of `judge` are others when it runs again."""
         with self.progress.step("outputs once more"):
-            found = unrepeatable(self.source.runnable, self.original, self.baseline, judge)
+            runnable = self.compared if self.judged else self.source.runnable
+            found = unrepeatable(runnable, self.compared, self.reference, judge)
         return None if found is None else ("unrepeatable", found)
 
     def cleaned(self, judge: Judge) -> onnx_ir.Model:
         """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""
         with self.progress.step("clean up"):
-            model = clean(normalize(self.original))
+            model = clean(normalize(self.compared))
             found = judge.divergence(model)
         for metric, value in ((KL, found.kl_mean), (RELATIVE, found.relative_error)):
             if value is not None and not value <= ROUNDING:
@@ -146,17 +163,38 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
     with progress.step("check"):
         check_weights(found.model)
         baseline = Session(found.runnable, timed)
-    heads = find_heads(found.model, sources.heads)
+        compared = _showing(found.model, sources.judged)
+        reference = Session(compared, timed) if sources.judged else baseline
     samples = gather(sources, found.model, baseline.run, purposes)
-    return Subject(found, baseline, timed, wide, _scored(heads, samples, baseline), samples, sources.seed, progress)
+    heads = _scored(find_heads(compared, sources.heads, sources.judged), samples, reference)
+    return Subject(
+        source=found,
+        baseline=baseline,
+        compared=compared,
+        reference=reference,
+        timed=timed,
+        wide=wide,
+        heads=heads,
+        judged=sources.judged,
+        samples=samples,
+        seed=sources.seed,
+        progress=progress,
+    )
 
 
-def _scored(heads: tuple[Head, ...], samples: Samples, baseline: Session) -> tuple[Head, ...]:
+def _showing(model: onnx_ir.Model, names: tuple[str, ...]) -> onnx_ir.Model:
+    if not names:
+        return model
+    check_judged(inferred(model), names)
+    return shown(model, names)
+
+
+def _scored(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:
     """The heads, one of them with classes if there are labels; those that don't fit are refused before the work."""
     labelled = [d for d in (samples.evaluation, samples.validation, samples.training) if d and d.labels is not None]
     if not labelled or not heads:
         return heads
-    outputs = baseline.run(labelled[0].rebatch(JUDGED_BATCH).batches[0])
+    outputs = reference.run(labelled[0].rebatch(JUDGED_BATCH).batches[0])
     return with_labels(heads, outputs, np.concatenate([data.labels for data in labelled if data.labels is not None]))
 
 

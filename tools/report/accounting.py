@@ -9,6 +9,7 @@ import onnx_ir
 
 from ...ir.cost import macs, parameters
 from ...ir.model.external_data import external_files, self_contained
+from ...ir.model.protobuf import to_proto
 from ...ir.model.saving import EXTERNAL_ABOVE
 from ...ir.model.weights import replace_weights, weight_bytes
 from ...ir.remarks import PASSED, Remark
@@ -33,9 +34,9 @@ def serialized_size(model: onnx_ir.Model) -> int:
     bytes for each of them, the graph."""
     copy, weights = self_contained(model), weight_bytes(model)
     if weights <= EXTERNAL_ABOVE:
-        return onnx_ir.to_proto(copy).ByteSize()
+        return to_proto(copy).ByteSize()
     replace_weights(copy, lambda name, _: onnx_ir.tensor(EMPTY, name=name))
-    return weights + onnx_ir.to_proto(copy).ByteSize()
+    return weights + to_proto(copy).ByteSize()
 
 
 def sites(attempt: Attempt | None, remarks: Iterable[Remark]) -> tuple[SiteRecord, ...]:

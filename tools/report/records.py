@@ -169,12 +169,12 @@ class RecoveryRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """One run. `heads` maps outputs to kinds; `verdict` is the one line that sums up, `warning` whether it is to be
-    looked at: the outputs moved further than the default limit where no limit held them, or accuracy was lost beyond
-    chance. `output` is None if no model was written; `peak_memory` is the most bytes that the process held in memory,
-    None where the system doesn't say;
-    `layers` are those of the cleaned original in the order of the graph, none of a model that was left alone;
-    `recovery` is that at the end of the pipeline, if there was one."""
+    """One run. `heads` maps what was compared to kinds: outputs, or the inner values `judged` in their place; `verdict`
+    is the one line that sums up, `warning` whether it is to be looked at: the outputs moved further than the default
+    limit where no limit held them, or accuracy was lost beyond chance. `output` is None if no model was written;
+    `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say; `layers` are
+    those of the cleaned original in the order of the graph, none of a model that was left alone; `recovery` is that at
+    the end of the pipeline, if there was one."""
 
     input: str
     output: str | None
@@ -195,6 +195,7 @@ class Report:
     peak_memory: int | None = None
     layers: tuple[LayerRecord, ...] = ()
     recovery: RecoveryRecord | None = None
+    judged: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json_text(self)

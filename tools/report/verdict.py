@@ -48,18 +48,20 @@ def of_change(
     gate: GateRecord,
     divergence: DivergenceFigures | None,
     accuracy: AccuracyFigures | None,
+    compared: str = "outputs",
 ) -> Verdict:
-    """What a change brought and what it did to the outputs, which come first where no limit held them."""
+    """What a change brought and what it did to the outputs, or to what was `compared` in their place; that comes first
+    where no limit held it."""
     gains = f"{_size(before, after)}, {_speed(timing)}"
     loss = _lost(accuracy)
     if gate.metric is None or gate.limit is None:
         free = _measured(divergence)
-        moved = f"outputs moved: {_figures(divergence)}" if free else "outputs not compared"
+        moved = f"{compared} moved: {_figures(divergence)}" if free else f"{compared} not compared"
         beyond = any(value > DEFAULTS[metric] for metric, value in free.items())
         return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or bool(loss))
     others = _beyond_elsewhere(gate, divergence)
     warning = bool(others) or (bool(loss) and gate.metric != ACCURACY)
-    outputs = _joined(_kept(gate), *others, loss)
+    outputs = _joined(_kept(gate, compared), *others, loss)
     return Verdict(_joined(gains, outputs) if gate.passed else _joined(outputs, gains), warning)
 
 
@@ -147,12 +149,12 @@ def _speed(timing: TimingRecord | None) -> str:
     return f"no difference in speed could be measured ({interval})"
 
 
-def _kept(gate: GateRecord) -> str:
+def _kept(gate: GateRecord, compared: str) -> str:
     assert gate.metric is not None
     assert gate.limit is not None
     word = "within" if gate.passed else "BEYOND"
     measured = "not measured" if gate.measured is None else f"{NAMES[gate.metric]} {drop(gate.metric, gate.measured)}"
-    return f"outputs {word} the limit ({measured} of {drop(gate.metric, gate.limit)})"
+    return f"{compared} {word} the limit ({measured} of {drop(gate.metric, gate.limit)})"
 
 
 def _measured(divergence: DivergenceFigures | None) -> dict[str, float]:

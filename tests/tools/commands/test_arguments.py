@@ -20,6 +20,7 @@ SOURCES = {
     "--train-labels": "train_labels.npy",
     "--calibration": "17",
     "--head": "logits=categorical",
+    "--judge": "boxes",
     "--seed": "3",
 }
 MACHINE = {
@@ -46,6 +47,7 @@ def test_every_option_reaches_the_field_of_its_name():
         train_labels="train_labels.npy",
         calibration=17,
         heads={"logits": "categorical"},
+        judge=("boxes",),
         seed=3,
     )
     machine = Machine("cuda", 2, 8, Path("cache"), 4_000_000_000, fresh=True)
