@@ -1,16 +1,18 @@
 """Whether a lowered model does what the framework's model does: both run, and the first layer that differs is found."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
 
 from ..ir.errors import InputError, VerifyError
+from ..ir.inner_values import inferred
 from ..ir.model import clone
 from ..ir.model.weights import replace_weights
-from .frontend import Arrays, Lowered, Step
+from ..ir.row_counts import Origin, RowCounts
+from .frontend import Arrays, Lowered
 
 Execute = Callable[[onnx_ir.Model], Callable[[Arrays], Mapping[str, np.ndarray]]]
 
@@ -36,8 +38,9 @@ def agreement(lowered: Lowered, execute: Execute) -> Agreement:
     The noise floor is measured: by how much the outputs of the lowered model move when each weight is changed by one
     rounding of its type, up or down at random (after Higham, 2002, section 1.5: rounding errors are like such changes).
 
-    Raises VerifyError naming the first layer that differs by more, or the output where no layer does, and InputError
-    where the framework's own outputs are no numbers.
+    Of an output that has as many rows as the data asks for, and others than the framework gives, the layers are
+    compared: rounding can decide on a row. Raises VerifyError naming the first layer that differs by more, or the
+    output where no layer does, and InputError where the framework's own outputs are no numbers.
     """
     for name, wanted in lowered.answers.items():
         if wanted.dtype.kind == "f" and not np.isfinite(wanted).any():
@@ -48,7 +51,9 @@ def agreement(lowered: Lowered, execute: Execute) -> Agreement:
     given, moved = (execute(model)(lowered.feed) for model in (lowered.model, _shaken(lowered.model)))
     found: list[Agreement] = []
     for name, wanted in lowered.answers.items():
-        _check_shape(name, given.get(name), wanted, lowered)
+        if _is_another_shape(name, given.get(name), wanted, lowered):
+            found.append(_of_layers(name, lowered, execute))
+            continue
         one = Agreement(distance(given[name], wanted), _floor(given[name], moved[name]))
         if not one.difference <= one.floor:
             _check_repeats(name, one, lowered)
@@ -73,7 +78,10 @@ def tells_little(lowered: Lowered) -> bool:
 
 
 def distance(given: np.ndarray, wanted: np.ndarray) -> float:
-    """||given - wanted|| / ||wanted|| in float64; infinite where the two are not finite at the same places."""
+    """||given - wanted|| / ||wanted|| in float64; infinite where the two are not finite at the same places, and for
+    different shapes."""
+    if given.shape != wanted.shape:
+        return float("inf")
     y, z = (np.asarray(array).astype(np.float64) for array in (wanted, given))
     finite = np.isfinite(y)
     if not np.array_equal(finite, np.isfinite(z)) or not np.array_equal(y[~finite], z[~finite], equal_nan=True):
@@ -110,13 +118,30 @@ def _shaken(model: onnx_ir.Model) -> onnx_ir.Model:
     return shaken
 
 
-def _check_shape(name: str, given: np.ndarray | None, wanted: np.ndarray, lowered: Lowered) -> None:
-    if given is None or given.shape != wanted.shape:
-        found = "missing" if given is None else f"{list(given.shape)}"
-        raise VerifyError(
-            f"the model that {lowered.by} gave is not the original: its output {name!r} is {found} and should be "
-            f"{list(wanted.shape)}; please report this model"
-        )
+def _is_another_shape(name: str, given: np.ndarray | None, wanted: np.ndarray, lowered: Lowered) -> bool:
+    """Whether there are other numbers of rows, which may be. Raises VerifyError for what may not be."""
+    if given is not None and given.shape == wanted.shape:
+        return False
+    if given is not None and given.ndim == wanted.ndim and name in _counted(lowered.model):
+        return True
+    found = "missing" if given is None else f"{list(given.shape)}"
+    raise VerifyError(
+        f"the model that {lowered.by} gave is not the original: its output {name!r} is {found} and should be "
+        f"{list(wanted.shape)}; please report this model"
+    )
+
+
+def _counted(model: onnx_ir.Model) -> set[str | None]:
+    """The values of which there are as many as the model finds."""
+    return {value.name for value, origin in RowCounts.of(inferred(model)).sizes.items() if origin == Origin.COMPUTED}
+
+
+def _of_layers(name: str, lowered: Lowered, execute: Execute) -> Agreement:
+    """The worst one of the layers. Raises VerifyError if one differs, or there is none."""
+    found = [one for _, one in _layers(lowered, execute)]
+    if not found or any(not one.difference <= one.floor for one in found):
+        raise VerifyError(_explained(name, Agreement(float("inf"), 0.0), lowered, execute))
+    return max(found, key=lambda one: one.difference)
 
 
 def _explained(name: str, found: Agreement, lowered: Lowered, execute: Execute) -> str:
@@ -129,17 +154,20 @@ def _explained(name: str, found: Agreement, lowered: Lowered, execute: Execute) 
 
 
 def _first_difference(lowered: Lowered, execute: Execute) -> str:
-    probe = lowered.probe()
-    given, moved = (execute(model)(lowered.feed) for model in (probe.model, _shaken(probe.model)))
-    for step in probe.steps:
-        difference, floor = _apart(step, given, moved)
-        if not difference <= floor:
-            return f"the first layer that differs is {step.layer!r} (by {difference:.2g}, rounding: {floor:.2g})"
+    for layer, one in _layers(lowered, execute):
+        if not one.difference <= one.floor:
+            return f"the first layer that differs is {layer!r} (by {one.difference:.2g}, rounding: {one.floor:.2g})"
     return "no layer by itself differs"
 
 
-def _apart(step: Step, given: Mapping[str, np.ndarray], moved: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    array = given[step.output]
-    if array.shape != step.value.shape:
-        return float("inf"), 0.0
-    return distance(array, step.value), _floor(array, moved[step.output])
+def _layers(lowered: Lowered, execute: Execute) -> Iterator[tuple[str, Agreement]]:
+    """How far each layer is from the framework's, without those whose number of rows is found and is another."""
+    probe = lowered.probe()
+    given, moved = (execute(model)(lowered.feed) for model in (probe.model, _shaken(probe.model)))
+    counted = _counted(probe.model)
+    for step in probe.steps:
+        array = given[step.output]
+        if array.shape == step.value.shape:
+            yield step.layer, Agreement(distance(array, step.value), _floor(array, moved[step.output]))
+        elif array.ndim != step.value.ndim or step.output not in counted:
+            yield step.layer, Agreement(float("inf"), 0.0)

@@ -9,7 +9,7 @@ from kronnx.frontends.agreement import MARGIN, agreement, distance, tells_little
 from kronnx.frontends.frontend import Lowered, Probe, Step
 from kronnx.ir.errors import InputError, VerifyError
 from kronnx.runtime.sessions import Session
-from networks import parsed, set_weight
+from networks import parsed, set_weight, weight
 
 
 def execute(model: onnx_ir.Model):
@@ -77,6 +77,38 @@ def test_a_difference_that_no_layer_shows_is_said_so(lowered):
 def test_another_shape_is_refused(lowered):
     with pytest.raises(VerifyError, match=r"'y' is \[8, 4\] and should be \[8, 5\]"):
         agreement(replace(lowered, answers={"y": np.zeros((8, 5), np.float32)}), execute)
+
+
+@pytest.fixture
+def counting(rng: np.random.Generator) -> Lowered:
+    """y = the positive ones of x a, of which the lowered model finds one more than the framework did."""
+    model = parsed(
+        "(float[N,16] x) => (float[k] y) <float[16,4] a, float zero = {0}>"
+        "{ [first] h = MatMul(x, a) c = Greater(h, zero) y = Compress(h, c) }"
+    )
+    x = rng.normal(size=(8, 16)).astype(np.float32)
+    found = Session(model, outputs=["y"]).run({"x": x})["y"]
+    probing = model.clone()
+    probing.graph.outputs.append(next(node.outputs[0] for node in probing.graph if node.name == "first"))
+    h = (x.astype(np.float64) @ weight(model, "a")).astype(np.float32)
+    return Lowered(model, "x", {"x": x}, {"y": found[1:]}, lambda: Probe(probing, (Step("first", "h", h),)))
+
+
+def test_rows_that_rounding_decides_on_are_judged_by_the_layers(counting):
+    found = agreement(counting, execute)
+    assert found.difference <= found.floor < 1e-4
+
+
+def test_rows_without_a_layer_that_could_be_compared_are_refused(counting):
+    with pytest.raises(VerifyError, match="no layer by itself differs"):
+        agreement(replace(counting, probe=lambda: Probe(counting.model, ())), execute)
+
+
+def test_other_rows_behind_a_wrong_layer_are_refused(counting):
+    probe = counting.probe()
+    wrong = Probe(probe.model, (replace(probe.steps[0], value=probe.steps[0].value * 1.01),))
+    with pytest.raises(VerifyError, match="first layer that differs is 'first'"):
+        agreement(replace(counting, probe=lambda: wrong), execute)
 
 
 def test_an_original_that_gives_nan_is_refused(lowered):
