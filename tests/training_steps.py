@@ -52,7 +52,7 @@ def with_targets(
     """The feed with what the step compares, as `original` computes it: of a head, what its distribution is of."""
     probe, heads = clone(original), {head.output: head for head in find_heads(original, kinds)}
     known = {str(v.name): v for node in probe.graph for v in node.outputs}
-    values = {n: distribution(probe, heads[n]) if n in heads else known[n] for n in step.targets}
+    values = {n: distribution(probe, heads[n]).value if n in heads else known[n] for n in step.targets}
     probe.graph.outputs.clear()
     probe.graph.outputs.extend(dict.fromkeys(values.values()))
     found = networks.execute(probe)(feed)

@@ -9,8 +9,10 @@ import onnx_ir
 from ...ir.errors import DataError
 from ...ir.output_heads import Head
 from .backward import open_to_gradients
-from .seeds import Seeds, Survey, count, draws, survey, vectors
+from .seeds import Seeds
 from .settings import Curvature, Execute, Feed, Runner
+from .survey import Survey, count, survey
+from .vectors import draws, vectors
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class Bench:
     def surveyed(
         cls, model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], execute: Execute, settings: Curvature
     ) -> "Bench":
-        """With composite operators taken apart (`open_to_gradients`) and the heads' shapes known. Raises DataError if
-        there is no sample."""
+        """With composite operators taken apart (`open_to_gradients`), the heads that have a curvature, and their shapes
+        known. Raises DataError if there is no sample."""
+        heads = [head for head in heads if head.is_continuous]
         feeds = [feed for feed in feeds if count(feed)]
         if not feeds:
             raise DataError("curvature is measured on data, and there is no sample")

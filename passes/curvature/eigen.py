@@ -12,8 +12,9 @@ from .allowance import chunks
 from .backward import back_propagated
 from .bench import Bench
 from .factors import Factors
-from .seeds import count, seed, unit
+from .seeds import seed, unit
 from .sums import accumulate
+from .survey import count
 from .work import Work, measurable
 
 LARGEST = 512 << 20  # bytes that the gradients of all samples of a feed may take in one graph

@@ -16,7 +16,8 @@ from . import rows
 from .allowance import chunks
 from .backward import back_propagated
 from .bench import Bench
-from .seeds import count, seed, unit
+from .seeds import seed, unit
+from .survey import count
 from .work import Work
 
 LARGEST = 256 << 20  # bytes of the changes that one graph holds

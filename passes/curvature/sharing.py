@@ -14,8 +14,8 @@ from ...ir.layers import Layer
 from .bench import Bench
 from .factors import assembled_inner, assembled_outer
 from .graph import TraceSums, trace_graph
-from .seeds import count
 from .sums import Arrays, accumulate
+from .survey import count
 from .work import batch_of, measurable, size
 
 F64 = np.dtype(np.float64)

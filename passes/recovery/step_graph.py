@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir
@@ -34,8 +35,15 @@ class StepGraph:
     def __init__(self, model: onnx_ir.Model):
         """`model` is changed."""
         self.model, self.emit = model, Emitter(model.graph)
+        self._sources = tuple(v for v in model.graph.inputs if v.shape is None or len(v.shape))
         self.states: dict[str, np.ndarray] = {}
         self.updates: dict[str, str] = {}
+
+    @cached_property
+    def samples(self) -> onnx_ir.Value:
+        """How many samples a batch has [1]: the largest first axis of an input of the model."""
+        sizes = [self.emit.op("Shape", value, start=0, end=1) for value in self._sources]
+        return self.emit.op("Max", *sizes) if sizes else self.emit.int64([1])
 
     def input(
         self, name: str, dtype: onnx_ir.DataType, shape: onnx_ir.Shape | Sequence[int | str] | None

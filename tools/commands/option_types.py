@@ -5,10 +5,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from ...ir.errors import UsageError
+from ...ir.head_kinds import KINDS, AskedKind
 from ..job.memory import size
 from ..job.nearest_names import did_you_mean
-
-KINDS = ("categorical", "gaussian")
 
 
 def input_declaration(text: str) -> str:
@@ -70,8 +69,13 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
 
 
 def head_kind(text: str) -> tuple[str, str]:
-    """`logits=categorical`: the output, and what it is."""
+    """`logits=categorical` or `logits=categorical@1`: the output, and what it is."""
     name, equals, kind = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=KIND, such as logits=categorical")
-    return name, one_of(KINDS)(kind)
+    one_of(KINDS)(kind.partition("@")[0])
+    try:
+        AskedKind.of(kind)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r}: {e}") from e
+    return name, kind

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ...ir.errors import UsageError
+from ...ir.head_kinds import KINDS
 from ..job.machine import Machine
 from ..job.sources import Sources
 from .help_texts import (
@@ -18,7 +19,7 @@ from .help_texts import (
     SENSITIVITY_TEXT,
     TEXT,
 )
-from .option_types import KINDS, head_kind, input_declaration, memory_size, number, one_of, positive, whole
+from .option_types import head_kind, input_declaration, memory_size, number, one_of, positive, whole
 
 OPTIMIZE, SENSITIVITY, CONVERT = "optimize", "sensitivity", "convert"
 TARGETS = ("cpu", "cuda")
@@ -130,7 +131,7 @@ def _inputs(group: argparse._ArgumentGroup) -> None:
         default=[],
         type=head_kind,
         metavar="NAME=KIND",
-        help=f"what an output is: {' or '.join(KINDS)}",
+        help=f"what an output is: {', '.join(KINDS)}, or categorical@AXIS",
     )
     group.add_argument(
         "--judge",

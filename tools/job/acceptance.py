@@ -7,6 +7,7 @@ from ...ir.cost import Cost
 from ...ir.remarks import PASSED
 from ...runtime.timing import Timing
 from ..report.accounting import sites
+from ..report.drops import Drop
 from ..report.records import GateRecord
 from ..report.verdict import NearestMiss, not_worth_having
 from .budget import Budget
@@ -29,17 +30,18 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> 
     """The best of `choices` (best first) that keeps the limit on the reported samples too, or the best one where
     nothing does or must."""
     limit = gate.limit
-    seen: list[tuple[MeasuredAttempt, float]] = []
+    seen: list[tuple[MeasuredAttempt, Drop]] = []
     for choice in choices:
         drop = max(choice.drop, gate.drop(choice.attempt.model))
         seen.append((choice, drop))
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
             return Acceptance(choice, GateRecord(None, None, drop))
         if drop <= limit.value:
-            return Acceptance(choice, GateRecord(limit.metric, limit.value, drop))
+            return Acceptance(choice, GateRecord(drop.metric, limit.value, drop))
     free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _ in seen)
     if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _ in seen):
-        return Acceptance(seen[0][0], GateRecord(limit.metric, limit.value, seen[0][1], passed=False))
+        choice, drop = seen[0]
+        return Acceptance(choice, GateRecord(drop.metric, limit.value, drop, passed=False))
     missed = min((replace(choice, drop=drop) for choice, drop in seen), key=lambda c: c.drop, default=None)
     return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
 

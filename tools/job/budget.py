@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ...ir.errors import UsageError
-from ..report.drops import ACCURACY, DEFAULTS, KL, RELATIVE
+from ..report.drops import ACCURACY, KL, RELATIVE
 from .nearest_names import did_you_mean
 
 DIVERGENCE = "divergence"
@@ -14,15 +14,14 @@ DIVERGENCE = "divergence"
 class Limit:
     """The most that the outputs may change.
 
-    `metric` is 'kl' (mean, nats per position), 'rel' (relative error, 1 is 100 %), 'acc' (points of accuracy lost, 0 to
-    100) or 'divergence', which is 'kl' or 'rel', whichever suits the model's heads.
+    `metric` is 'kl' (nats), 'rel' (relative error, 1 is 100 %), 'acc' (points of accuracy lost, 0 to 100) or
+    'divergence', which is 'kl' or 'rel', whichever suits the model's heads. But for 'acc', the number holds for every
+    output in the unit of its kind: nats of the probabilities together, the relative error of values, the share of
+    integers, truth values and strings that changed.
     """
 
     metric: str
     value: float
-
-
-DEFAULT_LIMITS = {"categorical": Limit(KL, DEFAULTS[KL]), "gaussian": Limit(RELATIVE, DEFAULTS[RELATIVE])}
 
 
 @dataclass(frozen=True)

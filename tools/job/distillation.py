@@ -62,7 +62,7 @@ def teacher_run(original: onnx_ir.Model, subject: Subject, names: Sequence[str])
     """What computes the original's values of these names: of a head, what its distribution is computed from."""
     copy, heads = clone(original), {head.output: head for head in subject.heads}
     known = {str(v.name): v for node in copy.graph for v in node.outputs}
-    values = [distribution(copy, heads[name]) if name in heads else known[name] for name in names]
+    values = [distribution(copy, heads[name]).value if name in heads else known[name] for name in names]
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(dict.fromkeys(values))
     run = Session(copy, subject.wide).run

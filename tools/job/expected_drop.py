@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...passes.planning.stages import Attempt
+from ..report.drops import Drop
 
 PROBES = 4
 NEAR = 3.0  # a probe speaks for attempts of a third to three times its predicted divergence
@@ -25,17 +26,17 @@ class ExpectedDrop:
     them the share stays as it is.
     """
 
-    measure: Callable[[Attempt], float]
-    retrained: Callable[[Attempt], float]
+    measure: Callable[[Attempt], Drop]
+    retrained: Callable[[Attempt], Drop]
     probes: dict[float, float] = field(default_factory=dict)
 
-    def __call__(self, attempt: Attempt) -> float:
+    def __call__(self, attempt: Attempt) -> Drop:
         drop, taken = self.measure(attempt), max(attempt.predicted, SMALLEST)
         if not 0 < drop < math.inf or not attempt.steps:
             return drop
         if len(self.probes) < PROBES and not any(self._is_near(taken, known) for known in self.probes):
             self.probes[taken] = float(np.clip(self.retrained(attempt) / drop, LEAST, 1.0))
-        return drop * self._share(taken)
+        return Drop(drop * self._share(taken), drop.metric)
 
     def _is_near(self, taken: float, known: float) -> bool:
         return known / NEAR < taken < known * NEAR

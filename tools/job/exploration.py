@@ -16,6 +16,7 @@ from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.pass_calls import wanted
 from ...passes.planning.proposal import Pass
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
+from ..report.drops import Drop
 from ..report.records import RecoveryRecord
 from ..report.verdict import Reach, out_of_reach, too_dear
 from .budget import Budget, Limit
@@ -39,7 +40,7 @@ class MeasuredAttempt:
     that found it, and what a recovery did to it."""
 
     attempt: Attempt
-    drop: float
+    drop: Drop
     temperature: float
     recovery: RecoveryRecord | None = None
 
@@ -88,7 +89,7 @@ class Exploration:
     gate: Gate
     efficiency: Efficiency
     timer: Timer
-    expectation: Callable[[], Callable[[Attempt], float]] | None = None
+    expectation: Callable[[], Callable[[Attempt], Drop]] | None = None
     retrain: Retrain | None = None
 
     def run(self) -> Explored:
@@ -124,12 +125,12 @@ class Exploration:
             raise BudgetError(out_of_reach(self._targets(), self._passes(), best.attempt.fixed, self._reach_of(best)))
         least, limit = min(choice.drop for choice in found), self.gate.limit
         if self.budget.is_limited and self.expectation is None and least > limit.value:
-            raise BudgetError(too_dear(self._targets(), limit.metric, least, limit.value))
+            raise BudgetError(too_dear(self._targets(), least, limit.value))
 
     def _reach_of(self, best: Near) -> Reach:
         """What can be had; before a recovery at the end its drop says little."""
         drop = None if self.expectation is not None else self._drop(best.attempt)
-        return Reach(self.gate.limit.metric, drop, best.size, best.macs, best.speedup)
+        return Reach(drop, best.size, best.macs, best.speedup)
 
     def _targets(self) -> str:
         given = {"--speedup": self.budget.speedup, "--size": self.budget.size, "--macs": self.budget.macs}
@@ -139,10 +140,10 @@ class Exploration:
         return ", ".join(stage.name for stage in self.settings.pipeline.stages)
 
     def _temperatures(self) -> tuple[float, ...]:
-        """A softmax that is too sure of itself hides classes: a second, warmer metric sees them. Values have no
-        temperature."""
-        categorical = any(h.kind == "categorical" for h in self.subject.heads)
-        return TEMPERATURES if categorical and self._wants_curvature() else TEMPERATURES[:1]
+        """A softmax or sigmoid that is too sure of itself hides answers: a second, warmer metric sees them. Values have
+        no temperature."""
+        likely = any(h.is_probability for h in self.subject.heads)
+        return TEMPERATURES if likely and self._wants_curvature() else TEMPERATURES[:1]
 
     def _wants_curvature(self) -> bool:
         analyses = Analyses(self.clean.model)
@@ -188,7 +189,7 @@ class Exploration:
     def _whole(self) -> Cost:
         return cost_of_layers(self.clean, self.timer)
 
-    def _attempts(self, search: Search, targets: Targets, idle: Attempt) -> list[tuple[Attempt, float]]:
+    def _attempts(self, search: Search, targets: Targets, idle: Attempt) -> list[tuple[Attempt, Drop]]:
         """The attempts that the search finds, with their drops; `idle` is the one at no price."""
         if idle.fixed:
             return [(idle, self._drop(idle))] if not self.budget.has_target or targets.met(idle) else []
@@ -198,11 +199,11 @@ class Exploration:
             limit = self.gate.limit
             return search.within(limit.value, _first_price(limit)) or self._beyond(idle)
 
-    def _beyond(self, idle: Attempt) -> list[tuple[Attempt, float]]:
+    def _beyond(self, idle: Attempt) -> list[tuple[Attempt, Drop]]:
         """What fixed options did by themselves, where that alone is beyond the limit; the gate will say so."""
         return [(idle, self._drop(idle))] if idle.steps else []
 
-    def _drop(self, attempt: Attempt) -> float:
+    def _drop(self, attempt: Attempt) -> Drop:
         return self.gate.drop(attempt.model)
 
 

@@ -8,6 +8,7 @@ import onnx_ir
 from ...passes.curvature.store import digest_of_model
 from ...passes.planning.stages import AppliedRetraining, Attempt
 from ...passes.recovery.stage import Recover, Retrained
+from ..report.drops import Drop
 from ..report.records import RecoveryRecord
 from .expected_drop import ExpectedDrop
 from .exploration import MeasuredAttempt
@@ -24,7 +25,7 @@ class FinalRetraining:
 
     retraining: Retraining
     settings: Recover
-    drop: Callable[[onnx_ir.Model], float]
+    drop: Callable[[onnx_ir.Model], Drop]
 
     def expectation(self) -> ExpectedDrop:
         """The drop that an attempt will have."""
@@ -52,7 +53,7 @@ class FinalRetraining:
         record = RecoveryRecord(found.steps, found.seconds, found.before, found.after)
         return replace(choice, attempt=attempt, drop=self.drop(attempt.model), recovery=record)
 
-    def _probed(self, attempt: Attempt) -> float:
+    def _probed(self, attempt: Attempt) -> Drop:
         found = self.retraining.retrained(attempt.model, attempt.heirs, brief(self.settings), "short recovery")
         return self.drop(written(attempt.model, found.weights))
 

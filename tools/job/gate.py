@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ...ir.errors import DataError, UsageError
+from ...ir.head_kinds import BERNOULLI, CATEGORICAL, GAUSSIAN
 from ...ir.output_heads import Head
 from ...runtime.comparison import Divergence, Outputs, accuracy, compare, run_all
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
-from ..report.drops import ACCURACY, KL, RELATIVE
-from .budget import DEFAULT_LIMITS, DIVERGENCE, Limit
+from ..report.drops import ACCURACY, DEFAULTS, KL, RELATIVE, Drop, drops_of
+from .budget import DIVERGENCE, Limit
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,24 @@ class Judge:
     target: Target
 
     def divergence(self, model: onnx_ir.Model) -> Divergence:
-        return compare(self.reference, run_all(Session(model, self.target), self.data), self.heads)
+        return self.compared(run_all(Session(model, self.target), self.data))
 
-    def drop(self, model: onnx_ir.Model, limit: Limit) -> float:
-        """The drop in the unit of `limit`: nats, a share, or points of accuracy (never below 0)."""
+    def compared(self, outputs: Outputs) -> Divergence:
+        """How far outputs for the same samples are from the original's."""
+        return compare(self.reference, outputs, self.heads, self.data.sizes)
+
+    def drop(self, model: onnx_ir.Model, limit: Limit) -> Drop:
+        """What `limit` holds: points of accuracy (never below 0), or the largest of what is measured of each kind of
+        outputs, in the unit of that kind."""
         outputs = run_all(Session(model, self.target), self.data)
         if limit.metric == ACCURACY:
             assert self.data.labels is not None
             before, after = (accuracy(o, self.data.labels, self.heads) for o in (self.reference, outputs))
-            return 100 * max(0.0, before - after)
-        found = compare(self.reference, outputs, self.heads)
-        value = found.kl_mean if limit.metric == KL else found.relative_error
-        if value is None:
+            return Drop(100 * max(0.0, before - after), ACCURACY)
+        found = drops_of(self.compared(outputs))
+        if not found:
             raise DataError("the model gives no rows on this data, so nothing can be compared; give it other inputs")
-        return value
+        return max(found)
 
 
 @dataclass(frozen=True)
@@ -47,26 +52,27 @@ class Gate:
     judge: Judge
     limit: Limit
 
-    def drop(self, model: onnx_ir.Model) -> float:
-        """In the unit of the limit."""
+    def drop(self, model: onnx_ir.Model) -> Drop:
+        """What the limit holds."""
         return self.judge.drop(model, self.limit)
 
 
 def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:
-    """The limit in the heads' own metric, or the default one.
+    """The limit in the heads' own metric, or the default one: nats where any output is a probability. The number holds
+    for every output in the unit of its kind.
 
     Raises UsageError if no head has the metric.
     """
-    kind = "categorical" if any(h.kind == "categorical" for h in heads) else "gaussian"
+    metric = KL if any(h.is_probability for h in heads) else RELATIVE
     if limit is None:
-        return DEFAULT_LIMITS[kind]
+        return Limit(metric, DEFAULTS[metric])
     if limit.metric == DIVERGENCE:
-        return Limit(DEFAULT_LIMITS[kind].metric, limit.value)
-    wanted = {KL: "categorical", RELATIVE: "gaussian", ACCURACY: "categorical"}[limit.metric]
-    if not any(h.kind == wanted for h in heads):
+        return Limit(metric, limit.value)
+    wanted = (GAUSSIAN,) if limit.metric == RELATIVE else (CATEGORICAL, BERNOULLI)
+    if not any(h.kind in wanted for h in heads):
         listed = ", ".join(f"{h.output} is {h.kind}" for h in heads)
         raise UsageError(
-            f"--max-drop {limit.metric}={limit.value:g} needs a {wanted} output, but {listed}; "
-            f"if that is wrong, say --head {heads[0].output}={wanted}"
+            f"--max-drop {limit.metric}={limit.value:g} needs a {' or '.join(wanted)} output, but {listed}; "
+            f"if that is wrong, say --head {heads[0].output}={wanted[0]}"
         )
     return limit

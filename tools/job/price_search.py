@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...passes.planning.stages import Attempt, StageRunner
+from ..report.drops import Drop
 
 STEPS = 12
 MARGIN = 0.9
@@ -17,18 +18,18 @@ class Search:
     once. `nearest_miss` is the attempt of the least drop that `within` found beyond its aim."""
 
     runner: StageRunner
-    drop: Callable[[Attempt], float]
+    drop: Callable[[Attempt], Drop]
     advance: Callable[[], None] = lambda: None
-    drops: dict[tuple, float] = field(default_factory=dict)
-    nearest_miss: tuple[Attempt, float] | None = None
+    drops: dict[tuple, Drop] = field(default_factory=dict)
+    nearest_miss: tuple[Attempt, Drop] | None = None
 
-    def within(self, limit: float, start: float) -> list[tuple[Attempt, float]]:
+    def within(self, limit: float, start: float) -> list[tuple[Attempt, Drop]]:
         """The attempts whose drop is within a little less than `limit`, with their drops, the one of the largest
         worth first.
 
         The bisection is over the logarithm of the price; a margin is kept, since the samples are few.
         """
-        found: dict[tuple, tuple[Attempt, float]] = {}
+        found: dict[tuple, tuple[Attempt, Drop]] = {}
         aim = limit * MARGIN
         low, high = 0.0, math.inf
         price = start
@@ -47,7 +48,7 @@ class Search:
             price = following
         return sorted(found.values(), key=lambda pair: -pair[0].worth)
 
-    def reaching(self, reached: Callable[[Attempt], bool], start: float) -> list[tuple[Attempt, float]]:
+    def reaching(self, reached: Callable[[Attempt], bool], start: float) -> list[tuple[Attempt, Drop]]:
         """The attempt at the lowest price for which `reached` holds, with its drop; empty if no price does it."""
         low, high, price = 0.0, math.inf, start
         found: Attempt | None = None
@@ -65,14 +66,14 @@ class Search:
             price = price * 8 if high == math.inf else price / 8 if low == 0 else math.sqrt(low * high)
         return [] if found is None else [(found, self.drop(found))]
 
-    def _try(self, price: float) -> tuple[Attempt, float]:
+    def _try(self, price: float) -> tuple[Attempt, Drop]:
         attempt = self.runner.attempt(price)
         if attempt.key not in self.drops:
             self.drops[attempt.key] = self.drop(attempt)
         self.advance()
         return attempt, self.drops[attempt.key]
 
-    def _missed(self, attempt: Attempt, drop: float) -> None:
+    def _missed(self, attempt: Attempt, drop: Drop) -> None:
         if attempt.steps and (self.nearest_miss is None or drop < self.nearest_miss[1]):
             self.nearest_miss = attempt, drop
 

@@ -10,7 +10,7 @@ from ...runtime.comparison import Outputs, compare
 from ...runtime.data.dataset import Feed
 from ...runtime.messages import Source
 from ...runtime.sessions import Session
-from ..report.drops import KL, RELATIVE, drop_of
+from ..report.drops import drop_of, drops_of
 from .gate import Judge
 
 ROUNDING = 1e-3  # nats, or a share: outputs that differ by less are taken for the same
@@ -42,11 +42,10 @@ def _differences(source: Source, session: Session, judge: Judge, feeds: Sequence
 
 def _difference(one: Outputs, other: Outputs, judge: Judge) -> str | None:
     try:
-        found = compare(one, other, judge.heads)
+        found = drops_of(compare(one, other, judge.heads))
     except VerifyError:
         return "outputs of other shapes"
-    measured = ((KL, found.kl_mean), (RELATIVE, found.relative_error))
-    return next((drop_of(metric, value) for metric, value in measured if value is not None and value > ROUNDING), None)
+    return next((drop_of(one.metric, one) for one in found if one > ROUNDING), None)
 
 
 def _said(difference: str, drawn: Sequence[onnx_ir.Node]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import onnx_ir
 
 from ...ir.remarks import Remark
-from ...runtime.comparison import Outputs, accuracy_change, compare
+from ...runtime.comparison import Outputs, accuracy_change
 from ...runtime.environment import versions
 from ...runtime.timing import Timing
 from ..report.accounting import sites
@@ -55,7 +55,7 @@ class Reporter:
         after = replace(
             self.efficiency.after(model), latency_us=timing.after_us, latency_spread_us=timing.after_spread_us
         )
-        divergence = DivergenceFigures(**asdict(compare(judge.reference, outputs, self.subject.heads)))
+        divergence = DivergenceFigures(**asdict(judge.compared(outputs)))
         accuracy, record = self._accuracy(judge, outputs), self._timing_record(timing)
         compared = listed(self.subject.judged) or "outputs"
         verdict = of_change(before, after, record, gate, divergence, accuracy, compared)

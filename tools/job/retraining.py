@@ -16,8 +16,8 @@ from ...ir.remarks import ANALYSIS, MISSED, PASSED, Remark
 from ...ir.rewriter import Rewriter
 from ...passes.curvature import Curvature, Feed, Store, measure_factors
 from ...passes.curvature.moments import Want
-from ...passes.curvature.seeds import count
 from ...passes.curvature.store import digest_of_feeds, digest_of_model
+from ...passes.curvature.survey import count
 from ...passes.recovery.least_squares.refit import refit
 from ...passes.recovery.optimizers.natural_gradient import inverse_states
 from ...passes.recovery.stage import Recover, Retrained

@@ -17,7 +17,7 @@ from ...passes.planning.stages import Shapes, concrete_shapes
 from ...runtime.comparison import accuracy, run_all
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
-from ..report.drops import KL, RELATIVE, drop_of
+from ..report.drops import CHANGED, drop_of, drops_of
 from ..report.progress import Progress
 from ..report.records import DataRecord
 from .gate import Judge
@@ -38,6 +38,7 @@ QUANTIZED = (
     "MatMulNBits",
 )
 JUDGED_BATCH = 64
+FLIPS = 0.05  # of the answers among which rounding decides: what the clean-up may turn over
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Subject:
         """A code and a sentence that say why nothing can be done with the model, if nothing can."""
         if _quantized(self.original):
             return "quantized", "the model is quantized already"
-        if not self.heads:
+        if not any(head.is_continuous for head in self.heads):
             return "no-head", (
                 "no output is a tensor of floating-point numbers, so how much the outputs change can't be measured; "
                 + self.advice([str(value.name) for value in self.original.graph.outputs])
@@ -93,8 +94,8 @@ class Subject:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures should know about how the model was lowered, what draws in it, and the heads."""
         values = (
-            f"Output {h.output!r} is taken for values, not for classes ({h.reason}); "
-            f"if it holds logits, say --head {h.output}=categorical."
+            f"Output {h.output!r} is taken for values, not for probabilities ({h.reason}); if it holds logits, say "
+            f"--head {h.output}=categorical, or bernoulli where each is a decision of its own."
             for h in self.heads
             if h.kind == "gaussian" and h.reason != ASKED_FOR
         )
@@ -111,7 +112,7 @@ class Subject:
         batches = data.rebatch(JUDGED_BATCH)
         with self.progress.step("outputs of the original"):
             reference = run_all(self.reference, batches)
-        if batches.labels is not None and any(h.kind == "categorical" for h in self.heads):
+        if batches.labels is not None and any(h.is_probability for h in self.heads):
             accuracy(reference, batches.labels, self.heads)  # labels that don't fit are refused before the long work
         return Judge(batches, reference, self.heads, self.wide)
 
@@ -126,11 +127,11 @@ class Subject:
         """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""
         with self.progress.step("clean up"):
             model = clean(normalize(self.compared))
-            found = judge.divergence(model)
-        for metric, value in ((KL, found.kl_mean), (RELATIVE, found.relative_error)):
-            if value is not None and not value <= ROUNDING:
+            found = drops_of(judge.divergence(model))
+        for drop in found:
+            if not drop <= (FLIPS if drop.metric == CHANGED else ROUNDING):
                 raise VerifyError(
-                    f"the clean-up moved the outputs by {drop_of(metric, value)}; please report this model"
+                    f"the clean-up moved the outputs by {drop_of(drop.metric, drop)}; please report this model"
                 )
         return model
 
@@ -192,7 +193,7 @@ def _showing(model: onnx_ir.Model, names: tuple[str, ...]) -> onnx_ir.Model:
 def _scored(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:
     """The heads, one of them with classes if there are labels; those that don't fit are refused before the work."""
     labelled = [d for d in (samples.evaluation, samples.validation, samples.training) if d and d.labels is not None]
-    if not labelled or not heads:
+    if not labelled or not any(head.is_continuous for head in heads):
         return heads
     outputs = reference.run(labelled[0].rebatch(JUDGED_BATCH).batches[0])
     return with_labels(heads, outputs, np.concatenate([data.labels for data in labelled if data.labels is not None]))

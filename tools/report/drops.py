@@ -1,15 +1,51 @@
 """What a drop of the outputs is counted in: names, units and the default limits of the metrics."""
 
+from typing import Protocol, Self
+
 from .quantities import percent_of
 
-KL, RELATIVE, ACCURACY = "kl", "rel", "acc"
-DEFAULTS = {KL: 0.01, RELATIVE: 0.01}
-NAMES = {KL: "mean KL", RELATIVE: "relative error", ACCURACY: "accuracy lost"}
+KL, RELATIVE, CHANGED, ACCURACY = "kl", "rel", "changed", "acc"
+DEFAULTS = {KL: 0.01, RELATIVE: 0.01, CHANGED: 0.01}
+NAMES = {
+    KL: "mean KL",
+    RELATIVE: "relative error",
+    CHANGED: "share of changed elements",
+    ACCURACY: "accuracy lost",
+}
+
+
+class Drop(float):
+    """How far outputs moved, in the unit of `metric`; of several drops that one limit holds, the largest."""
+
+    metric: str
+
+    def __new__(cls, value: float, metric: str) -> Self:
+        found = super().__new__(cls, value)
+        found.metric = metric
+        return found
+
+
+class Divergences(Protocol):
+    """What was measured of each kind of outputs, None where there are none of a kind."""
+
+    @property
+    def kl_mean(self) -> float | None: ...
+    @property
+    def relative_error(self) -> float | None: ...
+    @property
+    def changed(self) -> float | None: ...
+
+
+def drops_of(found: Divergences) -> tuple[Drop, ...]:
+    """One for each kind of outputs that there are."""
+    measured = (KL, found.kl_mean), (RELATIVE, found.relative_error), (CHANGED, found.changed)
+    return tuple(Drop(value, metric) for metric, value in measured if value is not None)
 
 
 def drop(metric: str, value: float) -> str:
-    """'0.0087 nats', '0.83 %' or '0.4 points': mean KL, the relative error (1 is 100 %), accuracy lost."""
-    if metric == RELATIVE:
+    """'0.0087 nats', '0.83 %' or '0.4 points': mean KL, the relative error or the share that changed (1 is 100 %),
+    accuracy lost."""
+    if metric in (RELATIVE, CHANGED):
         return percent_of(value)
     shown = f"{value:.3g}"
     return f"{shown} nats" if metric != ACCURACY else f"{shown} point{'' if shown == '1' else 's'}"

@@ -31,12 +31,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class DivergenceFigures:
-    """KL in nats per position (categorical heads), share of equal argmax, and relative error (Gaussian heads)."""
+    """KL in nats of all outputs that are probabilities together, its 99th percentile, the share of equal answers (the
+    first class, the side of one half), the relative error of values, and the share of integers, truth values and
+    strings that changed; of several outputs the worst."""
 
     kl_mean: float | None = None
     kl_p99: float | None = None
     agreement: float | None = None
     relative_error: float | None = None
+    changed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class GateRecord:
-    """The limit that the result had to keep (`metric` kl, rel or acc; None: no limit was set) and what was measured."""
+    """The limit that the result had to keep and what was measured, of several kinds of outputs that which came nearest
+    to it (`metric` kl, rel, changed or acc; None: no limit was set)."""
 
     metric: str | None = None
     limit: float | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...ir.head_kinds import BERNOULLI, CATEGORICAL
 from .quantities import digits, duration, percent, percent_of, quantity, signed
 from .records import (
     AccuracyFigures,
@@ -42,7 +43,7 @@ def rows(report: Report) -> list[Row]:
         _size("File size", before.bytes, after.bytes, "B", "smaller", "larger"),
         _size("Multiply-adds", before.macs, after.macs, "", "fewer", "more"),
     ]
-    changes = _divergence(report.divergence) if report.divergence else []
+    changes = _divergence(report.divergence, report.heads) if report.divergence else []
     scores = [_accuracy(report.accuracy)] if report.accuracy else []
     return [*sizes, *_latency(before, after, report.timing), *changes, *scores]
 
@@ -73,14 +74,22 @@ def _speed(timing: TimingRecord) -> tuple[str, str]:
     return f"cannot tell ({low:.2f} to {high:.2f}×)", PLAIN
 
 
-def _divergence(figures: DivergenceFigures) -> list[Row]:
+def _divergence(figures: DivergenceFigures, heads: Mapping[str, str]) -> list[Row]:
     measured = [
         ("KL divergence, mean", figures.kl_mean, _nats),
         ("KL divergence, p99", figures.kl_p99, _nats),
-        ("Same top answer", figures.agreement, percent),
+        (_same_answer(heads), figures.agreement, percent),
         ("Relative error", figures.relative_error, percent),
+        ("Changed elements", figures.changed, percent),
     ]
     return [Row(label, "", show(value)) for label, value, show in measured if value is not None]
+
+
+def _same_answer(heads: Mapping[str, str]) -> str:
+    kinds = {kind for kind in heads.values() if kind in (CATEGORICAL, BERNOULLI)}
+    return {frozenset((BERNOULLI,)): "Same side of one half", frozenset((CATEGORICAL, BERNOULLI)): "Same answer"}.get(
+        frozenset(kinds), "Same top answer"
+    )
 
 
 def _accuracy(figures: AccuracyFigures) -> Row:
@@ -123,7 +132,7 @@ def footnotes(report: Report) -> list[str]:
 
 
 def _recovered(record: RecoveryRecord, heads: Mapping[str, str]) -> str:
-    shown = _nats if "categorical" in heads.values() else percent_of
+    shown = _nats if {CATEGORICAL, BERNOULLI} & set(heads.values()) else percent_of
     divergence = f"{shown(record.before)} → {shown(record.after)}"
     return f"Recovery: divergence of samples not trained on {divergence}; {record.steps} steps, {record.seconds:.0f} s."
 

@@ -1,11 +1,13 @@
 """The words that sum up a run: what was measured in, one line out, with a unit beside every number."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .drops import ACCURACY, DEFAULTS, KL, NAMES, RELATIVE, drop, drop_of
+from .drops import ACCURACY, DEFAULTS, KL, NAMES, Drop, drop, drop_of, drops_of
 from .quantities import percent, percent_of, signed
 from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 
+SHORT = {KL: "KL"}
 SAME_SIZE = 0.005  # of the bytes: what a change of size is not worth a word below
 
 
@@ -20,11 +22,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class NearestMiss:
-    """The cheapest change that was tried and is beyond the limit: its drop in the limit's metric, and the shares of the
-    bytes (measured) and of the layers' time (predicted) that it saves."""
+    """The cheapest change that was tried and is beyond the limit: its drop, and the shares of the bytes (measured) and
+    of the layers' time (predicted) that it saves."""
 
     what: str
-    drop: float
+    drop: Drop
     size: float
     time: float
 
@@ -34,8 +36,7 @@ class Reach:
     """What an attempt comes to: the shares of the bytes and multiply-adds that are left, or the ratio of latencies,
     each where it was asked for, and the drop of the outputs where that is known."""
 
-    metric: str
-    drop: float | None
+    drop: Drop | None
     size: float | None = None
     macs: float | None = None
     speedup: float | None = None
@@ -55,13 +56,12 @@ def of_change(
     gains = f"{_size(before, after)}, {_speed(timing)}"
     loss = _lost(accuracy)
     if gate.metric is None or gate.limit is None:
-        free = _measured(divergence)
-        moved = f"{compared} moved: {_figures(divergence)}" if free else f"{compared} not compared"
-        beyond = any(value > DEFAULTS[metric] for metric, value in free.items())
+        free = () if divergence is None else drops_of(divergence)
+        moved = f"{compared} moved: {_figures(divergence, free)}" if divergence and free else f"{compared} not compared"
+        beyond = any(one > DEFAULTS[one.metric] for one in free)
         return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or bool(loss))
-    others = _beyond_elsewhere(gate, divergence)
-    warning = bool(others) or (bool(loss) and gate.metric != ACCURACY)
-    outputs = _joined(_kept(gate, compared), *others, loss)
+    warning = bool(loss) and gate.metric != ACCURACY
+    outputs = _joined(_kept(gate, compared), loss)
     return Verdict(_joined(gains, outputs) if gate.passed else _joined(outputs, gains), warning)
 
 
@@ -78,7 +78,8 @@ def not_worth_it(metric: str, limit: float, miss: NearestMiss | None) -> str:
     time = f"{percent_of(abs(miss.time))} of the layers' time"
     saved = f"saves {percent_of(miss.size)} of the size and " + (time if miss.time >= 0 else f"costs {time}")
     margin = "" if miss.drop > limit else " (the search keeps a tenth of the limit in reserve)"
-    return f"{said}; the nearest that was tried, {miss.what}, costs {drop_of(metric, miss.drop)}{margin} and {saved}"
+    costs = f"costs {drop_of(miss.drop.metric, miss.drop)}{margin}"
+    return f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}"
 
 
 def nothing_to_do() -> str:
@@ -109,10 +110,10 @@ def out_of_reach(targets: str, passes: str, fixed: bool, best: Reach) -> str:
     return f"{said} (the best seen: {_reached(best)})"
 
 
-def too_dear(targets: str, metric: str, least: float, limit: float) -> str:
+def too_dear(targets: str, least: Drop, limit: float) -> str:
     """Of a target that can only be reached beyond the limit."""
     return (
-        f"{targets} costs {drop_of(metric, least)}, beyond the limit of {drop(metric, limit)}; "
+        f"{targets} costs {drop_of(least.metric, least)}, beyond the limit of {drop(least.metric, limit)}; "
         "ask for less, or raise --max-drop"
     )
 
@@ -157,32 +158,11 @@ def _kept(gate: GateRecord, compared: str) -> str:
     return f"{compared} {word} the limit ({measured} of {drop(gate.metric, gate.limit)})"
 
 
-def _measured(divergence: DivergenceFigures | None) -> dict[str, float]:
-    """The drops of all kinds of heads, by their metrics."""
-    if divergence is None:
-        return {}
-    found = {KL: divergence.kl_mean, RELATIVE: divergence.relative_error}
-    return {metric: value for metric, value in found.items() if value is not None}
-
-
-def _figures(divergence: DivergenceFigures | None) -> str:
-    found = _measured(divergence)
-    parts = [f"KL {drop(KL, found[KL])}"] if KL in found else []
-    if divergence is not None and divergence.agreement is not None:
-        parts.append(f"same top answer {percent(divergence.agreement)}")
-    parts.extend([f"relative error {drop(RELATIVE, found[RELATIVE])}"] if RELATIVE in found else [])
-    return ", ".join(parts)
-
-
-def _beyond_elsewhere(gate: GateRecord, divergence: DivergenceFigures | None) -> list[str]:
-    """What heads of the other kind moved by, beyond the default limit, while the limit is on this kind's divergence."""
-    if gate.metric == ACCURACY:
-        return []
-    return [
-        f"{NAMES[metric]} {drop(metric, value)}, which no limit holds"
-        for metric, value in _measured(divergence).items()
-        if metric != gate.metric and value > DEFAULTS[metric]
-    ]
+def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:
+    shown = {one.metric: f"{SHORT.get(one.metric, NAMES[one.metric])} {drop(one.metric, one)}" for one in measured}
+    if divergence.agreement is not None and KL in shown:
+        shown[KL] += f", same answer {percent(divergence.agreement)}"
+    return ", ".join(shown.values())
 
 
 def _lost(accuracy: AccuracyFigures | None) -> str:
@@ -201,7 +181,7 @@ def _reached(best: Reach) -> str:
         "" if best.speedup is None else f"{best.speedup:.2f}x as fast",
         "" if best.size is None else f"{percent_of(best.size)} of the size",
         "" if best.macs is None else f"{percent_of(best.macs)} of the multiply-adds",
-        "" if best.drop is None else f"at {drop_of(best.metric, best.drop)}",
+        "" if best.drop is None else f"at {drop_of(best.drop.metric, best.drop)}",
     ]
     return ", ".join(part for part in parts if part)
 

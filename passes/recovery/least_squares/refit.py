@@ -17,7 +17,7 @@ import onnx_ir
 from ....ir.errors import InputError, UsageError
 from ....ir.remarks import ANALYSIS, MISSED, PASSED, Remark
 from ...curvature import Execute, Feed
-from ...curvature.seeds import count
+from ...curvature.survey import count
 from .prefix import Prefix, Stretch
 from .sites import Correspondence, RefitSite, find_sites
 from .solvers import Change, Solver, equilibrated, fitted, ordinary

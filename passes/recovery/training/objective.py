@@ -1,11 +1,11 @@
 """What a training step minimises: a model in; the loss and its derivatives by what is compared, in its graph, out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir
 
-from ....ir.output_heads import Head, distribution
+from ....ir.output_heads import Distribution, Head, distribution
 from ..scalars import cast
 from ..step_graph import LABELS, StepGraph
 from .losses import Loss, Losses
@@ -39,16 +39,18 @@ class EmittedLoss:
 
 def emit_loss(graph: StepGraph, heads: Sequence[Head], objective: Objective) -> EmittedLoss:
     """An output that is matched too is compared in both ways, with one target."""
-    students = {head.output: distribution(graph.model, head) for head in heads}
+    heads = [head for head in heads if head.is_continuous]
+    given = {head.output: distribution(graph.model, head) for head in heads}
+    students = {name: one.value for name, one in given.items()}
     computed = {str(v.name): v for node in graph.model.graph for v in node.outputs}
     features = {name: computed[name] for name in objective.matched}
     compared = {**students, **{name: value for name, value in features.items() if name not in students}}
     targets = {name: _target(graph, name, value) for name, value in compared.items()}
-    labelled = _labelled(heads, students) if objective.labels else None
+    labelled = _labelled(heads, given) if objective.labels else None
     losses: dict[onnx_ir.Value, list[Loss]] = {}
     for head in heads:
         student = students[head.output]
-        loss = _of_head(graph, head, student, targets[head.output], objective, head is labelled)
+        loss = _of_head(graph, head, given[head.output], targets[head.output], objective, head is labelled)
         losses.setdefault(student, []).append(loss)
     for name, value in features.items():
         losses.setdefault(value, []).append(_of_feature(graph, value, targets[name], objective))
@@ -58,26 +60,28 @@ def emit_loss(graph: StepGraph, heads: Sequence[Head], objective: Objective) -> 
     return EmittedLoss(total, seeds, {name: _target_name(name) for name in targets}, labelled is not None)
 
 
-def _labelled(heads: Sequence[Head], students: Mapping[str, onnx_ir.Value]) -> Head | None:
+def _labelled(heads: Sequence[Head], given: Mapping[str, Distribution]) -> Head | None:
     """The first head that gives a class for each sample."""
     for head in heads:
-        shape = students[head.output].shape
-        if head.kind == "categorical" and shape is not None and len(shape) == 2:
+        one = given[head.output]
+        shape = one.value.shape
+        if head.kind == "categorical" and one.scale == "logits" and shape is not None and len(shape) == 2:
             return head
     return None
 
 
 def _of_head(
-    graph: StepGraph, head: Head, student: onnx_ir.Value, target: onnx_ir.Value, objective: Objective, labelled: bool
+    graph: StepGraph, head: Head, given: Distribution, target: onnx_ir.Value, objective: Objective, labelled: bool
 ) -> Loss:
-    emit, given = _losses(graph, student), _wide(graph, student)
-    loss = emit.of_head(head, given, _wide(graph, target), objective.temperature)
+    student = given.value
+    emit, wide = _losses(graph, student), replace(given, value=_wide(graph, student))
+    loss = emit.of_head(head, wide, _wide(graph, target), objective.temperature, graph.samples)
     if not labelled:
         return loss
     assert student.shape is not None
     labels = graph.input(LABELS, INT64, onnx_ir.Shape([student.shape[0]]))
     share = objective.labels
-    return emit.mixed([(1 - share, loss), (share, emit.cross_entropy(given, labels))])
+    return emit.mixed([(1 - share, loss), (share, emit.cross_entropy(wide.value, labels))])
 
 
 def _of_feature(graph: StepGraph, value: onnx_ir.Value, target: onnx_ir.Value, objective: Objective) -> Loss:

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from kronnx.ir.output_heads import Head
 from kronnx.passes.curvature import Curvature
-from kronnx.passes.curvature.seeds import Seeds, Survey, draws, survey, unit, vectors
+from kronnx.passes.curvature.seeds import Seeds, unit
+from kronnx.passes.curvature.survey import Survey, survey
+from kronnx.passes.curvature.vectors import draws, vectors
 
 CLASSES = Head("y", "categorical", "logits")
 VALUES = Head("z", "gaussian", "values")

@@ -14,6 +14,7 @@ from kronnx.tools.job.acceptance import Acceptance, accepted, in_vain
 from kronnx.tools.job.budget import Budget, Limit
 from kronnx.tools.job.exploration import MeasuredAttempt
 from kronnx.tools.job.gate import Gate, Judge
+from kronnx.tools.report.drops import Drop
 from kronnx.tools.report.records import GateRecord
 from networks import parsed
 
@@ -34,7 +35,7 @@ def gate() -> Gate:
 
 def choice(error: float, chosen: float = 0.0, fixed: bool = False, price: float = 1.0) -> MeasuredAttempt:
     """An attempt of this relative error on the samples of the gate, and of `chosen` on those that chose it."""
-    return MeasuredAttempt(Attempt(scaled(1 + error), price, (), (), fixed), chosen, 1.0)
+    return MeasuredAttempt(Attempt(scaled(1 + error), price, (), (), fixed), Drop(chosen, "rel"), 1.0)
 
 
 def taken(choices: Sequence[MeasuredAttempt], gate: Gate, budget: Budget) -> tuple[int | None, GateRecord, Acceptance]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from kronnx.tools.job.expected_drop import LEAST, NEAR, PROBES, ExpectedDrop
+from kronnx.tools.report.drops import Drop
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Try:
     steps: tuple[int, ...] = (1,)
 
     @property
-    def drop(self) -> float:
-        return self.predicted + self.base
+    def drop(self) -> Drop:
+        return Drop(self.predicted + self.base, "kl")
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Known:
     remains: Callable[[float], float]
     probed: list[float] = field(default_factory=list)
 
-    def retrained(self, attempt: Try) -> float:
+    def retrained(self, attempt: Try) -> Drop:
         self.probed.append(attempt.predicted)
-        return self.remains(attempt.predicted)
+        return Drop(self.remains(attempt.predicted), "kl")
 
 
 def expected(known: Known, *taken: float, base: float = 0.0) -> list[float]:
@@ -91,6 +92,7 @@ def test_what_cannot_be_recovered_is_taken_as_measured(attempt: Try) -> None:
     known = Known(lambda taken: taken / 2)
     found = ExpectedDrop(lambda one: one.drop, known.retrained)(attempt)
     assert found == pytest.approx(attempt.drop, nan_ok=True)
+    assert found.metric == attempt.drop.metric
     assert known.probed == []
 
 

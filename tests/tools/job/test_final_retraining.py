@@ -15,6 +15,7 @@ from kronnx.tools.job.exploration import MeasuredAttempt
 from kronnx.tools.job.final_retraining import LONGEST, TRIES, FinalRetraining, brief
 from kronnx.tools.job.price_search import Search
 from kronnx.tools.job.retraining import Retraining, written
+from kronnx.tools.report.drops import Drop
 from retrainings import BRIEF, attempted, bench_of, retraining_of
 
 RANKS = (0.1, 0.15, 0.2, 0.3, 0.5)
@@ -27,11 +28,11 @@ def attempts(retraining: Retraining) -> list[Attempt]:
 
 
 def finish(retraining: Retraining, settings: Recover = BRIEF) -> FinalRetraining:
-    return FinalRetraining(retraining, settings, retraining.divergence)
+    return FinalRetraining(retraining, settings, lambda model: Drop(retraining.divergence(model), "kl"))
 
 
 def choices(attempts: Iterable[Attempt]) -> list[MeasuredAttempt]:
-    return [MeasuredAttempt(attempt, 1.0, 1.0) for attempt in attempts]
+    return [MeasuredAttempt(attempt, Drop(1.0, "kl"), 1.0) for attempt in attempts]
 
 
 def test_a_choice_is_recovered_and_judged_as_it_is_then(retraining: Retraining, attempts: list[Attempt]) -> None:
@@ -76,7 +77,10 @@ def test_after_one_beyond_the_limit_those_are_passed_over_that_would_be_too(
     retraining: Retraining, attempts: list[Attempt]
 ) -> None:
     """The first is off by what it comes to over what was expected of it, 0.2; so would the second be, not the third."""
-    expected = [replace(choice, drop=drop) for choice, drop in zip(choices(attempts), (0.2, 0.19, 0.001), strict=False)]
+    expected = [
+        replace(choice, drop=Drop(drop, "kl"))
+        for choice, drop in zip(choices(attempts), (0.2, 0.19, 0.001), strict=False)
+    ]
     found = list(finish(retraining).choices(expected, limit=0.25))
     assert len(found) == 2
     assert found[0].drop > 0.25

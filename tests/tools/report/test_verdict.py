@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from kronnx.tools.report.drops import Drop
 from kronnx.tools.report.records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 from kronnx.tools.report.verdict import (
     NearestMiss,
@@ -56,12 +57,12 @@ SITUATIONS = [
     # no limit was set: the outputs come first, with a warning where the default limit would not have held
     (
         *(FASTER, NO_LIMIT, MUCH, None),
-        f"outputs moved: KL 1.49 nats, same top answer 24.00 %; no limit was set; {SMALL_AND_FAST}",
+        f"outputs moved: KL 1.49 nats, same answer 24.00 %; no limit was set; {SMALL_AND_FAST}",
         True,
     ),
     (
         *(FASTER, NO_LIMIT, HARDLY, None),
-        f"outputs moved: KL 0.0042 nats, same top answer 99.50 %; no limit was set; {SMALL_AND_FAST}",
+        f"outputs moved: KL 0.0042 nats, same answer 99.50 %; no limit was set; {SMALL_AND_FAST}",
         False,
     ),
     (
@@ -82,13 +83,12 @@ SITUATIONS = [
     ),
     (
         *(FASTER, NO_LIMIT, BOTH, None),
-        "outputs moved: KL 0.0042 nats, same top answer 99.50 %, relative error 43 %; no limit was set; "
-        f"{SMALL_AND_FAST}",
+        f"outputs moved: KL 0.0042 nats, same answer 99.50 %, relative error 43 %; no limit was set; {SMALL_AND_FAST}",
         True,
     ),
     (
         *(FASTER, NO_LIMIT, DivergenceFigures(float("inf"), float("inf"), 0.1), None),
-        f"outputs moved: KL inf nats, same top answer 10.00 %; no limit was set; {SMALL_AND_FAST}",
+        f"outputs moved: KL inf nats, same answer 10.00 %; no limit was set; {SMALL_AND_FAST}",
         True,
     ),
     (None, NO_LIMIT, None, None, "outputs not compared; no limit was set; 2.00x smaller, not timed", False),
@@ -100,7 +100,7 @@ SITUATIONS = [
     ),
     (
         *(FASTER, NO_LIMIT, HARDLY, LOSS),
-        f"outputs moved: KL 0.0042 nats, same top answer 99.50 %; {FELL}; no limit was set; {SMALL_AND_FAST}",
+        f"outputs moved: KL 0.0042 nats, same answer 99.50 %; {FELL}; no limit was set; {SMALL_AND_FAST}",
         True,
     ),
     (
@@ -121,11 +121,20 @@ SITUATIONS = [
         f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats)",
         False,
     ),
-    # heads of the other kind have no limit of their own
+    # of several kinds of outputs that which moved most is named
     (
-        *(FASTER, KEPT, BOTH, None),
-        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); "
-        "relative error 43 %, which no limit holds",
+        *(FASTER, GateRecord("rel", 0.01, 0.0042), BOTH, None),
+        f"{SMALL_AND_FAST}; outputs within the limit (relative error 0.42 % of 1 %)",
+        False,
+    ),
+    (
+        *(FASTER, GateRecord("changed", 0.01, 0.02, passed=False), DivergenceFigures(0.004, changed=0.02), None),
+        f"outputs BEYOND the limit (share of changed elements 2 % of 1 %); {SMALL_AND_FAST}",
+        False,
+    ),
+    (
+        *(FASTER, NO_LIMIT, DivergenceFigures(0.004, changed=0.02), None),
+        f"outputs moved: KL 0.004 nats, share of changed elements 2 %; no limit was set; {SMALL_AND_FAST}",
         True,
     ),
 ]
@@ -145,7 +154,7 @@ def test_the_verdict_says_what_became_of_the_size(bytes_, said):
     assert found.text.startswith(f"{said}, not timed; ")
 
 
-MISS = NearestMiss("low rank 9 of fc1", 0.034, 0.12, 0.03)
+MISS = NearestMiss("low rank 9 of fc1", Drop(0.034, "kl"), 0.12, 0.03)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +171,7 @@ MISS = NearestMiss("low rank 9 of fc1", 0.034, 0.12, 0.03)
             "nats and saves 12 % of the size and costs 3 % of the layers' time",
         ),
         (
-            *("rel", 0.05, MISS),
+            *("rel", 0.05, replace(MISS, drop=Drop(0.034, "rel"))),
             "within a relative error of 5 %; the nearest that was tried, low rank 9 of fc1, costs a relative error of "
             "3.4 % (the search keeps a tenth of the limit in reserve) and saves 12 % of the size and 3 % of the "
             "layers' time",
@@ -198,15 +207,15 @@ def test_a_change_that_is_not_worth_having_says_why(share, timing, said):
     ("fixed", "best", "said"),
     [
         (
-            *(False, Reach("kl", None, size=0.62)),
+            *(False, Reach(None, size=0.62)),
             "ask for less, or add passes (the best seen: 62 % of the size)",
         ),
         (
-            *(False, Reach("kl", 0.83, speedup=2.31)),
+            *(False, Reach(Drop(0.83, "kl"), speedup=2.31)),
             "ask for less, or add passes (the best seen: 2.31x as fast, at a mean KL of 0.83 nats)",
         ),
         (
-            *(True, Reach("rel", 0.2, size=0.93, macs=0.5)),
+            *(True, Reach(Drop(0.2, "rel"), size=0.93, macs=0.5)),
             "ask for less, or take more by their options (the best seen: 93 % of the size, 50 % of the multiply-adds, "
             "at a relative error of 20 %)",
         ),
@@ -228,7 +237,7 @@ def test_a_target_out_of_reach_says_what_can_be_reached(fixed, best, said):
     ],
 )
 def test_a_target_that_costs_too_much_says_what_it_costs(metric, least, limit, said):
-    assert too_dear("--macs 0.05", metric, least, limit).startswith(f"--macs 0.05 costs {said}; ")
+    assert too_dear("--macs 0.05", Drop(least, metric), limit).startswith(f"--macs 0.05 costs {said}; ")
 
 
 @pytest.mark.parametrize(

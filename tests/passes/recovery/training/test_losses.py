@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 import torch
 from kronnx.ir.autodiff.emitter import Emitter
-from kronnx.ir.output_heads import Head
+from kronnx.ir.output_heads import Distribution, Head
 from kronnx.passes.recovery.training.losses import Loss, Losses
 from kronnx.runtime.sessions import Session
 from torch.nn import functional
@@ -71,9 +71,79 @@ def test_the_divergence_is_that_of_torch(shape: tuple[int, ...], temperature: fl
 @pytest.mark.parametrize("scale", ["logits", "log_probabilities", "probabilities"])
 def test_a_categorical_head_is_compared_by_its_logits(scale: str, rng: np.random.Generator) -> None:
     student, target = 3 * rng.normal(size=(2, 6, 5))
-    head = Head("y", "categorical", scale)
-    given = computed(lambda losses, s, t: losses.of_head(head, s, t, 3.0), [student, target])
+    given = computed(of_head(Head("y", "categorical", scale), 3.0), [student, target])
     assert_equal(given, differentiated(divergence(target, 3.0), student))
+
+
+def of_head(head: Head, temperature: float, scale: str = "logits", axis: int = -1, samples: int = 6) -> Build:
+    def build(losses: Losses, student: onnx_ir.Value, target: onnx_ir.Value) -> Loss:
+        given = Distribution(student, scale, axis)
+        return losses.of_head(head, given, target, temperature, losses.emit.int64([samples]))
+
+    return build
+
+
+def test_classes_may_lie_on_any_axis(rng: np.random.Generator) -> None:
+    student, target = 3 * rng.normal(size=(2, 4, 5, 3, 2))
+    value, seed = computed(of_head(Head("y", "categorical", "logits"), 2.0, axis=1), [student, target])
+    last = [np.moveaxis(one, 1, -1) for one in (student, target)]
+    assert_equal((value, np.moveaxis(seed, 1, -1)), differentiated(divergence(last[1], 2.0), last[0]))
+
+
+def decisions(target: np.ndarray, temperature: float, samples: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """tau^2 KL of decisions by torch, over their effective number; `target` are log-odds."""
+    given = torch.tensor(target)
+    odds = torch.sigmoid(given)
+    effective = torch.clamp(torch.minimum(odds.sum(), (1 - odds).sum()), samples, odds.numel())
+
+    def loss(student: torch.Tensor) -> torch.Tensor:
+        p = torch.distributions.Bernoulli(logits=given / temperature)
+        q = torch.distributions.Bernoulli(logits=student / temperature)
+        return temperature**2 * torch.distributions.kl_divergence(p, q).sum() / effective
+
+    return loss
+
+
+@pytest.mark.parametrize("shift", [0.0, -4.0, 4.0], ids=["even", "rare", "rarely not"])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 5, 7)])
+def test_decisions_are_compared_as_torch_compares_them(
+    shape: tuple[int, ...], temperature: float, shift: float, rng: np.random.Generator
+) -> None:
+    student, target = rng.normal(size=(2, *shape)) + shift
+    given = computed(of_head(Head("y", "bernoulli", "logits"), temperature), [student, target])
+    assert_equal(given, differentiated(decisions(target, temperature, 6), student))
+
+
+@pytest.mark.parametrize("kind", ["categorical", "bernoulli"])
+def test_probabilities_that_no_logits_are_known_of_are_compared_themselves(kind: str, rng: np.random.Generator) -> None:
+    """The derivative by probabilities that sum to one is up to a constant, which leads nowhere: it is compared behind
+    the function that gives them."""
+    student, target = rng.normal(size=(2, 6, 5))
+    function = (lambda z: torch.softmax(z, -1)) if kind == "categorical" else torch.sigmoid
+    p, q = (function(torch.tensor(one)) for one in (target, student))
+    value, seed = computed(of_head(Head("y", kind, "probabilities"), 1.0, "probabilities"), [q.numpy(), p.numpy()])
+    _, found = differentiated(lambda z: (function(z) * torch.tensor(seed)).sum(), student)
+    loss = divergence(target, 1.0) if kind == "categorical" else decisions(target, 1.0, 6)
+    assert_equal((value, found), differentiated(loss, student), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "bernoulli", "gaussian"])
+def test_what_is_never_adds_nothing(kind: str, rng: np.random.Generator) -> None:
+    """Masked logits, and a row of nothing else, beside the same ones that are finite; most decisions are no."""
+    student, target = rng.normal(size=(2, 6, 5)) - 1
+    never = np.zeros((6, 5), bool)
+    never[:, 3] = True
+    hidden = [np.where(never, -np.inf, one) for one in (student, target)]
+    value, seed = computed(of_head(Head("y", kind, "logits"), 1.0), hidden)
+    assert not seed[:, 3].any()
+    assert np.isfinite(seed).all()
+    kept = [one[:, [0, 1, 2, 4]] for one in (student, target)]
+    wanted_value, wanted = computed(of_head(Head("y", kind, "logits"), 1.0), kept)
+    assert value == pytest.approx(wanted_value)
+    np.testing.assert_allclose(seed[:, [0, 1, 2, 4]], wanted)
+    nothing = np.full((6, 5), -np.inf)
+    assert computed(of_head(Head("y", kind, "logits"), 1.0), [nothing, nothing])[0] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1), *SHAPES])
@@ -82,7 +152,7 @@ def test_a_gaussian_head_is_half_of_the_squared_relative_error(
 ) -> None:
     student, target = rng.normal(size=(2, *shape))
     head, wanted = Head("y", "gaussian", "raw"), torch.tensor(target)
-    given = computed(lambda losses, s, t: losses.of_head(head, s, t, 5.0), [student, target])
+    given = computed(of_head(head, 5.0, "raw"), [student, target])
     assert_equal(given, differentiated(lambda y: 0.5 * (y - wanted).square().sum() / wanted.square().sum(), student))
 
 

@@ -1,0 +1,182 @@
+"""What the operators before a value make of it: probabilities of classes or of decisions, and what they are computed
+from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir
+
+from ..dimensions import constant
+from ..head_kinds import BERNOULLI, CATEGORICAL, GAUSSIAN
+from . import written_out
+from .axes import RESHAPING, followed, integer_attribute, positive, selects_along, size
+from .head import LOG_PROBABILITIES, PROBABILITIES, RAW
+
+OWN_DOMAIN = ("", "ai.onnx")
+MOVING = (*RESHAPING, "Transpose", "Identity", "Cast")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a value is: its kind and scale, of classes the axis, and why it is taken for that.
+
+    `logits` is the value of which an elementwise sigmoid, or a softmax over `logits_axis`, is all of it and nothing
+    but moved elements; None where there is no such value.
+    """
+
+    kind: str
+    scale: str
+    reason: str
+    axis: int = -1
+    logits: onnx_ir.Value | None = None
+    logits_axis: int = -1
+
+
+VALUES = Reading(GAUSSIAN, RAW, "neither probabilities nor named as logits")
+
+
+class Reader:
+    """Reads values of one graph, each once."""
+
+    def __init__(self) -> None:
+        self._known: dict[onnx_ir.Value, Reading] = {}
+
+    def read(self, value: onnx_ir.Value | None) -> Reading:
+        """What the operators before `value` make of it."""
+        pending = [value]
+        while pending:
+            one = pending[-1]
+            open_ = [v for v in _read_before(one) if v not in self._known]
+            pending.extend(open_)
+            if not open_:
+                pending.pop()
+                if one is not None:
+                    self._known[one] = self._of(one)
+        return VALUES if value is None else self._known[value]
+
+    def _of(self, value: onnx_ir.Value) -> Reading:
+        node = value.producer()
+        if node is None:
+            return VALUES
+        return _of_function(node) or self._passed_on(node, value) or VALUES
+
+    def _passed_on(self, node: onnx_ir.Node, value: onnx_ir.Value) -> Reading | None:
+        rule = RULES.get(node.op_type) if node.domain in OWN_DOMAIN else None
+        before = [self._known[v] for v in node.inputs if v is not None and v in self._known]
+        return rule(node, before) if rule is not None and before else None
+
+
+def _read_before(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
+    """The values that the reading of `value` follows from."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type not in RULES or node.domain not in OWN_DOMAIN or _of_function(node) is not None:
+        return []
+    inputs = node.inputs if node.op_type in ("Concat", "Sub") else node.inputs[:1]
+    return [v for v in inputs if v is not None and constant(v) is None]
+
+
+def _of_function(node: onnx_ir.Node) -> Reading | None:
+    """Of the last operator of a softmax, its logarithm, or a sigmoid."""
+    if node.domain == "com.microsoft" and node.op_type == "BiasSoftmax":
+        return _classes(node, PROBABILITIES, integer_attribute(node, "axis", 1), None)
+    if node.domain not in OWN_DOMAIN:
+        return None
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        return _of_softmax(node)
+    if node.op_type == "Sigmoid":
+        return Reading(BERNOULLI, PROBABILITIES, f"Sigmoid {node.name!r}", logits=node.inputs[0])
+    return _of_written_out(node)
+
+
+def _of_written_out(node: onnx_ir.Node) -> Reading | None:
+    for found, scale in (
+        (written_out.softmax(node), PROBABILITIES),
+        (written_out.log_softmax(node), LOG_PROBABILITIES),
+    ):
+        if found is not None:
+            return _classes(node, scale, found.axis, found.logits, "a softmax written out, up to ")
+    odds = written_out.sigmoid(node)
+    if odds is None:
+        return None
+    said = f"a sigmoid written out, up to {node.op_type} {node.name!r}"
+    return Reading(BERNOULLI, PROBABILITIES, said, logits=odds.logits)
+
+
+def _of_softmax(node: onnx_ir.Node) -> Reading:
+    scale = PROBABILITIES if node.op_type == "Softmax" else LOG_PROBABILITIES
+    graph = node.graph
+    flattens = graph is not None and graph.opset_imports.get("", 13) < 13
+    axis = positive(integer_attribute(node, "axis", 1 if flattens else -1), node.outputs[0])
+    if flattens and not _is_alone_behind(node.outputs[0], axis):
+        return replace(VALUES, reason=f"{node.op_type} {node.name!r} runs over several axes")
+    return _classes(node, scale, axis, node.inputs[0])
+
+
+def _is_alone_behind(value: onnx_ir.Value, axis: int) -> bool:
+    """Before opset 13 all axes from `axis` on were one: whether the others have a single element."""
+    rank = 0 if value.shape is None else len(value.shape)
+    return axis == -1 or (rank > 0 and all(size(value, k) == 1 for k in range(axis + 1, rank)))
+
+
+def _classes(node: onnx_ir.Node, scale: str, axis: int, logits: onnx_ir.Value | None, how: str = "") -> Reading:
+    if size(node.outputs[0], axis) == 1:
+        return replace(VALUES, reason=f"{node.op_type} {node.name!r} runs over an axis of one element")
+    return Reading(CATEGORICAL, scale, f"{how}{node.op_type} {node.name!r}", axis, logits, axis)
+
+
+def _moved(node: onnx_ir.Node, before: list[Reading]) -> Reading:
+    found = before[0]
+    if found.kind != CATEGORICAL:
+        return found
+    axis = followed(node, found.axis)
+    if axis is None:
+        return replace(
+            VALUES, reason=f"{found.reason}, whose classes {node.op_type} {node.name!r} leaves on no one axis"
+        )
+    return replace(found, axis=axis)
+
+
+def _logarithm(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """log p of classes; of decisions it says less than p where p is near 1."""
+    found = before[0]
+    fits = found.kind == CATEGORICAL and found.scale == PROBABILITIES
+    return replace(found, scale=LOG_PROBABILITIES) if fits else None
+
+
+def _complement(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """1 - p"""
+    array = constant(node.inputs[0])
+    fits = array is not None and bool((array == 1).all()) and before[0].kind == BERNOULLI
+    return replace(before[0], logits=None) if fits else None
+
+
+def _selected(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """A part of decisions, or of positions; a part of the classes says of each whether it is that one."""
+    found = replace(before[0], logits=None)
+    if found.kind != CATEGORICAL:
+        return found
+    along = selects_along(node, found.axis)
+    if along and found.scale == PROBABILITIES:
+        return replace(found, kind=BERNOULLI, axis=-1)
+    return None if along is None or along else _moved(node, [found])
+
+
+def _joined(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """Decisions, or classes joined along another axis than theirs."""
+    first = replace(before[0], logits=None)
+    alike = {(one.kind, one.scale, one.axis) for one in before}
+    if len(before) != len(node.inputs) or len(alike) != 1:
+        return None
+    if first.kind != CATEGORICAL:
+        return first
+    return first if selects_along(node, first.axis) is False else None
+
+
+Rule = Callable[[onnx_ir.Node, list[Reading]], Reading | None]
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(MOVING, _moved),
+    **dict.fromkeys(("Slice", "Gather", "Split"), _selected),
+    "Concat": _joined,
+    "Log": _logarithm,
+    "Sub": _complement,
+}

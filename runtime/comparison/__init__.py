@@ -1,0 +1,24 @@
+"""How far two models' outputs are apart: lists of outputs in, divergences, agreement and accuracies out."""
+
+from .agreement import agreements, changed_share
+from .divergence import Divergence, compare
+from .divergences import FLOOR, kl_divergences, relative_error
+from .outputs import Outputs, run_all
+from .scores import AccuracyChange, accuracy, accuracy_change, hits, paired_change
+
+__all__ = [
+    "FLOOR",
+    "AccuracyChange",
+    "Divergence",
+    "Outputs",
+    "accuracy",
+    "accuracy_change",
+    "agreements",
+    "changed_share",
+    "compare",
+    "hits",
+    "kl_divergences",
+    "paired_change",
+    "relative_error",
+    "run_all",
+]

@@ -1,0 +1,82 @@
+"""Accuracies against labels: outputs and labels in; shares, and how sure their difference is, out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.errors import DataError
+from ...ir.output_heads import Head
+from .outputs import Outputs
+
+
+@dataclass(frozen=True)
+class AccuracyChange:
+    """Accuracies before and after on the same samples, shares in [0, 1].
+
+    `low`, `high`: 95 % interval of after - before by a paired bootstrap; `p_value`: exact McNemar test (binomial over
+    the samples that only one of the two gets right), two-sided.
+    """
+
+    before: float
+    after: float
+    low: float
+    high: float
+    p_value: float
+    samples: int
+
+
+def accuracy(outputs: Outputs, labels: np.ndarray, heads: Sequence[Head]) -> float:
+    """The share of samples whose first class is their label."""
+    return float(hits(outputs, labels, heads).mean())
+
+
+def hits(outputs: Outputs, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
+    """Whether the first class of each sample is its label, [samples] of bool.
+
+    The first categorical head with outputs [samples, classes] counts. Raises DataError if there is none, or if the
+    labels aren't one class each.
+    """
+    head = _scored(outputs, heads)
+    scores = [batch[head.output] for batch in outputs]
+    samples, classes = sum(len(s) for s in scores), scores[0].shape[1]
+    if len(labels) != samples:
+        raise DataError(f"{len(labels)} labels for {samples} samples; one each is wanted")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"the labels go from {labels.min()} to {labels.max()}; the output {head.output!r} has the classes "
+            f"0 to {classes - 1}"
+        )
+    return np.concatenate([s.argmax(-1) for s in scores]) == labels
+
+
+def accuracy_change(
+    reference: Outputs, candidate: Outputs, labels: np.ndarray, heads: Sequence[Head], seed: int = 0
+) -> AccuracyChange:
+    """Both accuracies and how sure their difference is."""
+    return paired_change(hits(reference, labels, heads), hits(candidate, labels, heads), seed)
+
+
+def paired_change(before: np.ndarray, after: np.ndarray, seed: int = 0, draws: int = 10_000) -> AccuracyChange:
+    """The change between two [samples] arrays of bool, right or wrong (McNemar, 1947; the exact form is Edwards').
+
+    The paired bootstrap draws how many samples were lost and won from their multinomial, which is the same as
+    drawing the samples.
+    """
+    from scipy.stats import binomtest
+
+    samples = len(before)
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    shares = np.array([lost, won, samples - lost - won]) / samples
+    drawn = np.random.default_rng(seed).multinomial(samples, shares, draws)
+    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / samples, [0.025, 0.975])
+    p_value = float(binomtest(won, lost + won).pvalue) if lost + won else 1.0
+    return AccuracyChange(float(before.mean()), float(after.mean()), float(low), float(high), p_value, samples)
+
+
+def _scored(outputs: Outputs, heads: Sequence[Head]) -> Head:
+    for head in heads:
+        if head.kind == "categorical" and outputs[0][head.output].ndim == 2:
+            return head
+    shapes = ", ".join(f"{h.output} {list(outputs[0][h.output].shape)} {h.kind}" for h in heads)
+    raise DataError(f"labels need a categorical output [samples, classes]; the heads are {shapes or 'none'}")
