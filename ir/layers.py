@@ -173,7 +173,7 @@ def _is_table(gather: onnx_ir.Node) -> bool:
         return False
     assert table is not None
     floating = table.dtype is not None and table.dtype.is_floating_point()
-    return floating and table.shape is not None and len(table.shape) == 2
+    return floating and table.shape is not None and len(table.shape) == 2 and 0 not in table.shape.dims
 
 
 def integer(node: onnx_ir.Node, name: str, default: int) -> int:
@@ -270,6 +270,8 @@ def layer_of(nodes: list[onnx_ir.Node]) -> Layer:
     uses = tuple(Use(n, n.inputs[0], n.outputs[0]) for n in nodes if n.inputs[0] is not None)
     if weight.dtype is None or not weight.dtype.is_floating_point():
         raise Unfit("not-float", f"the weight is {weight.dtype}")
+    if 0 in stored:
+        raise Unfit("empty-weight", f"the weight has the shape {list(stored)}, and no elements")
     if first.op_type == "Conv":
         groups = integer(first, "group", 1)
         inputs = int(np.prod(stored[1:]))

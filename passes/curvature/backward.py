@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
+import numpy as np
 import onnx_ir
 
 from ...ir.autodiff import gradients
+from ...ir.batch_axes import BatchAxes, batch_axes
 from ...ir.decomposition import decompose
 from ...ir.layers import Use
 from ...ir.remarks import ANALYSIS, Remark
@@ -36,11 +38,16 @@ def back_propagated(
 def open_to_gradients(model: onnx_ir.Model, feeds: Sequence[Feed]) -> onnx_ir.Model:
     """`model` with its composite operators (LSTM, Attention, fused ones) taken apart, so that reverse mode reaches
     what is before and inside them; loops through time only where all feeds are of one length."""
-    first = feeds[0] if feeds else {}
-    if any(feed[name].shape[1:] != first[name].shape[1:] for feed in feeds for name in first):
+    first, batch = feeds[0] if feeds else {}, batch_axes(model)
+    if any(_rests(feed, batch) != _rests(first, batch) for feed in feeds):
         return decompose(model)
-    others = (feed for feed in feeds if any(len(feed[name]) != len(first[name]) for name in first if first[name].ndim))
+    others = (feed for feed in feeds if batch.samples(feed) != batch.samples(first))
     shapes = [{name: array.shape for name, array in feed.items()} for feed in (first, *islice(others, 1))]
     found = [decompose(model, one) for one in shapes]
-    runs_along_first_axis = len(found[-1].graph) != len(found[0].graph)
-    return decompose(model) if runs_along_first_axis else found[0]
+    runs_along_samples = len(found[-1].graph) != len(found[0].graph)
+    return decompose(model) if runs_along_samples else found[0]
+
+
+def _rests(feed: Feed, batch: BatchAxes) -> dict[str, tuple[int, ...]]:
+    """The sizes of the axes that don't count samples, by input."""
+    return {name: tuple(np.delete(array.shape, batch.axes.get(name, []))) for name, array in feed.items()}

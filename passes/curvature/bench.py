@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
+from ...ir.batch_axes import batch_axes, named_batch
 from ...ir.errors import DataError
 from ...ir.output_heads import Head
 from .backward import open_to_gradients
 from .seeds import Seeds
 from .settings import Curvature, Execute, Feed, Runner
-from .survey import Survey, count, survey
+from .survey import Survey, survey
 from .vectors import draws, vectors
 
 
@@ -30,13 +31,13 @@ class Bench:
     def surveyed(
         cls, model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], execute: Execute, settings: Curvature
     ) -> "Bench":
-        """With composite operators taken apart (`open_to_gradients`), the heads that have a curvature, and their shapes
-        known. Raises DataError if there is no sample."""
-        heads = [head for head in heads if head.is_continuous]
-        feeds = [feed for feed in feeds if count(feed)]
+        """With composite operators taken apart (`open_to_gradients`), a name for the batch, the heads that have a
+        curvature, and their shapes known. Raises DataError if there is no sample."""
+        heads, batch = [head for head in heads if head.is_continuous], batch_axes(model)
+        feeds = [feed for feed in feeds if batch.samples(feed)]
         if not feeds:
             raise DataError("curvature is measured on data, and there is no sample")
-        taken_apart = open_to_gradients(model, feeds)
+        taken_apart = open_to_gradients(named_batch(model), feeds)
         return cls(taken_apart, heads, feeds, execute, settings, survey(taken_apart, heads, feeds, execute))
 
     @property

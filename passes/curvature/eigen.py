@@ -14,7 +14,6 @@ from .bench import Bench
 from .factors import Factors
 from .seeds import seed, unit
 from .sums import accumulate
-from .survey import count
 from .work import Work, measurable
 
 LARGEST = 512 << 20  # bytes that the gradients of all samples of a feed may take in one graph
@@ -51,7 +50,7 @@ def eigenbases(
     known = {name: found for name, found in factors.items() if _whole(found)}
     layers = measurable(bench.model)
     result: dict[str, Eigenbasis] = {}
-    samples = max(map(count, bench.feeds))
+    samples = max(bench.survey.counts)
     for chunk in chunks((layers[n] for n in known), lambda layer: 4.0 * samples * layer.parameters, LARGEST):
         shifts = {layer.name: centered and layer.absorbs for layer in chunk}
         result |= _measured({x.name: _basis(known[x.name], shifts[x.name]) for x in chunk}, bench)

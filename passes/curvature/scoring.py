@@ -17,7 +17,6 @@ from .allowance import chunks
 from .backward import back_propagated
 from .bench import Bench
 from .seeds import seed, unit
-from .survey import count
 from .work import Work
 
 LARGEST = 256 << 20  # bytes of the changes that one graph holds
@@ -81,7 +80,7 @@ def _add(chunk: Sequence[_Part], bench: Bench, totals: np.ndarray) -> float | No
     if not outputs:
         return None
     run, dtype = bench.execute(work.finish()), np.dtype(work.dtype.numpy())
-    starts = np.cumsum([0, *(count(feed) for feed in bench.feeds)])
+    starts = np.cumsum([0, *bench.survey.counts])
     squares = dict.fromkeys(seeds.squares.values(), 0.0)
     for number, draw, found in bench.runs(run, seeds, dtype):
         here = slice(starts[number], starts[number + 1])

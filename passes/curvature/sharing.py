@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ...ir.batch_axes import batch_axes
 from ...ir.errors import InputError
 from ...ir.layers import Layer
 from .bench import Bench
 from .factors import assembled_inner, assembled_outer
 from .graph import TraceSums, trace_graph
 from .sums import Arrays, accumulate
-from .survey import count
 from .work import batch_of, measurable, size
 
 F64 = np.dtype(np.float64)
@@ -45,10 +45,10 @@ def _chosen(names: Sequence[str], layers: Mapping[str, Layer], bench: Bench) -> 
     if not specs or graph.seeds is None:
         return {}
     run, sums = bench.execute(graph.model), {}
-    samples = 0
+    samples, batch = 0, batch_axes(bench.model)
     for number, feed in enumerate(bench.feeds):
         accumulate(sums, run(bench.feed(graph.seeds, number, 0, graph.dtype)))
-        samples += count(feed)
+        samples += batch.samples(feed)
         if samples >= ENOUGH:
             break
     return {name: _nearer(layers[name], spec, sums, samples) for name, spec in specs.items()}

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 import onnx_ir
 
+from ...ir.batch_axes import batch_axes
 from ...ir.output_heads import Head, distribution, effective_decisions
 from .seeds import inverse_root, sum_of_squares
 from .settings import Execute, Feed
@@ -58,7 +59,7 @@ def survey(model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], e
     counts relative to its mean squared norm, so that units don't matter), and where one is bernoulli: its loss is
     divided by the effective number of decisions, as the divergence that is reported.
     """
-    counts = tuple(count(feed) for feed in feeds)
+    counts = tuple(map(batch_axes(model).samples, feeds))
     weighed = [h for h in heads if h.kind == "bernoulli" or (h.kind == "gaussian" and len(heads) > 1)]
     work = Work(model)
     axes = {h.output: axis for h in heads if h.kind == "categorical" and (axis := distribution(model, h).axis) != -1}
@@ -72,11 +73,6 @@ def survey(model: onnx_ir.Model, heads: Sequence[Head], feeds: Sequence[Feed], e
         elements = sum(prod(one[head.output]) for one in shapes)
         scales[head.output] = _scale(head, sums[head.output], elements, sum(counts))
     return Survey(shapes, scales, counts, axes)
-
-
-def count(feed: Feed) -> int:
-    """The samples of a feed."""
-    return max((len(v) for v in feed.values() if v.ndim), default=1)
 
 
 def _scale(head: Head, total: float, elements: int, samples: int) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir.tape import Tape
 
+from ...ir.batch_axes import batch_axes
 from ...ir.layers import Layer, find_embeddings, find_layers
 from ...ir.model import clone
 from ...ir.model.names import Names
@@ -20,9 +21,10 @@ def measurable(model: onnx_ir.Model) -> dict[str, Layer]:
 
 
 def batch_of(model: onnx_ir.Model) -> int | str | None:
-    """The size or symbol of the axis of samples: the first one of the first input that has any."""
-    dims = [value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)]
-    return size(dims[0]) if dims else None
+    """The size or symbol of the axis of samples, or None where no input has one that is known."""
+    axes = batch_axes(model).axes
+    inputs = ((value.shape, axes[str(value.name)]) for value in model.graph.inputs if value.name in axes)
+    return next((size(shape[axis]) for shape, axis in inputs if shape is not None), None)
 
 
 def size(dim: int | onnx_ir.SymbolicDim) -> int | str | None:
@@ -92,8 +94,10 @@ class Work:
 
     @cached_property
     def samples(self) -> onnx_ir.Value:
-        """How many samples the feed has [1]: the largest first axis of an input."""
-        sizes = [self.op("Shape", [value], start=0, end=1) for value in self.sources]
+        """How many samples the feed has [1]: the largest batch axis of an input."""
+        axes = batch_axes(self.model).axes
+        found = [(value, axes[str(value.name)]) for value in self.sources if value.name in axes]
+        sizes = [self.op("Shape", [value], start=axis, end=axis + 1) for value, axis in found]
         return self.op("Max", sizes) if len(sizes) > 1 else sizes[0] if sizes else self.integers(1)
 
     @cached_property

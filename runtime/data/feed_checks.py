@@ -18,7 +18,8 @@ from .model_inputs import Input, Inputs
 def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf: Shelf | None = None) -> Feed:
     """The feed with its arrays in the model's types and order, kept on the shelf, or else in memory.
 
-    Types may change only where the values survive: between the widths of one kind. What is memory-mapped is read once,
+    Types may change only where the values survive: between the widths of one kind. An input whose batch axis isn't the
+    first may be given for one sample: it is the same for all. What is memory-mapped is read once,
     block by block. Raises DataError for names, types, sizes or values (NaN, infinity) that don't fit, saying which,
     what was given and what is wanted.
     """
@@ -27,7 +28,7 @@ def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf:
     given = {name: given_array(value, name, source) for name, value in feed.items()}
     arrays = {i.name: _fitted(given[i.name], i, wanted.axes.get(i.name), source, shelf) for i in wanted.inputs}
     _check_samples(arrays, wanted, source)
-    return arrays
+    return arrays | _spread(arrays, wanted)
 
 
 def _check_names(given: list[str], wanted: Inputs, source: str) -> None:
@@ -118,11 +119,25 @@ def _kind(dtype: np.dtype) -> str:
 
 
 def _check_samples(arrays: Feed, wanted: Inputs, source: str) -> None:
-    counts = {k: v.shape[wanted.axes[k]] for k, v in arrays.items() if k in wanted.axes and v.ndim > wanted.axes[k]}
-    if len(set(counts.values())) > 1:
+    counts = _counts(arrays, wanted)
+    if len({count for name, count in counts.items() if count != 1 or not wanted.axes[name]}) > 1:
         raise DataError(f"{source}: the inputs differ in their number of samples: {_listed(counts)}")
     if 0 in counts.values():
         raise DataError(f"{source}: the batch is empty ({_listed(counts)}); give at least 1 sample")
+
+
+def _counts(arrays: Feed, wanted: Inputs) -> dict[str, int]:
+    """The size of each input's batch axis."""
+    return {k: v.shape[wanted.axes[k]] for k, v in arrays.items() if k in wanted.axes and v.ndim > wanted.axes[k]}
+
+
+def _spread(arrays: Feed, wanted: Inputs) -> Feed:
+    """What was given once on a batch axis behind the first, such as the state that a recurrent model begins with, for
+    every sample."""
+    counts = _counts(arrays, wanted)
+    most = max(counts.values(), default=1)
+    once = {name: wanted.axes[name] for name, count in counts.items() if count == 1 < most and wanted.axes[name]}
+    return {name: np.repeat(arrays[name], most, axis) for name, axis in once.items()}
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -29,6 +29,7 @@ class Sizes:
 
 
 LARGEST = 1 << 26  # elements of one input of one batch that is tried; 256 MB in float32
+ABSURD = 1 << 30  # elements of an input of one batch that nothing is made up for
 GROWING = (Sizes(32, 64), Sizes(128, 128), Sizes(512, 256), Sizes(16000, 512))
 
 
@@ -49,6 +50,10 @@ def synthesize(
     Raises DataError for inputs that can't be made up (strings, sequences), or if `run` accepts no size.
     """
     wanted = inputs_of(model)
+    smallest = _elements(model, wanted, GROWING[0])
+    if smallest > ABSURD:
+        sizes = ", ".join(map(str, wanted.inputs))
+        raise DataError(f"one batch of the inputs would have {smallest} values, too many to make up: {sizes}")
     refusal: InputError | None = None
     for sizes in GROWING:
         if refusal is not None and _elements(model, wanted, sizes) > LARGEST:

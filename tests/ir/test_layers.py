@@ -55,6 +55,7 @@ LEFT = {
     "computed-bias": "(float[N,5] x, float[3] b) => (float[N,3] y) <float[5,3] w> { y = Gemm(x, w, b) }",
     "quantized": """(float[N,5] x) => (float[N,3] y) <int8[5,3] w, float s = {0.1}>
         { d = DequantizeLinear(w, s) y = MatMul(x, d) }""",
+    "empty-weight": "(float[N,5] x) => (float[N,0] y) <float[5,0] w> { y = MatMul(x, w) }",
     "subgraph": """(float[N,5] x, bool c) => (float[N,5] y) <float[5,5] w>
         { y = If(c) <then_branch = a () => (float[N,5] p) { p = MatMul(x, w) },
                      else_branch = b () => (float[N,5] q) { q = Identity(x) }> }""",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
+from ...ir.batch_axes import batch_axes
 from ...ir.errors import UsageError
 from ...ir.lineage import Heirs
 from ...ir.model import clone
@@ -17,7 +18,6 @@ from ...ir.rewriter import Rewriter
 from ...passes.curvature import Curvature, Feed, Store, measure_factors
 from ...passes.curvature.moments import Want
 from ...passes.curvature.store import digest_of_feeds, digest_of_model
-from ...passes.curvature.survey import count
 from ...passes.recovery.least_squares.refit import refit
 from ...passes.recovery.optimizers.natural_gradient import inverse_states
 from ...passes.recovery.stage import Recover, Retrained
@@ -202,7 +202,7 @@ class Retraining:
 
     def _feeds(self, samples: int) -> tuple[Feed, ...]:
         """About so many of the calibration samples, from all over: data is often sorted."""
-        size = max(count(feed) for feed in self.feeds)
+        size = max(map(batch_axes(self.original).samples, self.feeds))
         chosen = np.linspace(0, len(self.feeds) - 1, min(len(self.feeds), -(-samples // size)))
         return tuple(self.feeds[round(place)] for place in chosen)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import onnx_ir
 
 from ...ir.errors import DataError, UsageError
-from ...passes.curvature import Runner
 from ...runtime.data.named_data import MAX_SAMPLES, Dataset, read_data
 from ...runtime.data.synthetic import synthesize
+from ...runtime.data.trials import Run, reason_for_single
 from .sources import Sources
 
 VALIDATION_SHARE = 0.25
@@ -37,7 +37,8 @@ class Samples:
     `validation` where no data was given for it.
 
     For recovery there are two more, else None: `training`, of which `calibration` is a part, and `held_out`, which says
-    when training stops and which weights were best; none of the others has a sample of it.
+    when training stops and which weights were best; none of the others has a sample of it. `single` says why the model
+    takes one sample at a time, where its inputs would let it take more.
     """
 
     calibration: Dataset
@@ -45,13 +46,14 @@ class Samples:
     evaluation: Dataset
     training: Dataset | None = None
     held_out: Dataset | None = None
+    single: str | None = None
 
     @property
     def separate(self) -> bool:
         return self.evaluation is not self.validation
 
 
-def gather(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purposes) -> Samples:
+def gather(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes) -> Samples:
     """Reads or makes the samples; `run` runs the model. With `by_accuracy` the labelled ones are halved: one half
     chooses, the other is reported. With `recovering` there are samples for training too, at most 100,000 of a
     function's, labelled where those of `data` are.
@@ -59,6 +61,9 @@ def gather(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purpos
     Raises DataError for what doesn't fit, and where there are too few samples to keep the purposes apart.
     """
     given, reported = _given(sources, model, run, purposes), _reported(sources, model)
+    single = reason_for_single(given, run)
+    if single is not None:
+        given, reported = replace(given, fixed=1), None if reported is None else replace(reported, fixed=1)
     if purposes.by_accuracy and (given if reported is None else reported).labels is None:
         raise UsageError("a drop in accuracy can only be measured with --labels")
     if purposes.by_accuracy and reported is not None:
@@ -69,14 +74,14 @@ def gather(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purpos
         validation, rest = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), sources.seed)
         evaluation = validation if reported is None else reported
     if not purposes.recovering:
-        return Samples(_limited(rest, sources.calibration), validation, evaluation)
+        return Samples(_limited(rest, sources.calibration), validation, evaluation, single=single)
     _check_enough(rest, HELD_OUT)
     share = min(HELD_OUT_SHARE * given.samples, LARGEST_HELD_OUT) / rest.samples
     held_out, training = rest.split(share, sources.seed + 1)
-    return Samples(_limited(training, sources.calibration), validation, evaluation, training, held_out)
+    return Samples(_limited(training, sources.calibration), validation, evaluation, training, held_out, single)
 
 
-def _given(sources: Sources, model: onnx_ir.Model, run: Runner, purposes: Purposes) -> Dataset:
+def _given(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes) -> Dataset:
     data = synthesize(model, seed=sources.seed, run=run) if sources.data is None else sources.data
     return read_data(data, sources.labels_of_data, model, LARGEST_TRAINING if purposes.recovering else MAX_SAMPLES)
 

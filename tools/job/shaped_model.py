@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir
 
 from ...ir.analyses import Analyses
+from ...ir.batch_axes import batch_axes
 from ...ir.forms import structure_of
 from ...ir.layers import Layer
 from ...passes.curvature import Feed
@@ -35,7 +36,7 @@ class ShapedModel:
 
         What is free counts for nothing: the same options give the same batches.
         """
-        samples = max((len(v) for v in self.sample.values() if v.ndim), default=1)
+        samples = batch_axes(self.model).samples(self.sample)
         run = LARGEST_RUN if memory_limit is None else min(LARGEST_RUN, memory_limit / 2)
         each = BYTES_OF_AN_ELEMENT * sum(prod(shape) for shape in self.shapes.values()) / samples
         size = min(LARGEST_PATCHES / max(self._widest() / samples, 1), run / max(each, 1))

@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir
 
+from ....ir.batch_axes import batch_axes
 from ....ir.errors import InputError, UsageError
 from ....ir.remarks import ANALYSIS, MISSED, PASSED, Remark
 from ...curvature import Execute, Feed
-from ...curvature.survey import count
 from .prefix import Prefix, Stretch
 from .sites import Correspondence, RefitSite, find_sites
 from .solvers import Change, Solver, equilibrated, fitted, ordinary
@@ -180,7 +180,7 @@ def _outputs_of(sites: Sequence[RefitSite]) -> list[onnx_ir.Value]:
 
 def _chosen(model: onnx_ir.Model, feeds: Sequence[Feed], samples: int) -> list[Feed]:
     """Feeds of at most about `samples` samples, from the whole range; several where that can be."""
-    return _parted(model, _capped(feeds, samples), samples)
+    return _parted(model, _capped(model, feeds, samples), samples)
 
 
 def _judges(number: int, feeds: int) -> bool:
@@ -188,9 +188,9 @@ def _judges(number: int, feeds: int) -> bool:
     return number % HELD_OUT == min(HELD_OUT, feeds) - 1
 
 
-def _capped(feeds: Sequence[Feed], samples: int) -> list[Feed]:
+def _capped(model: onnx_ir.Model, feeds: Sequence[Feed], samples: int) -> list[Feed]:
     """Feeds from the whole range, together of at most `samples` samples, or else two."""
-    total = sum(map(count, feeds))
+    total = sum(map(batch_axes(model).samples, feeds))
     if total <= samples:
         return list(feeds)
     kept = max(len(feeds) * samples // total, min(2, len(feeds)))
@@ -199,15 +199,15 @@ def _capped(feeds: Sequence[Feed], samples: int) -> list[Feed]:
 
 def _parted(model: onnx_ir.Model, feeds: Sequence[Feed], samples: int) -> list[Feed]:
     """The feeds; one that is alone is cut into HELD_OUT, where the model takes any number of samples."""
-    if len(feeds) != 1 or count(feeds[0]) < HELD_OUT or any(map(_fixed, model.graph.inputs)):
+    batch = batch_axes(model)
+    if len(feeds) != 1 or batch.samples(feeds[0]) < HELD_OUT or batch.fixed is not None:
         return list(feeds)
-    whole, size = feeds[0], count(feeds[0])
+    whole, size = feeds[0], batch.samples(feeds[0])
     cuts = np.linspace(0, min(size, samples), HELD_OUT + 1).astype(int)
     return [
-        {name: array[a:b] if array.ndim and len(array) == size else array for name, array in whole.items()}
-        for a, b in pairwise(cuts)
+        {name: _part(array, batch.axes.get(name), a, b) for name, array in whole.items()} for a, b in pairwise(cuts)
     ]
 
 
-def _fixed(value: onnx_ir.Value) -> bool:
-    return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
+def _part(array: np.ndarray, axis: int | None, first: int, last: int) -> np.ndarray:
+    return array if axis is None else array[(slice(None),) * axis + (slice(first, last),)]

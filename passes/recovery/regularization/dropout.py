@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
+from ....ir.batch_axes import batch_axes, input_dims
 from ....ir.errors import UsageError
 from ....ir.layers import OPERATORS, Layer, find_embeddings
 from ....ir.model.names import Names
@@ -117,8 +118,9 @@ def _mask(
 
 
 def _batch(model: onnx_ir.Model, value: onnx_ir.Value) -> str | int | None:
-    """The first axis of `value`, if it is that of one of the model's inputs too."""
-    firsts = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
+    """The first axis of `value`, if it is the axis of samples."""
+    axes, dims = batch_axes(model).axes, {str(v.name): input_dims(v) for v in model.graph.inputs}
+    batches = {sizes[axis] for name, axis in axes.items() if (sizes := dims[name]) is not None}
     first = None if value.shape is None or not len(value.shape) else value.shape[0]
     known = first if isinstance(first, int) or first is None else first.value
-    return known if known is not None and first in firsts else None
+    return known if known is not None and known in batches else None

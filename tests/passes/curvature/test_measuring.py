@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import networks
@@ -103,6 +103,30 @@ def test_a_linear_softmax_model_has_its_fisher_information(exact: None, temperat
     assert_equal(found, kfac(x[:, None, None], g[:, :, None, None]))
     fisher = (np.einsum("ni,ij->nij", p, np.eye(3)) - p[:, :, None] * p[:, None, :]).mean(axis=0)
     np.testing.assert_allclose(found.gradient[0] / np.trace(found.gradient[0]), fisher / np.trace(fisher), atol=1e-5)
+
+
+STATE = """(float[%s] s, float[N,4] x) => (float[N,3] y)
+    <float[4,6] w, float[6,3] v, float[6,3] u, int64[1] axis = {%d}>
+    { h = MatMul(x, w) t = Tanh(s) m = ReduceSum<keepdims=0>(t, axis) g = MatMul(m, u) r = Tanh(h) f = MatMul(r, v)
+      z = Add(f, g) y = Softmax(z) }"""
+
+
+def unnamed(model: onnx_ir.Model) -> onnx_ir.Model:
+    for value in [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]:
+        value.shape = onnx_ir.Shape([dim if isinstance(dim, int) else None for dim in value.shape or ()])
+    return model
+
+
+@pytest.mark.parametrize("change", [lambda model: model, unnamed], ids=["named", "unnamed"])
+def test_samples_count_where_the_batch_lies(change: Callable[[onnx_ir.Model], onnx_ir.Model]) -> None:
+    """The state's first axis has more entries than there are samples; the same model with the samples first agrees."""
+    first, behind = networks.build(STATE % ("N,9,6", 1)), networks.build(STATE % ("9,N,6", 0))
+    feed = networks.draw(first, 5)
+    wanted = taken(first, [feed]).moments
+    found = taken(change(behind), [feed | {"s": feed["s"].swapaxes(0, 1)}]).moments
+    for name, moments in wanted.items():
+        np.testing.assert_allclose(found[name].gradient, moments.gradient, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[name].input, moments.input, rtol=1e-4, atol=1e-6)
 
 
 def test_one_datum_gives_the_exact_blocks(exact: None) -> None:

@@ -72,3 +72,12 @@ def test_inputs_must_have_equally_many_samples(parsed):
     wanted = inputs_of(parsed("g (float[N] a, float[N] b) => (float[N] y) { y = Add(a, b) }"))
     with pytest.raises(DataError, match="number of samples: a 2, b 3"):
         checked_feed({"a": np.ones(2), "b": np.ones(3)}, wanted, "some.npz")
+
+
+def test_a_state_may_be_given_once_for_all_samples(parsed):
+    wanted = inputs_of(parsed("g (float[batch, 4] x, float[2, batch, 3] s) => (float[batch] y) { y = Identity(q) }"))
+    given = {"x": np.ones((5, 4)), "s": np.arange(6.0).reshape(2, 1, 3)}
+    found = checked_feed(given, wanted, "some.npz")
+    np.testing.assert_array_equal(found["s"], given["s"].repeat(5, axis=1))
+    with pytest.raises(DataError, match="number of samples: x 5, s 2"):
+        checked_feed(given | {"s": np.ones((2, 2, 3))}, wanted, "some.npz")

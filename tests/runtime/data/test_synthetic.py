@@ -140,3 +140,15 @@ def test_the_past_of_a_cache_is_empty(parsed):
     model.graph.inputs[2].shape = onnx_ir.Shape(["batch", "past_sequence + sequence"])
     feed = synthesize(model, samples=2).batches[0]
     assert [feed[k].shape for k in ("past", "attention_mask")] == [(2, 2, 0, 4), (2, 32)]
+
+
+def test_a_state_has_as_many_samples_as_the_rest_whatever_its_axis_is_called(parsed):
+    text = SPEECH.replace("float[batch, 512] x, float[2, batch, 64] state", "float[?, ?] x, float[2, ?, 64] state")
+    feed = synthesize(parsed(text), samples=6).batches[0]
+    assert [feed[k].shape for k in ("x", "state")] == [(6, 32), (2, 6, 64)]
+
+
+def test_absurd_sizes_are_refused_before_memory_is_asked_for(parsed):
+    model = parsed("g (float[N, 4611686018427387904] x) => (float[N, M] y) { y = Exp(x) }")
+    with pytest.raises(DataError, match=r"4611686018427387904 values, too many to make up: x float\[N, 46"):
+        synthesize(model)
