@@ -36,6 +36,11 @@ class Head:
         """Whether it has a curvature and a loss."""
         return self.kind != DISCRETE
 
+    @property
+    def half(self) -> float:
+        """The value of a decision that may go either way."""
+        return 0.5 if self.scale == PROBABILITIES else 0.0
+
     def classes_last(self, values: np.ndarray) -> np.ndarray:
         """Values of the output with the axis of the classes moved to the end."""
         return np.moveaxis(values, self.axis, -1) if values.ndim else values

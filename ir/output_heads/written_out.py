@@ -103,7 +103,8 @@ def _kept(reduction: onnx_ir.Node, broadcast: onnx_ir.Value | None, over: onnx_i
     place = positive(axis, over)
     if sizes is None or whole is None or len(sizes) != len(whole):
         return None
-    fits = all(one == other for k, (one, other) in enumerate(zip(sizes, whole, strict=True)) if k != place)
+    pairs = (pair for k, pair in enumerate(zip(sizes, whole, strict=True)) if k != place)
+    fits = all(one == other or not (isinstance(one, int) and isinstance(other, int)) for one, other in pairs)
     return place if fits and sizes[place] in (1, whole[place]) else None
 
 

@@ -4,7 +4,16 @@ from .agreement import agreements, changed_share
 from .divergence import Divergence, compare
 from .divergences import FLOOR, kl_divergences, relative_error
 from .outputs import Outputs, run_all
-from .scores import AccuracyChange, accuracy, accuracy_change, hits, paired_change
+from .scores import (
+    AccuracyChange,
+    accuracy,
+    accuracy_change,
+    check_range,
+    classes_of,
+    has_one_answer,
+    hits,
+    paired_change,
+)
 
 __all__ = [
     "FLOOR",
@@ -15,7 +24,10 @@ __all__ = [
     "accuracy_change",
     "agreements",
     "changed_share",
+    "check_range",
+    "classes_of",
     "compare",
+    "has_one_answer",
     "hits",
     "kl_divergences",
     "paired_change",

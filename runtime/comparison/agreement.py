@@ -10,8 +10,8 @@ def agreements(reference: Outputs, candidate: Outputs, head: Head) -> np.ndarray
     """Whether both have the same first class [samples x positions], or of decisions the same side of one half
     [elements]; NaN agrees with nothing."""
     if head.kind == "bernoulli":
-        half = 0.5 if head.scale == "probabilities" else 0.0
-        parts = [(((p > half) == (q > half)) & ~np.isnan(q)).ravel() for p, q in rows(reference, candidate, head)]
+        both = rows(reference, candidate, head)
+        parts = [(((p > head.half) == (q > head.half)) & ~np.isnan(q)).ravel() for p, q in both]
         return joined(parts, np.bool_)
     return joined(
         [(p.argmax(-1) == q.argmax(-1)) & ~np.isnan(q).any(-1) for p, q in rows(reference, candidate, head)], np.bool_

@@ -32,22 +32,45 @@ def accuracy(outputs: Outputs, labels: np.ndarray, heads: Sequence[Head]) -> flo
 
 
 def hits(outputs: Outputs, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
-    """Whether the first class of each sample is its label, [samples] of bool.
+    """Whether the answer to each sample is its label, [samples] of bool.
 
-    The first categorical head with outputs [samples, classes] counts. Raises DataError if there is none, or if the
-    labels aren't one class each.
+    The first head that has one answer a sample counts: its first class, or the side of one half on which its only
+    decision is. Raises DataError if there is none, or if the labels aren't one class each.
     """
     head = _scored(outputs, heads)
-    scores = [batch[head.output] for batch in outputs]
-    samples, classes = sum(len(s) for s in scores), scores[0].shape[1]
+    samples, classes = sum(len(batch[head.output]) for batch in outputs), classes_of(head, outputs[0][head.output])
     if len(labels) != samples:
         raise DataError(f"{len(labels)} labels for {samples} samples; one each is wanted")
-    if labels.min() < 0 or labels.max() >= classes:
+    check_range(head, classes, labels)
+    return np.concatenate([first_answers(batch[head.output], head) for batch in outputs]) == labels
+
+
+def has_one_answer(values: np.ndarray, head: Head) -> bool:
+    """Whether an output gives one class for each sample, as [samples, classes] does, or one decision."""
+    if not head.is_probability or values.ndim == 0:
+        return False
+    return values.size == len(values) * (classes_of(head, values) if head.kind == "categorical" else 1)
+
+
+def classes_of(head: Head, values: np.ndarray) -> int:
+    """How many answers an output chooses from."""
+    return head.classes_last(values).shape[-1] if head.kind == "categorical" else 2
+
+
+def check_range(head: Head, classes: int, labels: np.ndarray) -> None:
+    """Raises DataError for labels that are no class of the head."""
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(
             f"the labels go from {labels.min()} to {labels.max()}; the output {head.output!r} has the classes "
             f"0 to {classes - 1}"
         )
-    return np.concatenate([s.argmax(-1) for s in scores]) == labels
+
+
+def first_answers(values: np.ndarray, head: Head) -> np.ndarray:
+    """The class of each sample [samples], of an output that gives one."""
+    if head.kind == "categorical":
+        return head.classes_last(values).reshape(len(values), -1).argmax(-1)
+    return (values.reshape(-1) > head.half).astype(np.int64)
 
 
 def accuracy_change(
@@ -76,7 +99,7 @@ def paired_change(before: np.ndarray, after: np.ndarray, seed: int = 0, draws: i
 
 def _scored(outputs: Outputs, heads: Sequence[Head]) -> Head:
     for head in heads:
-        if head.kind == "categorical" and outputs[0][head.output].ndim == 2:
+        if head.is_probability and has_one_answer(outputs[0][head.output], head):
             return head
     shapes = ", ".join(f"{h.output} {list(outputs[0][h.output].shape)} {h.kind}" for h in heads)
     raise DataError(f"labels need a categorical output [samples, classes]; the heads are {shapes or 'none'}")

@@ -24,6 +24,7 @@ from ...passes.recovery.stage import Recover, Retrained
 from ...passes.recovery.training.checkpoints import Checkpoints
 from ...passes.recovery.training.feature_matching import matched
 from ...passes.recovery.training.loop import Look, Loop, Trained
+from ...passes.recovery.training.objective import takes_labels
 from ...passes.recovery.training.training_step import TrainingStep
 from ...runtime.data.augmentation import augmentation
 from ...runtime.data.named_data import Dataset
@@ -60,6 +61,11 @@ class Retraining:
             augmentation(settings.augment)
         if settings.labels and self._training.labels is None:
             raise UsageError(f"recover{{labels={settings.labels:g}}} needs labels of --data: give --train-labels")
+        if settings.labels and not takes_labels(self.original, self.subject.heads):
+            raise UsageError(
+                f"recover{{labels={settings.labels:g}}} needs logits [samples, classes] or of one decision a sample, "
+                "and no output is computed from any"
+            )
 
     def retrained(
         self, model: onnx_ir.Model, heirs: Mapping[str, Heirs], settings: Recover, title: str = "recover"

@@ -24,6 +24,7 @@ from .gate import Judge
 from .judged_values import advice, check_judged, compared_notes
 from .labelled_heads import LABELLED, with_labels
 from .model_sources import Source, read
+from .probability_scales import is_open, with_scales
 from .repeatability import ROUNDING, random_note, unrepeatable
 from .samples import Purposes, Samples, gather
 from .shaped_model import ShapedModel
@@ -170,7 +171,8 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
         compared = _showing(found.model, sources.judged)
         reference = Session(compared, timed) if sources.judged else baseline
     samples = gather(sources, found.model, baseline.run, purposes)
-    heads = _scored(find_heads(compared, sources.heads, sources.judged), samples, reference)
+    heads = find_heads(inferred(compared), sources.heads, sources.judged)
+    heads = _scored(_scaled(heads, samples, reference), samples, reference)
     return Subject(
         source=found,
         baseline=baseline,
@@ -191,6 +193,13 @@ def _showing(model: onnx_ir.Model, names: tuple[str, ...]) -> onnx_ir.Model:
         return model
     check_judged(inferred(model), names)
     return shown(model, names)
+
+
+def _scaled(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:
+    """The heads, of which what a person calls decisions are probabilities or log-odds by their values."""
+    if not any(map(is_open, heads)):
+        return heads
+    return with_scales(heads, reference.run(samples.validation.rebatch(JUDGED_BATCH).batches[0]))
 
 
 def _scored(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:

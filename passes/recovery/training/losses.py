@@ -92,6 +92,17 @@ class Losses:
         seed = self.emit.op("Sub", self.emit.op("Exp", log_q), hot)
         return Loss(self._over(total, positions, -1.0), self._over(seed, positions, 1.0))
 
+    def binary_cross_entropy(self, logits: onnx_ir.Value, labels: onnx_ir.Value) -> Loss:
+        """-log q of the label's side, mean over samples, for logits [samples] or [samples, 1] and labels [samples] of
+        int64, 0 or 1."""
+        yes = self.emit.reshaped(self.emit.op("Cast", labels, to=self.dtype.value), logits)
+        each = self.emit.op("Sub", self._softplus(logits), self.emit.op("Mul", yes, logits))
+        samples = self.emit.op("Cast", self.emit.op("Size", labels), to=self.dtype.value)
+        seed = self.emit.op("Sub", self.emit.op("Sigmoid", logits), yes)
+        return Loss(
+            self._over(self.emit.op("ReduceSum", each, keepdims=0), samples, 1.0), self._over(seed, samples, 1.0)
+        )
+
     def mixed(self, parts: Sequence[tuple[float, Loss]]) -> Loss:
         """The weighted sum of losses of one value."""
         return Loss(

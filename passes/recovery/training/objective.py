@@ -16,8 +16,8 @@ HALF = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: the divergence from the original at `temperature`, of which, for the first output [samples,
-    classes], a share `labels` is replaced by the cross-entropy of labels; beside it `features` times the squared
+    """What is minimised: the divergence from the original at `temperature`, of which, for the first output of one
+    answer a sample, a share `labels` is replaced by the cross-entropy of labels; beside it `features` times the squared
     relative error, mean over the values named `matched`, of what both models compute on the way."""
 
     temperature: float = 1.0
@@ -61,13 +61,23 @@ def emit_loss(graph: StepGraph, heads: Sequence[Head], objective: Objective) -> 
 
 
 def _labelled(heads: Sequence[Head], given: Mapping[str, Distribution]) -> Head | None:
-    """The first head that gives a class for each sample."""
+    """The first head whose logits are [samples, classes], or one decision for each sample."""
     for head in heads:
         one = given[head.output]
         shape = one.value.shape
-        if head.kind == "categorical" and one.scale == "logits" and shape is not None and len(shape) == 2:
+        if one.scale != "logits" or shape is None:
+            continue
+        if head.kind == "categorical" and len(shape) == 2 and one.axis in (-1, 1):
+            return head
+        if head.kind == "bernoulli" and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
             return head
     return None
+
+
+def takes_labels(model: onnx_ir.Model, heads: Sequence[Head]) -> bool:
+    """Whether one of the heads has a cross-entropy."""
+    heads = [head for head in heads if head.is_probability]
+    return _labelled(heads, {head.output: distribution(model, head) for head in heads}) is not None
 
 
 def _of_head(
@@ -81,7 +91,8 @@ def _of_head(
     assert student.shape is not None
     labels = graph.input(LABELS, INT64, onnx_ir.Shape([student.shape[0]]))
     share = objective.labels
-    return emit.mixed([(1 - share, loss), (share, emit.cross_entropy(wide.value, labels))])
+    entropy = emit.cross_entropy if head.kind == "categorical" else emit.binary_cross_entropy
+    return emit.mixed([(1 - share, loss), (share, entropy(wide.value, labels))])
 
 
 def _of_feature(graph: StepGraph, value: onnx_ir.Value, target: onnx_ir.Value, objective: Objective) -> Loss:

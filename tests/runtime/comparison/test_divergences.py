@@ -231,6 +231,18 @@ def test_accuracy_counts_the_first_class():
     assert accuracy(outputs, np.array([1, 0, 0]), [VALUES, LOGITS]) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+@pytest.mark.parametrize(("head", "values"), [(ODDS, [-1.0, 2, 3, -4]), (DECISIONS, [0.1, 0.9, 0.8, 0.2])])
+def test_one_decision_a_sample_is_right_on_the_side_of_its_label(shape, head, values):
+    outputs = of(np.array(values).reshape(shape))
+    assert accuracy(outputs, np.array([0, 1, 0, 0]), [head]) == pytest.approx(3 / 4)
+
+
+def test_classes_of_one_pixel_are_scored():
+    outputs = of(np.array([[1, 2, 0], [3, 1, 2]]).reshape(2, 3, 1, 1))
+    assert accuracy(outputs, np.array([1, 1]), [Head("y", "categorical", "logits", axis=1)]) == pytest.approx(1 / 2)
+
+
 @pytest.mark.parametrize(
     ("labels", "heads", "message"),
     [

@@ -1,9 +1,11 @@
 """The gate: the drop of a model in the unit of every kind of limit, and limits that don't suit the heads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from kronnx.ir.errors import DataError, UsageError
-from kronnx.ir.output_heads import Head
+from kronnx.ir.output_heads import Head, find_heads
 from kronnx.runtime.comparison import run_all
 from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session, Target
@@ -83,6 +85,56 @@ def test_a_model_with_both_kinds_of_heads_takes_either_metric():
     both = CLASSES, Head("z", "gaussian", "raw")
     assert resolved(None, both).metric == "kl"
     assert resolved(Limit("rel", 0.1), both) == Limit("rel", 0.1)
+
+
+def several(weight: np.ndarray, shift: float = 0.0):
+    """Classes, decisions, values and an index, of which `shift` moves the values alone."""
+    model = build("""(float[N, 4] x) => (float[N, 4] p, float[N, 4] d, float[N, 4] v, int64[N] k)
+        <float[4, 4] w, float[1] s>
+        { z = MatMul(x, w) p = Softmax(z) d = Sigmoid(z) v = Add(z, s) k = ArgMax<axis=1, keepdims=0>(z) }""")
+    set_weight(model, "w", weight)
+    set_weight(model, "s", np.array([shift]))
+    return model
+
+
+@pytest.fixture
+def of_several(rng) -> Judge:
+    data, target = Dataset(({"x": rng.normal(size=(50, 4)).astype(np.float32)},)), Target("cpu", 1)
+    original = several(np.eye(4))
+    return Judge(data, run_all(Session(original, target), data), find_heads(original), target)
+
+
+@pytest.mark.parametrize("given", [None, Limit("kl", 0.01), Limit("rel", 0.01)])
+def test_one_limit_holds_for_outputs_of_every_kind_and_the_one_that_moved_most_is_named(of_several, given):
+    limit = resolved(given, of_several.heads)
+    moved = of_several.drop(several(np.eye(4), shift=0.5), limit)
+    share = 0.5 / np.sqrt(np.square(of_several.reference[0]["v"]).mean())
+    assert (moved.metric, float(moved)) == ("rel", pytest.approx(share, 1e-4))
+    surer = of_several.drop(several(20 * np.eye(4)), limit)
+    assert surer.metric in ("kl", "rel")
+    assert of_several.drop(several(np.eye(4)), limit) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_kl_of_classes_and_decisions_is_one_sum(of_several):
+    found = of_several.divergence(several(0.9 * np.eye(4)))
+    each = [replace(of_several, heads=(head,)).divergence(several(0.9 * np.eye(4))) for head in of_several.heads[:2]]
+    assert found.kl_mean == pytest.approx(sum(one.kl_mean for one in each))
+    assert found.changed == 0
+
+
+def test_answers_that_are_others_are_held_to_a_share():
+    """A classifier's own labels: ten of fifty turn over, of two classes that are nearly as likely."""
+    x = np.ones((50, 2), np.float32)
+    x[:40, 0], x[40:, 0] = 2.0, 1.001
+    text = """(float[N, 2] x) => (int64[N] k, float[N, 2] p) <float[1, 2] b>
+        { z = Add(x, b) p = Softmax(z) k = ArgMax<axis=1, keepdims=0>(z) }"""
+    models = [build(text) for _ in range(2)]
+    for model, bias in zip(models, (0.0, 0.01), strict=True):
+        set_weight(model, "b", np.array([[0.0, bias]]))
+    data, target = Dataset(({"x": x},)), Target("cpu", 1)
+    judge = Judge(data, run_all(Session(models[0], target), data), find_heads(models[0]), target)
+    drop = judge.drop(models[1], resolved(None, judge.heads))
+    assert (drop.metric, drop) == ("changed", pytest.approx(0.2))
 
 
 def test_outputs_without_rows_are_said_to_be_no_basis(rng):

@@ -49,6 +49,33 @@ def test_labels_that_fit_no_output_or_several_are_refused_with_what_to_say(heads
         with_labels(heads, outputs, LABELS)
 
 
+DECISION = Head("y", "bernoulli", "probabilities", "Sigmoid")
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_one_decision_a_sample_takes_labels_of_yes_and_no(shape):
+    assert with_labels((DECISION,), {"y": np.full(shape, 0.3)}, np.array([0, 1, 1])) == (DECISION,)
+    with pytest.raises(DataError, match="from 0 to 2; the output 'y' has the classes 0 to 1"):
+        with_labels((DECISION,), {"y": np.full(shape, 0.3)}, np.array([0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("head", "values", "said"),
+    [
+        (VALUES, np.ones((3, 1)), "no output is .* if it says yes or no, say --head y=bernoulli"),
+        (DECISION, np.full((3, 4), 0.3), "between 0 and 1, .* if the largest value is the answer, say --head y=categ"),
+    ],
+)
+def test_decisions_that_labels_may_be_meant_for_are_named(head, values, said):
+    with pytest.raises(UsageError, match=said):
+        with_labels((head,), {"y": values}, np.array([0, 1, 1]))
+
+
+def test_classes_on_the_channels_of_one_pixel_take_the_labels():
+    head = Head("y", "categorical", "logits", axis=1)
+    assert with_labels((head,), {"y": np.ones((2, 3, 1, 1))}, LABELS) == (head,)
+
+
 def test_of_two_outputs_the_one_with_enough_classes_takes_the_labels():
     heads = (Head("few", "gaussian", "raw"), VALUES)
     found = with_labels(heads, {"few": SCORES[:, :2], "y": SCORES}, LABELS)

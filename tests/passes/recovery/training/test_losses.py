@@ -168,6 +168,14 @@ def test_the_cross_entropy_is_that_of_torch(rng: np.random.Generator) -> None:
     assert_equal(given, differentiated(lambda y: functional.cross_entropy(y, torch.tensor(labels)), logits))
 
 
+@pytest.mark.parametrize("shape", [(7,), (7, 1)])
+def test_the_cross_entropy_of_decisions_is_that_of_torch(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    logits, labels = 3 * rng.normal(size=shape), rng.integers(0, 2, 7)
+    given = computed(lambda losses, s, t: losses.binary_cross_entropy(s, t), [logits, labels])
+    yes = torch.tensor(labels.reshape(shape), dtype=torch.float64)
+    assert_equal(given, differentiated(lambda z: functional.binary_cross_entropy_with_logits(z, yes), logits))
+
+
 def test_losses_of_one_value_are_mixed_by_their_weights(rng: np.random.Generator) -> None:
     logits, target = rng.normal(size=(2, 7, 5))
     labels = rng.integers(0, 5, 7)
