@@ -9,10 +9,12 @@ import onnx_ir
 from ..dimensions import constant
 from ..head_kinds import BERNOULLI, CATEGORICAL, GAUSSIAN
 from . import written_out
-from .axes import RESHAPING, followed, integer_attribute, positive, selects_along, size
+from .axes import RESHAPING, followed, integer_attribute, positive, reduced, selects_along, size
 from .head import LOG_PROBABILITIES, PROBABILITIES, RAW
 
 OWN_DOMAIN = ("", "ai.onnx")
+SHOWN = 4  # names of parts in a reason
+JOINING = ("Concat", "Sub", "Mul")
 MOVING = (*RESHAPING, "Transpose", "Identity", "Cast")
 
 
@@ -46,7 +48,7 @@ class Reader:
         pending = [value]
         while pending:
             one = pending[-1]
-            open_ = [v for v in _read_before(one) if v not in self._known]
+            open_ = [v for v in _sources(one) if v not in self._known]
             pending.extend(open_)
             if not open_:
                 pending.pop()
@@ -58,20 +60,24 @@ class Reader:
         node = value.producer()
         if node is None:
             return VALUES
-        return _of_function(node) or self._passed_on(node, value) or VALUES
+        return _of_function(node) or self._passed_on(value) or VALUES
 
-    def _passed_on(self, node: onnx_ir.Node, value: onnx_ir.Value) -> Reading | None:
-        rule = RULES.get(node.op_type) if node.domain in OWN_DOMAIN else None
-        before = [self._known[v] for v in node.inputs if v is not None and v in self._known]
-        return rule(node, before) if rule is not None and before else None
+    def _passed_on(self, value: onnx_ir.Value) -> Reading | None:
+        node, before = value.producer(), [self._known[v] for v in _sources(value)]
+        return RULES[node.op_type](node, before) if node is not None and before else None
 
 
-def _read_before(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
+def _sources(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
     """The values that the reading of `value` follows from."""
     node = None if value is None else value.producer()
-    if node is None or node.op_type not in RULES or node.domain not in OWN_DOMAIN or _of_function(node) is not None:
+    if value is None or node is None or node.op_type not in RULES or node.domain not in OWN_DOMAIN:
         return []
-    inputs = node.inputs if node.op_type in ("Concat", "Sub") else node.inputs[:1]
+    if _of_function(node) is not None:
+        return []
+    if node.op_type == "If":
+        place = list(node.outputs).index(value)
+        return [attribute.as_graph().outputs[place] for attribute in node.attributes.values()]
+    inputs = node.inputs if node.op_type in JOINING else node.inputs[:1]
     return [v for v in inputs if v is not None and constant(v) is None]
 
 
@@ -163,20 +169,57 @@ def _selected(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
 
 def _joined(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
     """Decisions, or classes joined along another axis than theirs."""
-    first = replace(before[0], logits=None)
+    found = _common(node, before)
+    if found is None and any(one.kind != GAUSSIAN for one in before):
+        parts = " and ".join(repr(v.name) for v in node.inputs[:SHOWN] if v is not None)
+        said = f"{node.op_type} {node.name!r} joins probabilities with others"
+        return replace(VALUES, reason=f"{said}; --judge can name its parts, {parts}, instead")
+    if found is None or found.kind != CATEGORICAL:
+        return found
+    return found if selects_along(node, found.axis) is False else None
+
+
+def _common(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """What all inputs of the node, or all branches, are, if that is the same."""
     alike = {(one.kind, one.scale, one.axis) for one in before}
-    if len(before) != len(node.inputs) or len(alike) != 1:
+    whole = node.op_type == "If" or len(before) == len(node.inputs)
+    return replace(before[0], logits=None) if whole and len(alike) == 1 else None
+
+
+def _between(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """Means and largest ones of decisions, and their products, are between 0 and 1 too."""
+    found = _common(node, before) if node.op_type in JOINING else replace(before[0], logits=None)
+    return found if found is not None and found.kind == BERNOULLI else None
+
+
+def _averaged(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """The mean of decisions, or of classes over one other axis."""
+    found, over = before[0], reduced(node)
+    if found.kind != CATEGORICAL:
+        return _between(node, before)
+    axis, over = positive(found.axis, node.inputs[0]), None if over is None else positive(over, node.inputs[0])
+    if over is None or min(axis, over) < 0 or over == axis or found.scale != PROBABILITIES:
         return None
-    if first.kind != CATEGORICAL:
-        return first
-    return first if selects_along(node, first.axis) is False else None
+    dropped = over < axis and not integer_attribute(node, "keepdims", 1)
+    return replace(found, axis=axis - dropped, logits=None)
+
+
+def _resized(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """Of a picture between whose pixels nothing is extrapolated."""
+    mode = node.attributes.get("mode")
+    kept = mode is None or mode.as_string() in ("nearest", "linear")
+    return replace(before[0], logits=None) if kept and before[0].scale == PROBABILITIES else None
 
 
 Rule = Callable[[onnx_ir.Node, list[Reading]], Reading | None]
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(MOVING, _moved),
     **dict.fromkeys(("Slice", "Gather", "Split"), _selected),
+    **dict.fromkeys(("Mul", "ReduceMax", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool"), _between),
     "Concat": _joined,
+    "If": _common,
+    "ReduceMean": _averaged,
+    "Resize": _resized,
     "Log": _logarithm,
     "Sub": _complement,
 }

@@ -103,6 +103,18 @@ PARTS = {
         *("float[N,10] y", "p = Softmax(z) r = Relu(z) q = Softmax(r) y = Concat<axis=1>(p, q)"),
         "gaussian",
     ),
+    "a mean of decisions": ("float[N] y", "p = Sigmoid(z) y = ReduceMean<keepdims=0>(p, first)", "bernoulli"),
+    "the surest of decisions": ("float[N,1] y", "p = Sigmoid(z) y = ReduceMax(p, first)", "bernoulli"),
+    "a find and what it is": ("float[N,5] y", "p = Sigmoid(z) r = Relu(z) q = Sigmoid(r) y = Mul(p, q)", "bernoulli"),
+    "a vote": ("float[5] y", "p = Softmax(z) y = ReduceMean<keepdims=0>(p, zero)", "categorical"),
+    "a mean of logits": ("float[5] y", "l = LogSoftmax(z) y = ReduceMean<keepdims=0>(l, zero)", "gaussian"),
+    "of either branch": (
+        "float[N,5] y",
+        "c = Constant<value_ints=[1]>() b = Cast<to=9>(c) y = If (b) "
+        "<then_branch = g () => (float[N,5] p) { p = Sigmoid(z) }, "
+        "else_branch = h () => (float[N,5] q) { r = Relu(z) q = Sigmoid(r) }>",
+        "bernoulli",
+    ),
     "log of some classes": ("float[N,2] y", "p = LogSoftmax(z) y, q = Split<axis=1>(p, parts)", "gaussian"),
 }
 
@@ -114,6 +126,11 @@ def test_parts_are_what_the_whole_is_or_what_is_left_of_it(output: str, nodes: s
     assert head.kind == kind
     if kind != "gaussian":
         assert distribution(model, head).value.name == "y"
+
+
+def test_an_output_that_joins_boxes_and_scores_says_how_to_judge_its_parts() -> None:
+    model = model_of("b = Relu(z) p = Sigmoid(z) j = Concat<axis=1>(b, p) y = Identity(j)", "float[N,10] y")
+    assert "--judge can name its parts, 'b' and 'p'" in find_heads(model)[0].reason
 
 
 def test_a_graph_of_many_paths_is_read_once() -> None:
