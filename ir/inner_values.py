@@ -7,18 +7,17 @@ import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .autodiff.reverse import read
+from .cleanup.guarded_step import attempt
 from .dimensions import constant_tensor
 from .model import clone
 from .model.shape_inference import infer_shapes
-from .model.signature import restore_signature
 from .row_counts import Origin, RowCounts
 
 
 def inferred(model: onnx_ir.Model) -> onnx_ir.Model:
-    """A copy of the same signature in which the values inside have types and shapes, as far as they can be inferred."""
-    copy = infer_shapes(clone(model))
-    restore_signature(copy, model)
-    return copy
+    """A copy of the same signature in which the values inside have types and shapes, as far as they can be inferred:
+    what the file itself says of them where nothing can."""
+    return attempt("inferring shapes", infer_shapes, clone(model), [])
 
 
 def shown(model: onnx_ir.Model, names: Iterable[str]) -> onnx_ir.Model:

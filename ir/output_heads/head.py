@@ -17,7 +17,8 @@ class Head:
     A categorical head has its classes on `axis` of the output, as `logits`, `probabilities` or `log_probabilities`;
     each element of a bernoulli head is a decision of its own, as `logits` (log-odds) or `probabilities`; a gaussian
     head has `raw` values of unit variance, up to its own scale. A discrete one holds integers, truth values or strings,
-    which are the same or not, and has no curvature.
+    which are the same or not, and has no curvature. Of one that is `counted` there are as many as the model finds, or
+    computes in another way: how many there are may change with its weights.
     """
 
     output: str
@@ -25,6 +26,7 @@ class Head:
     scale: str
     reason: str = ""
     axis: int = -1
+    counted: bool = False
 
     @property
     def is_probability(self) -> bool:

@@ -10,12 +10,12 @@ import onnx_ir
 
 from ...ir.batch_axes import batch_axes
 from ...ir.output_heads import Head, distribution, effective_decisions
+from ...ir.row_counts import RowCounts
 from .seeds import inverse_root, sum_of_squares
 from .settings import Execute, Feed
 from .work import INT64, Work, size
 
 Shapes = Mapping[str, tuple[int, ...]]
-COUNTING = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}  # operators that give as much as they find
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _run(
     work: Work, heads: Sequence[Head], weighed: Sequence[Head], feeds: Sequence[Feed], execute: Execute
 ) -> tuple[tuple[Shapes, ...], dict[str, float]]:
     """The shapes for every feed, and the sums that the scales of the heads `weighed` are made of."""
-    each = bool(weighed) or any(node.op_type in COUNTING for node in work.model.graph.all_nodes())
+    counts = RowCounts.of(work.model).sizes
+    each = bool(weighed) or any(counts.get(value) for value in work.model.graph.outputs)
     shapes = {h.output: work.output(work.op("Shape", [distribution(work.model, h).value]), INT64) for h in heads}
     totals = {head.output: _total(work, head) for head in weighed}
     run = execute(work.finish())

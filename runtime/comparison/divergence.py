@@ -1,14 +1,14 @@
 """How far a model's outputs are from the original's, over all heads: outputs of both in, one record out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...ir.output_heads import Head
 from .agreement import agreements, changed_share
 from .divergences import kl_divergences, relative_error
-from .outputs import Outputs, check
+from .outputs import Outputs, check, recounted
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Divergence:
     with the same first class, or of decisions on the same side of one half, the worst head's. `relative_error`:
     ||y' - y|| / ||y|| of values, the worst head's. `changed`: the share of elements that are others, of integers,
     truth values or strings, the worst head's.
-    Infinite if the model yields NaN or infinity where the original doesn't.
+    Infinite if the model yields NaN or infinity where the original doesn't. `rows`: the outputs of which there are
+    other numbers of rows, and in how many batches; of these there is no other figure.
     """
 
     kl_mean: float | None = None
@@ -29,6 +30,7 @@ class Divergence:
     agreement: float | None = None
     relative_error: float | None = None
     changed: float | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 def compare(
@@ -37,9 +39,12 @@ def compare(
     """The divergence of `candidate` from `reference`, both the outputs for the same batches, of which `sizes` are the
     samples (by default the size of an output's first axis).
 
-    Raises VerifyError if an output is missing or has another shape; InputError if the reference isn't finite.
+    Raises VerifyError if an output is missing, or has another shape though it isn't counted; InputError if the
+    reference isn't finite.
     """
     check(reference, candidate, heads)
+    other_rows = recounted(reference, candidate, heads)
+    heads = [head for head in heads if head.output not in other_rows]
     likely = [head for head in heads if head.is_probability]
     nats = [d for h in likely if (d := kl_divergences(reference, candidate, h, sizes)).size]
     shares = [float(a.mean()) for h in likely if (a := agreements(reference, candidate, h)).size]
@@ -51,6 +56,7 @@ def compare(
         agreement=min(shares, default=None),
         relative_error=max(errors, default=None),
         changed=max((share for share in others if share is not None), default=None),
+        rows=other_rows,
     )
 
 

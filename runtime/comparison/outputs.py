@@ -21,8 +21,9 @@ def run_all(session: Session, dataset: Dataset) -> list[dict[str, np.ndarray]]:
 
 
 def check(reference: Outputs, candidate: Outputs, heads: Sequence[Head]) -> None:
-    """Raises VerifyError if an output is missing or has another shape; InputError if the reference holds NaN or
-    +infinity. -infinity is a class that is never chosen, or a place where nothing can be."""
+    """Raises VerifyError if an output is missing or has another shape, unless it is counted and its rank is the same;
+    InputError if the reference holds NaN or +infinity. -infinity is a class that is never chosen, or a place where
+    nothing can be."""
     if len(reference) != len(candidate):
         raise VerifyError(f"{len(candidate)} batches of outputs were given to compare with {len(reference)}")
     for number, (one, other) in enumerate(zip(reference, candidate, strict=True)):
@@ -31,7 +32,7 @@ def check(reference: Outputs, candidate: Outputs, heads: Sequence[Head]) -> None
 
 
 def _check_output(one: np.ndarray, other: np.ndarray | None, head: Head, batch: int) -> None:
-    if other is None or one.shape != other.shape:
+    if other is None or (one.shape != other.shape and not (head.counted and one.ndim == other.ndim)):
         found = "missing" if other is None else f"{list(other.shape)}"
         raise VerifyError(f"the output {head.output!r} of batch {batch} was {list(one.shape)} and is now {found}")
     if not head.is_continuous:
@@ -42,6 +43,17 @@ def _check_output(one: np.ndarray, other: np.ndarray | None, head: Head, batch: 
             f"the original model's output {head.output!r} holds NaN or infinity in batch {batch} "
             f"(at {bad[0].tolist()}); nothing can be compared with it"
         )
+
+
+def recounted(reference: Outputs, candidate: Outputs, heads: Sequence[Head]) -> dict[str, int]:
+    """The outputs that have another number of rows, and in how many batches."""
+    found = {
+        head.output: sum(
+            one[head.output].shape != other[head.output].shape for one, other in zip(reference, candidate, strict=True)
+        )
+        for head in heads
+    }
+    return {name: batches for name, batches in found.items() if batches}
 
 
 def pairs(reference: Outputs, candidate: Outputs, head: Head) -> Iterator[Pair]:

@@ -85,3 +85,9 @@ def test_what_was_shown_is_taken_away_with_what_it_alone_needed():
     assert signature(less) == signature(model)
     assert [node.op_type for node in less.graph] == ["MatMul", "Relu"]
     assert len(model.graph) == 3
+
+
+def test_a_file_whose_shapes_contradict_each_other_is_taken_as_it_is():
+    model = parsed("(float[n, 4] x) => (float[n] y) <float[4, 4] w> { s = MatMul(x, w) y = Relu(s) }")
+    assert signature(inferred(model)) == signature(model)
+    assert [node.op_type for node in shown(model, ["s"]).graph] == ["MatMul", "Relu"]

@@ -111,7 +111,7 @@ class Exploration:
             remarks=_once(remark for one in searched for remark in one.remarks),
             idle=_once(remark for one in searched for remark in one.idle),
             traces=searched[0].traces,
-            missed=min((one.missed for one in searched if one.missed), key=lambda c: c.drop, default=None),
+            missed=min((one.missed for one in searched if one.missed), key=_nearness, default=None),
             whole=self._whole,
         )
 
@@ -205,6 +205,10 @@ class Exploration:
 
     def _drop(self, attempt: Attempt) -> Drop:
         return self.gate.drop(attempt.model)
+
+
+def _nearness(missed: MeasuredAttempt) -> tuple[float, float]:
+    return missed.drop, missed.attempt.worth
 
 
 def _once(remarks: Iterable[Remark]) -> tuple[Remark, ...]:

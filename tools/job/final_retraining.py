@@ -1,5 +1,6 @@
 """The recovery at the end of a pipeline: what the search for the price has to know of it, and its choices with it."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -45,7 +46,8 @@ class FinalRetraining:
             yield finished
             if len(seen) == TRIES:
                 return
-            off = max(off, finished.drop / choice.drop if choice.drop else 0.0)
+            if choice.drop and math.isfinite(finished.drop):
+                off = max(off, finished.drop / choice.drop)
 
     def _finished(self, choice: MeasuredAttempt) -> MeasuredAttempt:
         found = self.retraining.retrained(choice.attempt.model, choice.attempt.heirs, self.settings)

@@ -14,12 +14,13 @@ from ...runtime.latency import LatencyTable
 from ...runtime.sessions import Session, Target
 from ...runtime.stopwatch import Stopwatch
 from ..report.accounting import sites
+from ..report.drops import ROWS
 from ..report.layer_records import Inventory
 from ..report.progress import Progress, Silent
 from ..report.records import GateRecord
-from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do
+from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do, rows_of
 from .acceptance import Acceptance, accepted, in_vain, nearest_miss
-from .budget import Budget, Limit
+from .budget import Budget
 from .budget import limit as parsed_limit
 from .cache import cache_folder, checkpoint_store, tidy
 from .efficiency import Efficiency
@@ -124,10 +125,13 @@ class _Job:
         limit = resolved(self.settings.budget.max_drop, self.subject.heads)
         samples = self.subject.samples
         choosing = Gate(self.subject.judge(samples.validation), limit)
-        unrepeatable = self.subject.unrepeatable(choosing.judge)
-        if unrepeatable is not None:
-            return self.left_alone(*unrepeatable)
-        clean = self.subject.shaped(self.subject.cleaned(choosing.judge), self._efficiency.sample)
+        reason = self.subject.nothing_found(choosing.judge) or self.subject.unrepeatable(choosing.judge)
+        if reason is not None:
+            return self.left_alone(*reason)
+        cleaned, reason = self.subject.cleaned(choosing.judge)
+        if reason is not None:
+            return self.left_alone(*reason)
+        clean = self.subject.shaped(cleaned, self._efficiency.sample)
         retraining = self._retraining(clean)
         finish = self._finish(retraining, choosing)
         explored = self._explored(clean, choosing, retraining, finish)
@@ -137,15 +141,22 @@ class _Job:
         found = accepted(choices, final, self.settings.budget)
         if found.choice is not None and (found.choice.attempt.steps or self.settings.budget.has_target):
             return self._changed(found.choice, explored, layers, final, found.gate)
-        text = self._nothing_done(found, explored, limit)
+        text = self._nothing_done(found, explored, final if found.missed else choosing)
         return self._reporter.unchanged(text, _said_of(found.choice, explored), found.gate, layers.records())
 
-    def _nothing_done(self, found: Acceptance, explored: Explored, limit: Limit) -> str:
+    def _nothing_done(self, found: Acceptance, explored: Explored, gate: Gate) -> str:
+        """`gate` is what the nearest change was measured at."""
         if found.choice is not None and found.choice.attempt.fixed:
             return nothing_to_do()
         missed = found.missed or explored.missed
         miss = None if missed is None else nearest_miss(missed, self._efficiency, explored.whole)
-        return not_worth_it(limit.metric, limit.value, miss)
+        rows = self._rows_of(missed, gate) if missed is not None and missed.drop.metric == ROWS else ""
+        return not_worth_it(gate.limit.metric, gate.limit.value, miss, rows)
+
+    def _rows_of(self, missed: MeasuredAttempt, gate: Gate) -> str:
+        """Of which outputs, and what to judge in their place."""
+        changed = gate.judge.divergence(missed.attempt.model).rows
+        return f" of {rows_of(changed)} ({self.subject.advice(changed)})"
 
     def _retraining(self, clean: ShapedModel) -> Retraining | None:
         """What trains; what the stages ask of it is checked before anything is measured."""

@@ -74,7 +74,9 @@ class Search:
         return attempt, self.drops[attempt.key]
 
     def _missed(self, attempt: Attempt, drop: Drop) -> None:
-        if attempt.steps and (self.nearest_miss is None or drop < self.nearest_miss[1]):
+        """Of those that are infinitely far off the one that takes least is the nearest."""
+        nearest = self.nearest_miss
+        if attempt.steps and (nearest is None or (drop, attempt.worth) < (nearest[1], nearest[0].worth)):
             self.nearest_miss = attempt, drop
 
     def _next(self, low: float, high: float, drop: float, aim: float, price: float) -> float | None:

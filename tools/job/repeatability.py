@@ -10,7 +10,7 @@ from ...runtime.comparison import Outputs, compare
 from ...runtime.data.dataset import Feed
 from ...runtime.messages import Source
 from ...runtime.sessions import Session
-from ..report.drops import drop_of, drops_of
+from ..report.drops import ROWS, drop_of, drops_of
 from .gate import Judge
 
 ROUNDING = 1e-3  # nats, or a share: outputs that differ by less are taken for the same
@@ -45,7 +45,10 @@ def _difference(one: Outputs, other: Outputs, judge: Judge) -> str | None:
         found = drops_of(compare(one, other, judge.heads))
     except VerifyError:
         return "outputs of other shapes"
-    return next((drop_of(one.metric, one) for one in found if one > ROUNDING), None)
+    difference = next((one for one in found if one > ROUNDING), None)
+    if difference is None:
+        return None
+    return "outputs of other shapes" if difference.metric == ROWS else drop_of(difference.metric, difference)
 
 
 def _said(difference: str, drawn: Sequence[onnx_ir.Node]) -> str:

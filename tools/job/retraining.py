@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir
 
 from ...ir.batch_axes import batch_axes
-from ...ir.errors import UsageError
+from ...ir.errors import InputError, UsageError
 from ...ir.lineage import Heirs
 from ...ir.model import clone
 from ...ir.remarks import ANALYSIS, MISSED, PASSED, Remark
@@ -32,6 +32,7 @@ from ...runtime.training import Training
 from ..report.quantities import digits
 from .distillation import DistillationBatches, Teacher, teacher_run
 from .gate import Judge
+from .judged_values import listed
 from .student import student_step
 from .subject import Subject
 
@@ -90,8 +91,10 @@ class Retraining:
 
     def divergence(self, model: onnx_ir.Model) -> float:
         """Held-out: the mean KL in nats, and beside it the squared relative error of heads that have no classes; that
-        error itself where all are such."""
+        error itself where all are such. Infinite where there are other numbers of rows."""
         found = self._judge.divergence(model)
+        if found.rows:
+            return float("inf")
         if found.kl_mean is None:
             return float("inf") if found.relative_error is None else found.relative_error
         return found.kl_mean + (found.relative_error or 0.0) ** 2
@@ -140,7 +143,16 @@ class Retraining:
                 checkpoints=self._checkpoints(model, settings),
                 refresh=self._refresh(model, step, settings),
             )
-            return loop.run()
+            try:
+                return loop.run()
+            except InputError as e:
+                counted = [head.output for head in self.subject.heads if head.counted]
+                if not counted:
+                    raise
+                raise InputError(
+                    f"recover compares row with row, and how many rows there are of {listed(counted)} may have changed "
+                    f"({e}); {self.subject.advice(counted)}"
+                ) from e
 
     def _nats(self, model: onnx_ir.Model) -> float:
         """The held-out divergence of a Gaussian head is half of its squared error."""

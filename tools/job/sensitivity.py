@@ -70,8 +70,9 @@ def measured_sensitivity(sources: Sources, temperature: float, machine: Machine,
     subject = open_subject(sources, Purposes(), place, place, progress)
     _check_judged(subject, subject.reason_to_leave())
     judge = subject.judge(subject.samples.validation)
-    _check_judged(subject, subject.unrepeatable(judge))
-    model = subject.cleaned(judge)
+    _check_judged(subject, subject.nothing_found(judge) or subject.unrepeatable(judge))
+    model, reason = subject.cleaned(judge)
+    _check_judged(subject, reason)
     with nullcontext() if machine.threads is None else limit_threads(machine.threads):
         rows = _rows(subject, subject.shaped(model, subject.sample(1)), settings, machine)
     return Sensitivity(

@@ -1,7 +1,7 @@
 """What every job begins with: a model and data in; sessions, heads, samples and the clean model out."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir
@@ -12,6 +12,7 @@ from ...ir.errors import VerifyError
 from ...ir.inner_values import inferred, shown, without_shown
 from ...ir.model import check_weights
 from ...ir.output_heads import ASKED_FOR, Head, find_heads
+from ...ir.row_counts import Origin, RowCounts
 from ...passes.curvature import Bench, Curvature, Feed, Runner
 from ...passes.planning.stages import Shapes, concrete_shapes
 from ...runtime.comparison import accuracy, run_all
@@ -20,8 +21,9 @@ from ...runtime.sessions import Session, Target
 from ..report.drops import CHANGED, drop_of, drops_of
 from ..report.progress import Progress
 from ..report.records import DataRecord
+from ..report.verdict import rows_of
 from .gate import Judge
-from .judged_values import advice, check_judged, compared_notes
+from .judged_values import advice, check_judged, compared_notes, listed
 from .labelled_heads import LABELLED, with_labels
 from .model_sources import Source, read
 from .probability_scales import is_open, with_scales
@@ -127,17 +129,33 @@ class Subject:
             found = unrepeatable(runnable, self.compared, self.reference, judge)
         return None if found is None else ("unrepeatable", found)
 
-    def cleaned(self, judge: Judge) -> onnx_ir.Model:
-        """The model, normalized and cleaned; raises VerifyError if its outputs are not the original's."""
+    def nothing_found(self, judge: Judge) -> tuple[str, str] | None:
+        """A code and a sentence if an output has no rows at all on the samples of `judge`: whatever a change does to
+        them, it wouldn't be seen."""
+        counted = [head.output for head in self.heads if head.counted]
+        empty = [name for name in counted if not any(batch[name].size for batch in judge.reference)]
+        if not empty:
+            return None
+        said = f"it finds nothing on this data: {listed(empty)} has no rows, so nothing can be compared"
+        return "no-rows", f"{said}; give real inputs with --data, or {self.advice(empty)}"
+
+    def cleaned(self, judge: Judge) -> tuple[onnx_ir.Model, tuple[str, str] | None]:
+        """The model, normalized and cleaned, and a code and a sentence if that alone changes how many rows it finds.
+
+        Raises VerifyError if its outputs are not the original's.
+        """
         with self.progress.step("clean up"):
             model = clean(normalize(self.compared))
-            found = drops_of(judge.divergence(model))
-        for drop in found:
+            found = judge.divergence(model)
+        if found.rows:
+            said = f"rounding alone changes how many rows there are of {rows_of(found.rows)}"
+            return model, ("rows-by-rounding", f"{said}, so nothing can be compared; {self.advice(found.rows)}")
+        for drop in drops_of(found):
             if not drop <= (FLIPS if drop.metric == CHANGED else ROUNDING):
                 raise VerifyError(
                     f"the clean-up moved the outputs by {drop_of(drop.metric, drop)}; please report this model"
                 )
-        return model
+        return model, None
 
     def sample(self, batch: int) -> Feed:
         """The feed whose shapes count, and that is timed: the middle one of the full batches, since data is often
@@ -171,7 +189,8 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
         compared = _showing(found.model, sources.judged)
         reference = Session(compared, timed) if sources.judged else baseline
     samples = gather(sources, found.model, baseline.run, purposes)
-    heads = find_heads(inferred(compared), sources.heads, sources.judged)
+    known = inferred(compared)
+    heads = _counted(find_heads(known, sources.heads, sources.judged), RowCounts.of(known))
     heads = _scored(_scaled(heads, samples, reference), samples, reference)
     return Subject(
         source=found,
@@ -200,6 +219,12 @@ def _scaled(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tu
     if not any(map(is_open, heads)):
         return heads
     return with_scales(heads, reference.run(samples.validation.rebatch(JUDGED_BATCH).batches[0]))
+
+
+def _counted(heads: tuple[Head, ...], counts: RowCounts) -> tuple[Head, ...]:
+    """The heads, those of which there are as many as the model finds marked so."""
+    found = {value.name for value, origin in counts.sizes.items() if origin == Origin.COMPUTED}
+    return tuple(replace(head, counted=head.output in found) for head in heads)
 
 
 def _scored(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:

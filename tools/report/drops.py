@@ -1,21 +1,25 @@
 """What a drop of the outputs is counted in: names, units and the default limits of the metrics."""
 
+import math
+from collections.abc import Mapping
 from typing import Protocol, Self
 
 from .quantities import percent_of
 
-KL, RELATIVE, CHANGED, ACCURACY = "kl", "rel", "changed", "acc"
-DEFAULTS = {KL: 0.01, RELATIVE: 0.01, CHANGED: 0.01}
+KL, RELATIVE, CHANGED, ACCURACY, ROWS = "kl", "rel", "changed", "acc", "rows"
+DEFAULTS = {KL: 0.01, RELATIVE: 0.01, CHANGED: 0.01, ROWS: 0.0}
 NAMES = {
     KL: "mean KL",
     RELATIVE: "relative error",
     CHANGED: "share of changed elements",
     ACCURACY: "accuracy lost",
+    ROWS: "numbers of rows",
 }
 
 
 class Drop(float):
-    """How far outputs moved, in the unit of `metric`; of several drops that one limit holds, the largest."""
+    """How far outputs moved, in the unit of `metric`; of several drops that one limit holds, the largest. Other numbers
+    of rows are infinitely far."""
 
     metric: str
 
@@ -34,17 +38,22 @@ class Divergences(Protocol):
     def relative_error(self) -> float | None: ...
     @property
     def changed(self) -> float | None: ...
+    @property
+    def rows(self) -> Mapping[str, int]: ...
 
 
 def drops_of(found: Divergences) -> tuple[Drop, ...]:
-    """One for each kind of outputs that there are."""
+    """One for each kind of outputs that there are; the first one is for outputs of other numbers of rows, if any."""
     measured = (KL, found.kl_mean), (RELATIVE, found.relative_error), (CHANGED, found.changed)
-    return tuple(Drop(value, metric) for metric, value in measured if value is not None)
+    uncounted = tuple(Drop(value, metric) for metric, value in measured if value is not None)
+    return (Drop(math.inf, ROWS), *uncounted) if found.rows else uncounted
 
 
 def drop(metric: str, value: float) -> str:
     """'0.0087 nats', '0.83 %' or '0.4 points': mean KL, the relative error or the share that changed (1 is 100 %),
-    accuracy lost."""
+    accuracy lost; of numbers of rows 'others' or 'the same'."""
+    if metric == ROWS:
+        return "others" if value == math.inf else "the same"
     if metric in (RELATIVE, CHANGED):
         return percent_of(value)
     shown = f"{value:.3g}"
@@ -53,4 +62,6 @@ def drop(metric: str, value: float) -> str:
 
 def drop_of(metric: str, value: float) -> str:
     """The drop inside a sentence: 'a mean KL of 0.0087 nats'."""
+    if metric == ROWS:
+        return "other numbers of rows" if value == math.inf else "the same numbers of rows"
     return f"{drop(metric, value)} of accuracy" if metric == ACCURACY else f"a {NAMES[metric]} of {drop(metric, value)}"

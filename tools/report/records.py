@@ -33,13 +33,15 @@ class Figures:
 class DivergenceFigures:
     """KL in nats of all outputs that are probabilities together, its 99th percentile, the share of equal answers (the
     first class, the side of one half), the relative error of values, and the share of integers, truth values and
-    strings that changed; of several outputs the worst."""
+    strings that changed; of several outputs the worst. `rows` are the outputs that have other numbers of rows, and in
+    how many batches; of these there is no other figure."""
 
     kl_mean: float | None = None
     kl_p99: float | None = None
     agreement: float | None = None
     relative_error: float | None = None
     changed: float | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

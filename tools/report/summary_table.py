@@ -15,7 +15,7 @@ from .records import (
     SiteRecord,
     TimingRecord,
 )
-from .verdict import gate_line
+from .verdict import gate_line, rows_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -82,7 +82,8 @@ def _divergence(figures: DivergenceFigures, heads: Mapping[str, str]) -> list[Ro
         ("Relative error", figures.relative_error, percent),
         ("Changed elements", figures.changed, percent),
     ]
-    return [Row(label, "", show(value)) for label, value, show in measured if value is not None]
+    others = [Row("Other numbers of rows", "", rows_of(figures.rows))] if figures.rows else []
+    return [*others, *(Row(label, "", show(value)) for label, value, show in measured if value is not None)]
 
 
 def _same_answer(heads: Mapping[str, str]) -> str:

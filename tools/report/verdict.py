@@ -1,9 +1,9 @@
 """The words that sum up a run: what was measured in, one line out, with a unit beside every number."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .drops import ACCURACY, DEFAULTS, KL, NAMES, Drop, drop, drop_of, drops_of
+from .drops import ACCURACY, DEFAULTS, KL, NAMES, ROWS, Drop, drop, drop_of, drops_of
 from .quantities import percent, percent_of, signed
 from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 
@@ -70,16 +70,23 @@ def left_alone(detail: str) -> str:
     return f"left alone: {detail}"
 
 
-def not_worth_it(metric: str, limit: float, miss: NearestMiss | None) -> str:
-    """Of a model that comes back as it was, since no change is worth it within the limit."""
+def not_worth_it(metric: str, limit: float, miss: NearestMiss | None, rows: str = "") -> str:
+    """Of a model that comes back as it was, since no change is worth it within the limit. `rows` says of which outputs
+    the nearest one changes the number of rows, if it does, and what to do about it."""
     said = f"returned unchanged: nothing is worth its price within {drop_of(metric, limit)}"
     if miss is None:
         return f"{said}; no change that saves anything was found"
     time = f"{percent_of(abs(miss.time))} of the layers' time"
     saved = f"saves {percent_of(miss.size)} of the size and " + (time if miss.time >= 0 else f"costs {time}")
     margin = "" if miss.drop > limit else " (the search keeps a tenth of the limit in reserve)"
-    costs = f"costs {drop_of(miss.drop.metric, miss.drop)}{margin}"
+    verb = "gives" if miss.drop.metric == ROWS else "costs"
+    costs = f"{verb} {drop_of(miss.drop.metric, miss.drop)}{margin}{rows}"
     return f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}"
+
+
+def rows_of(changed: Mapping[str, int]) -> str:
+    """'found' in 2 batches, of outputs that have other numbers of rows."""
+    return ", ".join(f"{name!r} in {n} batch{'es' if n != 1 else ''}" for name, n in changed.items())
 
 
 def nothing_to_do() -> str:
@@ -160,6 +167,8 @@ def _kept(gate: GateRecord, compared: str) -> str:
 
 def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:
     shown = {one.metric: f"{SHORT.get(one.metric, NAMES[one.metric])} {drop(one.metric, one)}" for one in measured}
+    if divergence.rows:
+        shown[ROWS] = f"other numbers of rows of {rows_of(divergence.rows)}"
     if divergence.agreement is not None and KL in shown:
         shown[KL] += f", same answer {percent(divergence.agreement)}"
     return ", ".join(shown.values())

@@ -134,7 +134,7 @@ def explored(planted, passes: str) -> Explored:
     sources = Sources(planted.model, data=planted.data)
     subject = open_subject(sources, Purposes(), Target(), Target(), Silent())
     judge = subject.judge(subject.samples.validation)
-    clean = subject.shaped(subject.cleaned(judge), subject.sample(1))
+    clean = subject.shaped(subject.cleaned(judge)[0], subject.sample(1))
     gate = Gate(judge, Limit("kl", 1e-9))
     return Exploration(settings, subject, clean, gate, Efficiency(subject, 1, RECORDED), timer).run()
 
