@@ -9,6 +9,7 @@ from onnxscript.optimizer._constant_folding import FOLDED_FROM_KEY, FoldConstant
 
 from ..model.hiding import hidden
 from ..model.weights import graphs, nodes
+from ..result_size import result_size
 
 LARGE = 1 << 24
 SMALL = 8192
@@ -61,8 +62,11 @@ def fold_all(model: onnx_ir.Model) -> onnx_ir.Model:
 
 
 def _fold(model: onnx_ir.Model, policy: Callable[[onnx_ir.Node], bool | None], limit: int) -> onnx_ir.Model:
+    def bounded(node: onnx_ir.Node) -> bool | None:
+        return False if result_size(node) > LARGE else policy(node)
+
     with hidden(model, [node for node in nodes(model) if _is_mishandled(node)]):
-        FoldConstantsPass(shape_inference=False, input_size_limit=limit, output_size_limit=SMALL, should_fold=policy)(
+        FoldConstantsPass(shape_inference=False, input_size_limit=limit, output_size_limit=SMALL, should_fold=bounded)(
             model
         )
     _forget_origins(model)

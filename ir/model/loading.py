@@ -8,6 +8,7 @@ import onnx_ir
 from google.protobuf.message import DecodeError
 
 from ..errors import InputError
+from ..regular_files import check_regular
 from .data_references import PROTOBUF_LIMIT
 from .external_data import attach
 from .message_checks import check_message
@@ -49,6 +50,7 @@ def _parse(source: Path) -> onnx.ModelProto:
 
 
 def _read(source: Path) -> bytes:
+    check_regular(source)
     if source.is_dir():
         raise InputError(f"{source} is a folder; give the .onnx file in it")
     try:

@@ -5,12 +5,14 @@ import math
 import onnx
 import onnx_ir
 
+from ..result_size import result_size
 from .hiding import hidden
 from .protobuf import from_proto
 from .skeleton import skeleton
 from .stated_shapes import is_placeholder
 from .weights import graphs, nodes
 
+PROPAGATED = 1 << 20  # elements
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
 
@@ -67,8 +69,12 @@ def _infer_around_pools(model: onnx_ir.Model) -> None:
 
 
 def _infer(model: onnx_ir.Model) -> None:
-    """onnx_ir's own pass makes a tensor of a sequence when it writes the types back, hence this one."""
-    proto = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=False, data_prop=True)
+    """onnx_ir's own pass makes a tensor of a sequence when it writes the types back, hence this one.
+
+    onnx notes each element of what it propagates, known or not, in tens of bytes.
+    """
+    propagate = all(result_size(node) <= PROPAGATED for node in nodes(model))
+    proto = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=False, data_prop=propagate)
     for graph, inferred in zip(model.graphs(), from_proto(proto).graphs(), strict=True):
         found = {value.name: value for node in inferred for value in node.outputs}
         for value in (value for node in graph for value in node.outputs):

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import psutil
 
+from ...ir.free_memory import free_memory
 from ...ir.shelf import Shelf
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ def allowance(memory_limit: int | None) -> float:
     """Bytes that statistics may take: what is left of the limit for the whole process, or of the memory that is
     free."""
     if memory_limit is None:
-        return SHARE * psutil.virtual_memory().available
+        return SHARE * free_memory()
     return max(memory_limit - psutil.Process().memory_info().rss, 0)
 
 

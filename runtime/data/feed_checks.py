@@ -23,7 +23,7 @@ def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf:
     block by block. Raises DataError for names, types, sizes or values (NaN, infinity) that don't fit, saying which,
     what was given and what is wanted.
     """
-    _check_names(list(feed), wanted, source)
+    check_names(list(feed), wanted, source)
     shelf = shelf or Shelf()
     given = {name: given_array(value, name, source) for name, value in feed.items()}
     arrays = {i.name: _fitted(given[i.name], i, wanted.axes.get(i.name), source, shelf) for i in wanted.inputs}
@@ -31,7 +31,15 @@ def checked_feed(feed: Mapping[str, object], wanted: Inputs, source: str, shelf:
     return arrays | _spread(arrays, wanted)
 
 
-def _check_names(given: list[str], wanted: Inputs, source: str) -> None:
+def check_stubs(stubs: Mapping[str, np.ndarray], wanted: Inputs, source: str) -> None:
+    """Raises DataError where the types and the shapes of arrays, before they are read, can't be those of the inputs."""
+    for one in wanted.inputs:
+        if one.name in stubs and one.dtype != onnx_ir.DataType.STRING:
+            _check_form(stubs[one.name], one, wanted.axes.get(one.name), source)
+
+
+def check_names(given: list[str], wanted: Inputs, source: str) -> None:
+    """Raises DataError, with what may be meant, unless the names are those of the inputs."""
     missing = [name for name in wanted.names if name not in given]
     extra = [name for name in given if name not in wanted.names]
     if not missing and not extra:
@@ -51,9 +59,7 @@ def _check_names(given: list[str], wanted: Inputs, source: str) -> None:
 
 def _fitted(array: np.ndarray, wanted: Input, batch: int | None, source: str, shelf: Shelf) -> np.ndarray:
     """The array in the type of the input, its values looked at once, block by block."""
-    _check_kind(array, wanted, source)
-    if wanted.dims is not None and not _shape_fits(array.shape, wanted.dims, batch):
-        raise DataError(f"{source}: {wanted.name!r} has the shape {list(array.shape)}; wanted {wanted}")
+    _check_form(array, wanted, batch, source)
     if wanted.dtype == onnx_ir.DataType.STRING:
         return array.astype(object)
     target, values = wanted.dtype.numpy(), _checked_blocks(array, wanted, source)
@@ -62,6 +68,12 @@ def _fitted(array: np.ndarray, wanted: Input, batch: int | None, source: str, sh
     if _kind(target) == "float":
         deque(values, maxlen=0)
     return shelf.keep(array)
+
+
+def _check_form(array: np.ndarray, wanted: Input, batch: int | None, source: str) -> None:
+    _check_kind(array, wanted, source)
+    if wanted.dims is not None and not _shape_fits(array.shape, wanted.dims, batch):
+        raise DataError(f"{source}: {wanted.name!r} has the shape {list(array.shape)}; wanted {wanted}")
 
 
 def _check_kind(array: np.ndarray, wanted: Input, source: str) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ...ir.errors import DataError
-from .array_files import read_arrays
+from ...ir.regular_files import check_regular
+from .array_files import read_arrays, read_headers
+from .feed_checks import check_names, check_stubs
 from .model_inputs import Inputs
 
 MAPPED_FILES = 128  # that are mapped at a time, since each stays open
@@ -43,6 +45,8 @@ def _largest(files: list[Path], large: float) -> float:
 
 
 def _file(path: Path, wanted: Inputs, large: float) -> Mapping[str, object]:
+    if path.suffix == ".npz":
+        _check_headers(path, wanted)
     arrays = read_arrays(path, large)
     if path.suffix != ".npy":
         return arrays
@@ -53,6 +57,14 @@ def _file(path: Path, wanted: Inputs, large: float) -> Mapping[str, object]:
     only, array = wanted.inputs[0], arrays[path.stem]
     single = only.dims is not None and array.ndim == len(only.dims) - 1 and wanted.axes.get(only.name) == 0
     return {only.name: array[np.newaxis] if single else array}
+
+
+def _check_headers(path: Path, wanted: Inputs) -> None:
+    """Finds what doesn't fit the model before any array, which can be large, is read."""
+    headers = read_headers(path)
+    check_names(list(headers), wanted, str(path))
+    plain = {name: header for name, header in headers.items() if header and not header.dtype.hasobject}
+    check_stubs({name: header.stub for name, header in plain.items()}, wanted, str(path))
 
 
 def _test_set(path: Path, wanted: Inputs) -> Mapping[str, object]:
@@ -70,6 +82,7 @@ def _tensor(path: Path) -> tuple[str, np.ndarray]:
     import onnx
     from google.protobuf.message import DecodeError
 
+    check_regular(path, DataError)
     tensor = onnx.TensorProto()
     try:
         tensor.ParseFromString(path.read_bytes())

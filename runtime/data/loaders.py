@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...ir.errors import DataError, KronnxError
+from ...ir.regular_files import check_regular
 
 
 @contextmanager
@@ -116,6 +117,7 @@ def _imported(place: str) -> Any:
 
 
 def _from_file(path: Path) -> Any:
+    check_regular(path, DataError)
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     name = f"kronnx_user_{path.stem}"

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir
 
 from ...ir.errors import DataError
+from ...ir.regular_files import check_regular
 from ...ir.shelf import Shelf
-from .array_files import read_arrays
+from .array_files import read_arrays, read_headers
 from .dataset import Dataset, Feed
 from .feed_checks import checked_feed
 from .file_feeds import file_feeds
@@ -70,6 +71,7 @@ def load_data(spec: str, model: onnx_ir.Model, most: int = MAX_SAMPLES, memory: 
     read. Pickled data is never read. Raises DataError that says which array, what was given and what is wanted.
     """
     wanted = inputs_of(model)
+    check_regular(spec, DataError)
     is_file = _is_there(spec)
     if not is_file and ":" not in spec:
         raise DataError(f"no such data: {spec}; wanted an .npz, a folder, file.py:function or module:function")
@@ -126,10 +128,10 @@ def load_labels(source: Labels, dataset: Dataset) -> Dataset:
 
 
 def _only_array(path: Path) -> np.ndarray:
-    arrays = list(read_arrays(path).items())
-    if len(arrays) != 1:
-        raise DataError(f"{path} holds {[name for name, _ in arrays]}; wanted one array of labels")
-    return arrays[0][1]
+    names = list(read_headers(path))
+    if len(names) != 1:
+        raise DataError(f"{path} holds {names}; wanted one array of labels")
+    return read_arrays(path)[names[0]]
 
 
 def _collected(

@@ -25,6 +25,7 @@ from ...frontends.registry import lowered, search
 from ...ir.errors import DataError, InputError, KronnxError, UsageError, VerifyError
 from ...ir.model import adopted, load
 from ...ir.plugins import answering, foreign, who
+from ...ir.regular_files import check_regular
 from ...runtime.data.loaders import explained, importable, result_of
 from ...runtime.data.named_data import read_arrays
 from ...runtime.sessions import Session
@@ -118,6 +119,9 @@ def check_readable(path: Path) -> None:
     reads, saying what it is and what to do."""
     if is_function(str(path)):
         return
+    check_regular(path)
+    for file in _files_in(path):
+        check_regular(file)
     try:
         if path.suffix == ".py" and path.is_file():
             raise InputError(
@@ -129,6 +133,11 @@ def check_readable(path: Path) -> None:
             raise InputError(f"{path} is no model that can be read ({SEVERAL}) but {found}{readers.excuse}")
     except OSError as e:
         raise InputError(f"can't read the model {path}: {e.strerror}; check the path") from e
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """All that lies in a folder that is a model; nothing of a file."""
+    return folder.rglob("*") if folder.is_dir() else iter(())
 
 
 def _of_path(path: Path, examples: Examples, progress: Progress) -> Source:

@@ -307,6 +307,16 @@ def test_sparse_initializers_become_dense(flat, tmp_path):
     assert weight(load(stored(proto, tmp_path))).tolist() == [[0, 5, 0], [0, 0, 7]]
 
 
+def test_sparse_weights_that_are_gigabytes_as_dense_ones_are_refused(tmp_path):
+    proto = identity_model()
+    for number in range(12):
+        values = numpy_helper.from_array(np.array([5], np.float32), f"w{number}")
+        where = numpy_helper.from_array(np.array([7], np.int64), "where")
+        proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, where, [9000, 9000]))
+    with pytest.raises(InputError, match=r"12 sparse weight\(s\), held in \d+ bytes, are 3888000000 bytes .* 'w0'"):
+        load(stored(proto, tmp_path))
+
+
 def test_strings_and_empty_tensors_survive(tmp_path):
     proto = identity_model(
         numpy_helper.from_array(np.array(["a", "bé"], object), "s"),

@@ -3,10 +3,12 @@
 import zipfile
 
 import numpy as np
+import onnx_ir
 import pytest
 from kronnx.ir.errors import DataError
 from kronnx.ir.memory_maps import map_of
-from kronnx.runtime.data.array_files import read_arrays
+from kronnx.runtime.data.array_files import read_arrays, read_headers
+from kronnx.runtime.data.named_data import load_data
 
 ARRAYS = {
     "plain": np.arange(24, dtype=np.float32).reshape(4, 6),
@@ -70,3 +72,37 @@ def test_a_member_that_is_shorter_than_its_header_says_is_an_error(tmp_path):
     for file in ("a.npz", "a.npy"):
         with pytest.raises(DataError, match=f"{file} can't be read"):
             read_arrays(tmp_path / file, 0)
+
+
+def test_headers_say_what_the_arrays_are(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", **ARRAYS)
+    found = read_headers(tmp_path / "a.npz")
+    assert {name: (h.shape, h.dtype) for name, h in found.items()} == {n: (a.shape, a.dtype) for n, a in ARRAYS.items()}
+    assert {name: h.stub.shape for name, h in found.items()} == {n: a.shape for n, a in ARRAYS.items()}
+    np.save(tmp_path / "b.npy", ARRAYS["plain"])
+    assert read_headers(tmp_path / "b.npy")["b"].bytes == ARRAYS["plain"].nbytes
+
+
+@pytest.fixture
+def swollen(tmp_path):
+    """An .npz of a few kilobytes that says that it holds an array of a hundred terabytes."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (1 << 32, 8192)})
+        member.write(bytes(1 << 16))
+    return path
+
+
+def test_an_array_that_is_larger_than_the_memory_is_refused(swollen):
+    with pytest.raises(DataError, match=r"140737488355328 bytes that can't be read in place, and \d+ bytes of memory"):
+        read_arrays(swollen)
+
+
+def test_what_does_not_fit_is_found_before_an_array_is_read(swollen, mlp):
+    with pytest.raises(DataError, match=r"'x' has the shape \[4294967296, 8192\]; wanted x float\[batch, 8\]"):
+        load_data(str(swollen), onnx_ir.from_proto(mlp))
+    renamed = swollen.with_name("b.npz")
+    with zipfile.ZipFile(swollen) as old, zipfile.ZipFile(renamed, "w") as new:
+        new.writestr("y.npy", old.read("x.npy"))
+    with pytest.raises(DataError, match="missing 'x'; not an input of the model: 'y'"):
+        load_data(str(renamed), onnx_ir.from_proto(mlp))
