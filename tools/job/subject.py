@@ -31,6 +31,7 @@ from .repeatability import ROUNDING, random_note, unrepeatable
 from .samples import Purposes, Samples, gather
 from .shaped_model import ShapedModel
 from .sources import Sources
+from .untouched import untouched_notes
 
 QUANTIZED = (
     "QuantizeLinear",
@@ -95,8 +96,8 @@ class Subject:
         return DataRecord(given.source, given.synthetic, given.samples, *(data.samples for data in others))
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the figures should know about how the model was lowered, what draws in it, how it is
-        run, and the heads."""
+        """What a reader of the figures should know about how the model was lowered, what draws in it, what is left
+        alone, how it is run, and the heads."""
         values = (
             f"Output {h.output!r} is taken for values, not for probabilities ({h.reason}); if it holds logits, say "
             f"--head {h.output}=categorical, or bernoulli where each is a decision of its own."
@@ -111,7 +112,15 @@ class Subject:
         single = self.samples.single
         singly = () if single is None else (f"The model is run with one sample at a time: {single}.",)
         said = compared_notes(self.original, self.compared, self.judged)
-        return (*self.source.notes, *random_note(self.original), *singly, *said, *values, *classes)
+        return (
+            *self.source.notes,
+            *random_note(self.original),
+            *untouched_notes(self.original),
+            *singly,
+            *said,
+            *values,
+            *classes,
+        )
 
     def judge(self, data: Dataset) -> Judge:
         """Compares models with the original on `data`. Raises DataError for labels that don't fit the heads."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kronnx.ir.errors import DataError, UsageError
 from kronnx.runtime.data.dataset import Dataset
+from kronnx.runtime.sessions import Session
 from kronnx.tools.job.samples import LARGEST_HELD_OUT, LARGEST_VALIDATION, Purposes, Samples, gather
 from kronnx.tools.job.sources import LARGEST_CALIBRATION, Sources
 from networks import build
@@ -43,6 +44,16 @@ def test_evaluation_data_guide_nothing(model):
     assert numbers(found.evaluation) == set(range(1000, 1050))
     assert numbers(found.calibration) | numbers(found.validation) == set(range(100))
     assert found.separate
+
+
+def test_a_model_that_takes_one_sample_a_run_gets_them_one_by_one():
+    model = build("(float[N, 2] x) => (float[N, 2] y) <int64[2] s = {1, 2}> { y = Reshape(x, s) }")
+    sources = Sources(model, data=numbered(8), eval_data=numbered(4, 1000))
+    found = gather(sources, model, Session(model).run, Purposes(recovering=True))
+    assert str(found.single).startswith("two together fail")
+    sets = (found.calibration, found.validation, found.evaluation, found.training, found.held_out)
+    assert [data.fixed for data in sets if data] == [1] * 5
+    assert set(found.evaluation.rebatch(64).sizes) == {1}
 
 
 def test_by_accuracy_one_labelled_half_chooses_and_the_other_is_reported(model):
