@@ -10,9 +10,9 @@ from kronnx.ir.inner_values import shown
 from kronnx.ir.model import load, save, signature
 from kronnx.runtime.sessions import Session
 from kronnx.tools.commands.cli import main
-from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.sensitivity import sensitivity
 from networks import parsed
+from recorded import optimize
 
 DETECTOR = """(float[n, 16] x) => (int64[k, 3] found) <float[16, 64] u, float[64, 16] w, float[64, 12] v,
     int64[3] boxes_as = {0, 4, 4}, int64[3] scores_as = {0, 3, 4}, int64[1] most = {5}, float[1] half = {0.5}> {

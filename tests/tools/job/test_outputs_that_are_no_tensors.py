@@ -7,7 +7,7 @@ from kronnx.ir.errors import DataError
 from kronnx.ir.model import signature
 from kronnx.ir.model.protobuf import from_proto
 from kronnx.runtime.sessions import Session
-from kronnx.tools.job.optimize import optimize
+from recorded import optimize
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]> net '
 BODY = "h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) "

@@ -3,15 +3,14 @@
 import numpy as np
 import onnx_ir
 import pytest
-import recorded
 from kronnx.ir.errors import InputError, VerifyError
 from kronnx.ir.output_heads import Head
 from kronnx.runtime.comparison import compare
 from kronnx.tools.job import subject as subjects
-from kronnx.tools.job.optimize import optimize
 from kronnx.tools.job.sensitivity import sensitivity
 from kronnx.tools.report.drops import ROWS, drops_of
 from networks import parsed, set_weight
+from recorded import optimize
 
 SCORES = "h = MatMul(x, u) r = Relu(h) s = MatMul(r, v)"
 TAILS = {
@@ -41,7 +40,7 @@ def data(rng) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("tail", TAILS)
 def test_a_change_that_moves_the_rows_is_beyond_the_limit_and_the_way_out_is_named(tail, data, tmp_path):
-    result = recorded.optimize(network(tail), "svd", data=data, cache_dir=tmp_path)
+    result = optimize(network(tail), "svd", data=data, cache_dir=tmp_path)
     assert result.report.verdict.startswith("returned unchanged")
     assert "gives other numbers of rows of 'y' in 1 batch (to compare" in result.report.verdict
     assert "say --judge s)" in result.report.verdict
