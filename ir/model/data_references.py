@@ -13,14 +13,16 @@ PROTOBUF_LIMIT = 1 << 31  # bytes: no protobuf message is larger
 
 def referred_files(source: Path) -> tuple[Path, ...]:
     """The data files of all weights and attributes in all graphs and functions of the ONNX file `source`, each once;
-    of what is no ONNX file, or can't be read, none. A name that isn't UTF-8 is none."""
+    of what is no ONNX file, or can't be read, none. A folder is none, nor a name that isn't
+    UTF-8."""
     try:
         if not source.is_file() or source.stat().st_size >= PROTOBUF_LIMIT:
             return ()
         proto = onnx.ModelProto.FromString(source.read_bytes())
     except (OSError, DecodeError):
         return ()
-    return tuple(source.parent / location for location in sorted(_locations(proto)))
+    found = (source.parent / location for location in sorted(_locations(proto)))
+    return tuple(file for file in found if not os.path.isdir(file))
 
 
 def refers_to(source: Path, data: Path) -> bool:

@@ -15,8 +15,9 @@ REMARKS = frozenset({"doc_string", "producer_name", "producer_version", "metadat
 
 
 def check_message(proto: onnx.ModelProto, where: str) -> None:
-    """Raises InputError, which begins with `where`, for a model that isn't whole, for names that aren't UTF-8, places
-    of weights that are no numbers, and two weights of one name. Remarks that aren't UTF-8 are made so, in place."""
+    """Raises InputError, which begins with `where`, for a model that isn't whole, for names that aren't UTF-8, two
+    versions of one operator set, places of weights that are no numbers, and two weights of one name. Remarks that
+    aren't UTF-8 are made so, in place."""
     if not proto.HasField("graph") or not proto.ir_version:
         raise InputError(f"{where} is not an ONNX model: it holds no graph; is it cut off, or another format?")
     if not proto.opset_import:
@@ -24,6 +25,7 @@ def check_message(proto: onnx.ModelProto, where: str) -> None:
     if not proto.graph.output:
         raise InputError(f"{where}: the graph has no outputs, so it computes nothing; export it with outputs")
     _check_texts(proto, where)
+    _check_versions(proto, where)
     _check_places(proto, where)
     _check_twins(proto, where)
 
@@ -49,6 +51,18 @@ def _check_text(texts: Iterable[str | bytes], field: str, where: str) -> None:
                 f"{where}: {text.decode(errors='backslashreplace')!r} (a {field}) isn't UTF-8, in which ONNX keeps its "
                 f"names; give it another name, or export the model again"
             )
+
+
+def _check_versions(proto: onnx.ModelProto, where: str) -> None:
+    for owner in (proto, *proto.functions):
+        known: dict[str, int] = {}
+        for opset in owner.opset_import:
+            version = known.setdefault(opset.domain, opset.version)
+            if version != opset.version:
+                raise InputError(
+                    f"{where}: opset_import gives the versions {version} and {opset.version} to the operator set "
+                    f"{opset.domain!r}; keep the one that the model was exported with"
+                )
 
 
 def _check_places(proto: onnx.ModelProto, where: str) -> None:

@@ -7,6 +7,7 @@ import onnx_ir
 
 from ..errors import InputError
 from .protobuf import from_proto, to_proto
+from .shape_inference import infer_shapes
 from .weights import graphs, nodes, replace_weights, roots, weights
 
 ALIAS = "ai.onnx"  # the other spelling of the domain "", in which onnx_ir keeps the nodes
@@ -19,7 +20,10 @@ def standardized(model: onnx_ir.Model, where: str) -> onnx_ir.Model:
 
     Raises InputError, which begins with `where`, for what no form has a place for: see `standardize`.
     """
-    if _is_sorted(model) and not (_aliases(model) or _negatives(model) or _listed_weights(model)):
+    _check_version(model, where)
+    if _is_sorted(model) and not (
+        _aliases(model) or _negatives(model) or _listed_weights(model) or _lacks_types(model)
+    ):
         return model
     copy = _copied(model)
     standardize(copy, where)
@@ -30,7 +34,7 @@ def standardize(model: onnx_ir.Model, where: str) -> None:
     """Brings `model` into the form, in place: what it computes stays, and a model that has the form isn't touched.
 
     A size of -1 becomes an unnamed dynamic one, in inputs and outputs too; the weights of a file of IR version 3 are
-    no inputs. Raises InputError for a graph with a cycle,
+    no inputs, and outputs have the type that follows where none is given. Raises InputError for a graph with a cycle,
     no version of ONNX's own domain or two of them, and negative sizes of inputs and outputs.
     """
     for opsets in _aliases(model):
@@ -43,6 +47,8 @@ def standardize(model: onnx_ir.Model, where: str) -> None:
         value.shape = onnx_ir.Shape([None if _is_negative(dim) else dim for dim in value.shape or ()])
     if not _is_sorted(model):
         _sort(model, where)
+    if _lacks_types(model):
+        infer_shapes(model)
 
 
 def _is_sorted(model: onnx_ir.Model) -> bool:
@@ -78,9 +84,9 @@ def _rename(opsets: dict[str, int], where: str) -> None:
 
 
 def _check_version(model: onnx_ir.Model, where: str) -> None:
-    """Runtimes take the newest version that they know where none is given, and another one after an update."""
+    """Raises InputError for none: runtimes take the newest version that they know, and after an update another."""
     first = next((node for node in model.graph.all_nodes() if not node.domain), None)
-    if first is not None and "" not in model.opset_imports:
+    if first is not None and not {"", ALIAS} & model.opset_imports.keys():
         raise InputError(
             f"{where}: opset_import gives no version of ONNX's own operators, such as {first.op_type} (node "
             f"{first.name!r}); add the one that the model was exported with"
@@ -90,6 +96,10 @@ def _check_version(model: onnx_ir.Model, where: str) -> None:
 def _listed_weights(model: onnx_ir.Model) -> list[onnx_ir.Value]:
     """The weights that stand among the inputs only because they once had to."""
     return [v for v in model.graph.inputs if v.is_initializer()] if model.ir_version < DEFAULTS_SINCE else []
+
+
+def _lacks_types(model: onnx_ir.Model) -> bool:
+    return any(value.type is None for value in model.graph.outputs)
 
 
 def _check_sizes(model: onnx_ir.Model, where: str) -> None:

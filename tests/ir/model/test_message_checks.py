@@ -53,6 +53,16 @@ def test_a_place_in_a_file_is_a_number(mlp: onnx.ModelProto, tmp_path, key: str,
         load(tmp_path / "m.onnx")
 
 
+def test_an_operator_set_has_one_version(mlp: onnx.ModelProto, tmp_path) -> None:
+    mlp.opset_import.add(domain="", version=20)
+    onnx.save(mlp, tmp_path / "m.onnx")
+    assert load(tmp_path / "m.onnx").opset_imports == {"": 20}
+    mlp.opset_import.add(domain="", version=13)
+    onnx.save(mlp, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="the versions 20 and 13 to the operator set ''"):
+        load(tmp_path / "m.onnx")
+
+
 def test_two_weights_of_one_name_are_refused_unless_they_are_one(mlp: onnx.ModelProto, tmp_path) -> None:
     mlp.graph.initializer.append(mlp.graph.initializer[0])
     onnx.save(mlp, tmp_path / "same.onnx")

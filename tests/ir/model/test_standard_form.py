@@ -116,6 +116,12 @@ def test_another_negative_size_is_refused(name: str) -> None:
         adopted(with_sizes(**{name: [-5, 3]}), "m")
 
 
+def test_an_output_without_a_type_has_the_one_that_follows() -> None:
+    proto = with_sizes()
+    proto.graph.output[0].ClearField("type")
+    assert signature(adopted(proto, "m"))[1] == ("output", "y", "FLOAT", ("N", 3))
+
+
 @pytest.mark.parametrize(("ir", "inputs"), [(3, ["x"]), (4, ["x", "w"])])
 def test_weights_are_inputs_only_where_a_caller_can_replace_them(ir: int, inputs: list[str], tmp_path) -> None:
     proto = parsed("net (float[N] x, float[1] w) => (float[N] y) { y = Mul(x, w) }", '"" : 8', ir)
