@@ -13,6 +13,8 @@ from .model import clone
 from .model.shape_inference import infer_shapes
 from .row_counts import Origin, RowCounts
 
+CARRIERS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+
 
 def inferred(model: onnx_ir.Model) -> onnx_ir.Model:
     """A copy of the same signature in which the values inside have types and shapes, as far as they can be inferred:
@@ -41,11 +43,24 @@ def without_shown(model: onnx_ir.Model, original: onnx_ir.Model) -> onnx_ir.Mode
 
 def is_comparable(value: onnx_ir.Value, counts: RowCounts) -> bool:
     """Whether it is a tensor of floating-point numbers that the network computes, of which there are as many whatever
-    it computes."""
-    kind = value.type
-    floating = isinstance(kind, onnx_ir.TensorType) and kind.dtype.is_floating_point()
+    it computes; not integers, such as labels, in that type."""
     computed = counts.values.get(value) == Origin.COMPUTED and value.producer() is not None
-    return floating and computed and counts.sizes.get(value) != Origin.COMPUTED
+    return computed and counts.sizes.get(value) != Origin.COMPUTED and all(map(_is_floating, _handed_on(value)))
+
+
+def _handed_on(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
+    """The value, and those of which it is no more than another type or order."""
+    yield value
+    while (producer := value.producer()) is not None and producer.op_type in CARRIERS:
+        source = producer.inputs[0]
+        if source is None:
+            return
+        value = source
+        yield value
+
+
+def _is_floating(value: onnx_ir.Value) -> bool:
+    return isinstance(value.type, onnx_ir.TensorType) and value.type.dtype.is_floating_point()
 
 
 def stand_ins(outputs: Iterable[onnx_ir.Value], counts: RowCounts, known: Collection[str] = ()) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from .weights import graphs, nodes
 
 PROPAGATED = 1 << 20  # elements
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+SCALERS = frozenset({"Normalizer", "Scaler"})
 
 
 def infer_shapes(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -28,9 +29,22 @@ def infer_shapes(model: onnx_ir.Model) -> onnx_ir.Model:
     for value in stated:
         value.shape = None
     _infer_around_pools(model)
-    if _restate(stated):
+    if _restate(stated) + _settle_scalers(model):
         _infer_around_pools(model)
     return model
+
+
+def _settle_scalers(model: onnx_ir.Model) -> bool:
+    """Writes what onnx has no inference for: these operators of ai.onnx.ml give float32 of their input's shape. True if
+    that is news."""
+    news = False
+    for node in nodes(model):
+        if node.domain == "ai.onnx.ml" and node.op_type in SCALERS and node.outputs[0].type is None:
+            x, y = node.inputs[0], node.outputs[0]
+            y.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+            y.shape = None if x is None or x.shape is None else x.shape.copy()
+            news = True
+    return news
 
 
 def _forget_placeholders(model: onnx_ir.Model) -> None:

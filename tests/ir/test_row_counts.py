@@ -76,6 +76,21 @@ def test_a_classifier_that_gives_labels_alone_has_its_scores_as_stand_in():
     assert stand_ins_of(inferred(parsed(text))) == ("s",)
 
 
+CLASSIFIER = """<ir_version: 10, opset_import: ["" : 20, "ai.onnx.ml" : 3]>
+net (float[n, 4] x) => (int64[n] label) <float[4, 3] w, int64[1] minus = {-1}, int64[3] classes = {5, 6, 7}> {
+    a = ai.onnx.ml.Scaler<offset = [0.5], scale = [2.0]>(x) b = MatMul(a, w) scores = Softmax(b)
+    c = ArgMax<axis = 1>(scores) d = ai.onnx.ml.ArrayFeatureExtractor(classes, c)
+    e = Cast<to = 1>(d) f = Reshape(e, minus) label = Cast<to = 7>(f) }"""
+
+
+def test_labels_in_floating_point_are_no_scores():
+    """As skl2onnx writes a classifier."""
+    proto = onnx.parser.parse_model(CLASSIFIER)
+    proto.graph.initializer.append(onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [4, 3], range(12)))
+    proto.graph.value_info.remove(next(info for info in proto.graph.value_info if info.name == "w"))
+    assert stand_ins_of(inferred(onnx_ir.from_proto(proto))) == ("scores",)
+
+
 def test_what_was_shown_is_taken_away_with_what_it_alone_needed():
     model = parsed("(float[n, 4] x) => (float[n, 4] y) <float[4, 4] w> { s = MatMul(x, w) y = Relu(s) z = Exp(s) }")
     more = shown(model, ["s", "z", "y"])

@@ -44,6 +44,20 @@ def test_alone_they_leave_the_model_as_it_is(kind, tmp_path):
     assert ("zipmap=False" in result.report.verdict) == ("map(" in kind)
 
 
+def test_a_classifier_of_scikit_learn_is_compressed_by_the_scores_behind_its_maps(tmp_path):
+    nodes = (
+        "a = ai.onnx.ml.Scaler<offset = [0.5], scale = [2.0]>(x) h = MatMul(a, w) r = Relu(h) y = MatMul(r, v) "
+        "p = Softmax(y) s = ai.onnx.ml.ZipMap<classlabels_int64s = [1, 2, 3, 4]>(p) "
+        "i = ArgMax<axis = 1>(p) c = Cast<to = 1>(i) label = Cast<to = 7>(c)"
+    )
+    proto = network("int64[n, 1] label, seq(map(int64, float)) s", nodes)
+    assert optimize(proto, cache_dir=tmp_path).report.verdict.endswith("say --judge p (or export it with zipmap=False)")
+    result = optimize(proto, "svd{rank=0.5}", judge="p", cache_dir=tmp_path)
+    assert result.report.heads == {"p": "categorical"}
+    assert result.report.after.parameters < result.report.before.parameters
+    assert signature(result.model) == signature(from_proto(proto))
+
+
 @pytest.mark.parametrize(
     ("given", "node"),
     [
