@@ -7,7 +7,6 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from ..errors import InputError
-from .data_references import external_tensors
 from .sparse_tensors import bodies
 
 REMARKS = frozenset({"doc_string", "producer_name", "producer_version", "metadata_props"})
@@ -24,19 +23,20 @@ def check_message(proto: onnx.ModelProto, where: str) -> None:
         raise InputError(f"{where} names no operator set (opset_import): it is cut off, or was not exported whole")
     if not proto.graph.output:
         raise InputError(f"{where}: the graph has no outputs, so it computes nothing; export it with outputs")
-    _check_texts(proto, where)
+    _check_fields(proto, where)
     _check_versions(proto, where)
-    _check_places(proto, where)
     _check_twins(proto, where)
 
 
-def _check_texts(message: Message, where: str, remark: bool = False) -> None:
-    """Of `message`, however deep. Texts that aren't UTF-8 are read as bytes."""
+def _check_fields(message: Message, where: str, remark: bool = False) -> None:
+    """The texts in `message`, however deep, and the places of weights. Texts that aren't UTF-8 are read as bytes."""
+    if isinstance(message, onnx.TensorProto):
+        _check_place(message, where)
     for field, value in message.ListFields():
         free = remark or field.name in REMARKS
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             for item in [value] if isinstance(value, Message) else value:
-                _check_texts(item, where, free)
+                _check_fields(item, where, free)
         elif field.type == FieldDescriptor.TYPE_STRING and isinstance(value, bytes) and free:
             setattr(message, field.name, value.decode(errors="replace"))
         elif field.type == FieldDescriptor.TYPE_STRING:
@@ -65,14 +65,13 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
                 )
 
 
-def _check_places(proto: onnx.ModelProto, where: str) -> None:
-    for tensor in external_tensors(proto):
-        for entry in tensor.external_data:
-            if entry.key in ("offset", "length") and not entry.value.isdecimal():
-                raise InputError(
-                    f"{where}: the weight {tensor.name!r} has the {entry.key} {entry.value!r} in its file; wanted a "
-                    f"number of bytes"
-                )
+def _check_place(tensor: onnx.TensorProto, where: str) -> None:
+    for entry in tensor.external_data:
+        if entry.key in ("offset", "length") and not str(entry.value).isdecimal():
+            raise InputError(
+                f"{where}: the weight {tensor.name!r} has the {entry.key} {entry.value!r} in its file; wanted a number "
+                f"of bytes"
+            )
 
 
 def _check_twins(proto: onnx.ModelProto, where: str) -> None:

@@ -53,9 +53,9 @@ def standardize(model: onnx_ir.Model, where: str) -> None:
 
 def _is_sorted(model: onnx_ir.Model) -> bool:
     """Whether every node stands behind those that make what it reads, as do the bodies that it holds."""
-    seen: set[onnx_ir.Node] = set()
+    seen: set[onnx_ir.Node | None] = {None}
     for node in nodes(model):
-        if any(value is not None and value.producer() not in seen | {None} for value in node.inputs):
+        if any(value is not None and value.producer() not in seen for value in node.inputs):
             return False
         seen.add(node)
     return True
