@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 KINDS = ("simple", "pytorch-operator", "pytorch-converted")
 DATA = Path(onnx.backend.test.__file__).parent / "data"
+GROWTH, SOME_BYTES = 1.02, 200  # a file that is cleaned up may be so much larger
 RTOL, ATOL = 1e-3, 1e-7  # the tolerance of onnx's own runner
 
 Arrays = dict[str, object]
@@ -108,7 +109,8 @@ def _try(model: NodeModel) -> Runnable | None:
 
 
 def fault(case: Runnable, step: Callable[[onnx_ir.Model], onnx_ir.Model], folder: Path) -> str | None:
-    """What is wrong after load, `step` and save: an error, another signature, or other outputs. None if nothing is."""
+    """What is wrong after load, `step` and save: an error, another signature or opset, a file that grew, or other
+    outputs. None if nothing is."""
     source, target = folder / "source.onnx", folder / "target.onnx"
     source.write_bytes(case.model.proto.SerializeToString())
     try:
@@ -116,6 +118,12 @@ def fault(case: Runnable, step: Callable[[onnx_ir.Model], onnx_ir.Model], folder
         save(step(original), target)
         if signature(load(target)) != signature(original):
             return f"{case.model.name}: the signature changed to {signature(load(target))}"
+        versions = [found.opset_imports.get("") for found in (original, load(target))]
+        if versions[1] not in (versions[0], None):
+            return f"{case.model.name}: opset {versions[0]} became {versions[1]}"
+        before, after = source.stat().st_size, target.stat().st_size
+        if after > GROWTH * before + SOME_BYTES:
+            return f"{case.model.name}: the file grew from {before} to {after} bytes"
         given = run(target.read_bytes(), case.model.sets)
     except Exception as e:  # every kind of failure is a finding of this test
         return f"{case.model.name}: {type(e).__name__}: {e}"

@@ -1,19 +1,23 @@
 """Which nodes with constant inputs are computed ahead of time, so that results stay the same bit by bit."""
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer._constant_folding import FOLDED_FROM_KEY, FoldConstantsPass
 
+from ..dimensions import dims, static
 from ..model.hiding import hidden
 from ..model.weights import graphs, nodes
 from ..result_size import result_size
 
 LARGE = 1 << 24
 SMALL = 8192
-"""Elements: a constant up to SMALL is computed and held without a second thought; LARGE bounds the work."""
+"""Elements: a constant up to SMALL is computed if the file doesn't grow by it; LARGE bounds the work."""
+
+NODE_BYTES = 256  # about what a node and its names take
 
 LAYOUT = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 MOVES = LAYOUT | {"Concat", "Slice", "Gather", "GatherElements", "Expand", "Tile", "ConstantOfShape", "Where"}
@@ -51,7 +55,7 @@ def lift_constants(model: onnx_ir.Model) -> onnx_ir.Model:
 def fold(model: onnx_ir.Model) -> onnx_ir.Model:
     """Computes shape arithmetic and the other nodes that `is_exact` names; works in place.
 
-    A large weight is folded only if one node reads it and the result is not larger.
+    No file grows by it: a weight is folded only if nothing else reads it and the result is not larger.
     """
     return _fold(model, is_exact, SMALL)
 
@@ -94,7 +98,7 @@ def is_exact(node: onnx_ir.Node) -> bool | None:
     tensors = [value.const_value for value in inputs if value.const_value is not None]
     if node.domain or not all(tensor.dtype in CASTABLE for tensor in tensors):
         return False
-    if any(_is_large_and_shared(value) for value in inputs):
+    if _grows(node, inputs):
         return False
     if node.op_type in CASTS:
         return _casts_exactly(node, tensors)
@@ -103,8 +107,22 @@ def is_exact(node: onnx_ir.Node) -> bool | None:
     return _is_exact_arithmetic(node.op_type, tensors)
 
 
-def _is_large_and_shared(value: onnx_ir.Value) -> bool:
-    return value.const_value is not None and value.const_value.size > SMALL and len(value.uses()) > 1
+def _grows(node: onnx_ir.Node, inputs: list[onnx_ir.Value]) -> bool:
+    """Whether the file would: the result is larger than the constants that nothing else reads, by more than a node
+    takes. What is spread out, or read by others in another layout, is computed when the model is loaded."""
+    made = _bytes_made(node, inputs)
+    alone = {value for value in inputs if len(value.uses()) == 1 and not value.is_graph_output()}
+    freed = sum(value.const_value.nbytes for value in alone if value.const_value is not None)
+    return made is not None and made > freed + NODE_BYTES
+
+
+def _bytes_made(node: onnx_ir.Node, inputs: list[onnx_ir.Value]) -> int | None:
+    """Bytes of the result, None where its size isn't known."""
+    sizes = static(dims(node.outputs[0]))
+    dtype = node.outputs[0].dtype or (inputs[0].dtype if inputs else None)
+    if node.op_type in LAYOUT and inputs[0].const_value is not None:
+        return inputs[0].const_value.nbytes
+    return None if sizes is None or dtype is None else prod(sizes) * dtype.bitwidth // 8
 
 
 def _is_exact_arithmetic(op_type: str, tensors: list[onnx_ir.TensorProtocol]) -> bool | None:

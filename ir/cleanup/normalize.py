@@ -9,6 +9,7 @@ from onnx_ir.passes.common import (
 )
 
 from ..model.descriptions import restore_descriptions
+from ..model.ir_version import WORKING, needed_ir_version
 from ..model.node_names import name_nodes
 from ..model.shape_inference import infer_shapes
 from ..model.signature import restore_signature
@@ -30,15 +31,17 @@ def normalize(model: onnx_ir.Model) -> onnx_ir.Model:
 def normalize_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """A new model with the same signature and results, and a note for each step that had to be left out.
 
-    Functions are inlined, Constant nodes become initializers, an opset below 18 is converted to 18 (others stay),
-    shape arithmetic is folded, shapes are inferred (and kept where the file says more), unused nodes go, and every
-    node has a unique name. Names of values and of nodes are kept. A weight that is read twice stays one weight.
+    Functions are inlined, the IR version is at least 10, Constant nodes become initializers, an opset below 18 is
+    converted to 18 (others stay), shape arithmetic is folded, shapes are inferred (and kept where the file says more),
+    unused nodes go, and every node has a unique name. Names of values and of nodes are kept. A weight that is read
+    twice stays one weight.
     """
     notes: list[str] = []
     result = model
     for what, step in _steps(model):
         result = attempt(what, step, result, notes)
     result = name_nodes(clone(result))
+    result.ir_version = max(WORKING, needed_ir_version(result))
     restate(result, stated_shapes(model))
     restore_descriptions(result, model)
     restore_signature(result, model)

@@ -24,6 +24,11 @@ def inherit(heir: Thing, old: Thing) -> Thing:
     return heir
 
 
+def is_described(value: onnx_ir.Value) -> bool:
+    """Whether a file has to say something of the value, and then its type as well."""
+    return bool(value.doc_string or value.metadata_props)
+
+
 def inherit_weight(heir: onnx_ir.Value, old: onnx_ir.Value) -> None:
     """`inherit` for two constants: what is said of their values, and of their tensors."""
     inherit(heir, old)

@@ -8,15 +8,15 @@ import onnx_ir
 
 from ..atomic_files import StagingFolder, is_stream, replacing
 from ..errors import InputError
-from .descriptions import inherit
+from .descriptions import inherit, is_described
 from .external_data import self_contained
+from .ir_version import list_weights
 from .placing import check_data_place, data_file, place, second_data_file
 from .protobuf import to_proto
-from .weights import graphs, nodes, weight_bytes, weights
+from .weights import weight_bytes, weights
 
 EXTERNAL_ABOVE = 1_800_000_000  # bytes of weights: a protobuf message ends at 2 GB, and the graph needs room
 SMALLEST_EXTERNAL = 256  # bytes: a weight up to this size stays in the graph
-LOWEST_IR = 10
 
 
 def save(model: onnx_ir.Model, path: str | os.PathLike[str], external_data: bool | None = None) -> None:
@@ -43,27 +43,6 @@ def save(model: onnx_ir.Model, path: str | os.PathLike[str], external_data: bool
 def needs_data_file(model: onnx_ir.Model, asked: bool | None = None) -> bool:
     """Whether the weights get a file of their own, as they are too large for one file or (not None) as `asked`."""
     return weight_bytes(model) > EXTERNAL_ABOVE if asked is None else asked
-
-
-def needed_ir_version(model: onnx_ir.Model) -> int:
-    """The lowest IR version, 10 or more, that has the operator sets and the tensor types of `model`."""
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in sorted(model.opset_imports.items())]
-    by_opset = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
-    return max(LOWEST_IR, by_opset, *(IR_OF_TYPE.get(kind, 0) for kind in _types(model)))
-
-
-IR_OF_TYPE = {
-    onnx_ir.DataType.FLOAT4E2M1: 11,
-    onnx_ir.DataType.FLOAT8E8M0: 12,
-    onnx_ir.DataType.INT2: 13,
-    onnx_ir.DataType.UINT2: 13,
-}
-
-
-def _types(model: onnx_ir.Model) -> set[onnx_ir.DataType]:
-    made = {value.dtype for node in nodes(model) for value in node.outputs if value.dtype is not None}
-    given = {value.dtype for graph in graphs(model) for value in graph.inputs if value.dtype is not None}
-    return made | given | {tensor.dtype for _, tensor in weights(model)} | {onnx_ir.DataType.FLOAT}
 
 
 def _write(model: onnx_ir.Model, target: Path, external: bool) -> None:
@@ -97,7 +76,7 @@ def _check_beside(target: Path, real: Path) -> None:
 
 def _staged(model: onnx_ir.Model, data: Path) -> tuple[onnx.ModelProto, Path | None]:
     """The graph, and the file with its weights, if it has any that are large enough."""
-    copy = _renewed(model)
+    copy = written_form(model)
     held = [(value, value.const_value) for graph in copy.graphs() for value in graph.initializers.values()]
     onnx_ir.external_data.unload_from_model(copy, data.parent, data.name, size_threshold_bytes=SMALLEST_EXTERNAL)
     for value, tensor in held:
@@ -107,12 +86,18 @@ def _staged(model: onnx_ir.Model, data: Path) -> tuple[onnx.ModelProto, Path | N
 
 
 def _message(model: onnx_ir.Model) -> onnx.ModelProto:
-    return to_proto(_renewed(model))
+    return to_proto(written_form(model))
 
 
-def _renewed(model: onnx_ir.Model) -> onnx_ir.Model:
+def written_form(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A copy as it stands in a file: no tensor refers to another file, and of weights nothing is said beside them but
+    their docs."""
     copy = self_contained(model)
-    copy.ir_version = needed_ir_version(copy)
+    list_weights(copy)
+    for graph in copy.graphs():
+        for value in graph.initializers.values():
+            if not value.is_graph_input() and not value.is_graph_output() and not is_described(value):
+                value.shape = value.type = None
     return copy
 
 

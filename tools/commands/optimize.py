@@ -43,7 +43,7 @@ def _result(options: Namespace) -> "Result":
     from ..job.settings import Settings
     from ..report.progress import progress_on
 
-    settings = Settings(Pipeline.of(parse(options.passes)), budget_of(options), taken(Machine, options))
+    settings = Settings(Pipeline.of(parse(options.passes)), budget_of(options), taken(Machine, options), options.opset)
     return optimized(taken(Sources, options), settings, progress_on(terminal(), options.quiet))
 
 

@@ -181,6 +181,9 @@ def _place(group: argparse._ArgumentGroup) -> None:
 
 def _output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
+    group.add_argument(
+        "--opset", type=whole(1), metavar="N", help="default: the model's own, or the lowest above it that will do"
+    )
     group.add_argument("--report", type=Path, metavar="FILE", help="write all that was found as JSON")
     group.add_argument("--remarks", action="store_true", help="say for every layer what was done, or why not")
     group.add_argument("--layers", action="store_true", help="show every layer's shape and cost, before and after")

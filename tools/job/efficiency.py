@@ -6,6 +6,7 @@ from functools import cached_property
 import onnx_ir
 
 from ...ir.cost import macs
+from ...ir.writing.finish import unstated
 from ...passes.curvature import Feed
 from ...runtime.sessions import Session
 from ...runtime.stopwatch import Loaded, Stopwatch
@@ -42,7 +43,7 @@ class Efficiency:
 
     def size(self, model: onnx_ir.Model) -> float:
         """The share of the original's bytes that is left."""
-        return serialized_size(self.subject.delivered(model)) / self.before.bytes
+        return serialized_size(unstated(self.subject.delivered(model), self.subject.original)) / self.before.bytes
 
     def macs(self, model: onnx_ir.Model) -> float:
         """The share of the original's multiply-adds that is left."""

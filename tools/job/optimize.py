@@ -26,6 +26,7 @@ from .cache import cache_folder, checkpoint_store, tidy
 from .efficiency import Efficiency
 from .exploration import Exploration, Explored, MeasuredAttempt
 from .final_retraining import FinalRetraining
+from .finishing import Finishing
 from .gate import Gate, resolved
 from .machine import Machine, cores
 from .pipeline import Pipeline
@@ -64,6 +65,7 @@ def optimize(
     cache_dir: str | os.PathLike[str] | None = None,
     memory_limit: int | None = None,
     fresh: bool = False,
+    opset: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Runs the pipeline `passes` on the model `source` and measures the result against it.
@@ -87,6 +89,8 @@ def optimize(
     `memory_limit` is the bytes that the measuring of statistics may take, by default a share of what is free; `fresh`
     measures anew what `cache_dir` holds from earlier runs. Nothing is written but measured times and statistics, into
     `cache_dir`.
+    The result is in the operator set of the model, or the lowest above it in which it can be said; in `opset` where
+    that is given.
 
     Raises the errors of `kronnx.ir.errors`, each with the exit code of the command line.
     """
@@ -94,7 +98,7 @@ def optimize(
     sources = Sources(source, *given)
     budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
     machine = Machine(target, threads, batch, cache_dir, memory_limit, fresh)
-    return optimized(sources, Settings(Pipeline.of(parse(passes)), budget, machine), progress or Silent())
+    return optimized(sources, Settings(Pipeline.of(parse(passes)), budget, machine, opset), progress or Silent())
 
 
 def optimized(sources: Sources, settings: Settings, progress: Progress, stopwatch: Stopwatch | None = None) -> Result:
@@ -199,11 +203,12 @@ class _Job:
     def _changed(
         self, choice: MeasuredAttempt, explored: Explored, layers: Inventory, final: Gate, gate: GateRecord
     ) -> Result:
-        worked_on, model = choice.attempt.model, self.subject.delivered(choice.attempt.model)
+        written = self._finishing.finished(choice.attempt.model)
+        model = self.subject.delivered(written.model)
         if signature(model) != signature(self.subject.original):
             raise VerifyError("the signature of the model changed; please report this model")
         with self.subject.progress.step("compare and time"):
-            outputs = run_all(Session(worked_on, self.subject.wide), final.judge.data)
+            outputs = run_all(Session(written.model, self.subject.wide), final.judge.data)
             timing = self._efficiency.timing(model)
         wanted = self.settings.budget.speedup
         if wanted is not None and timing.ratio < wanted:
@@ -212,9 +217,10 @@ class _Job:
         if text is not None:
             return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records())
         records = sites(choice.attempt, explored.remarks)
-        result = self._reporter.changed(model, records, gate, timing, final.judge, outputs)
-        shapes = self.subject.shapes(model, self._efficiency.sample)
-        became = layers.records_after(model, shapes, choice.attempt.lineage)
+        result = self._reporter.changed(model, written.notes, records, gate, timing, final.judge, outputs)
+        worked_on = self.subject.delivered(choice.attempt.model)
+        shapes = self.subject.shapes(worked_on, self._efficiency.sample)
+        became = layers.records_after(worked_on, shapes, choice.attempt.lineage)
         return replace(result, report=replace(result.report, layers=became, recovery=choice.recovery))
 
     @cached_property
@@ -222,8 +228,12 @@ class _Job:
         return Efficiency(self.subject, self.settings.machine.batch, self.stopwatch)
 
     @property
+    def _finishing(self) -> Finishing:
+        return Finishing(self.subject, self._efficiency.sample, self.settings.opset)
+
+    @property
     def _reporter(self) -> Reporter:
-        return Reporter(self.settings, self.subject, self._efficiency)
+        return Reporter(self.settings, self.subject, self._efficiency, self._finishing)
 
 
 def _said_of(choice: MeasuredAttempt | None, explored: Explored) -> tuple[Remark, ...]:

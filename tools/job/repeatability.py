@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir
 
 from ...ir.errors import VerifyError
+from ...ir.output_heads import Head
 from ...ir.random_operators import random_nodes
 from ...runtime.comparison import Outputs, compare
 from ...runtime.data.dataset import Feed
@@ -35,14 +36,15 @@ def unrepeatable(source: Source, model: onnx_ir.Model, session: Session, judge: 
 
 def _differences(source: Source, session: Session, judge: Judge, feeds: Sequence[Feed]) -> Iterator[str | None]:
     reference = judge.reference[: len(feeds)]
-    yield _difference(reference, [session.run(feed) for feed in feeds], judge)
+    yield difference(reference, [session.run(feed) for feed in feeds], judge.heads)
     fresh = Session(source, session.target)
-    yield _difference(reference, [fresh.run(feed) for feed in feeds], judge)
+    yield difference(reference, [fresh.run(feed) for feed in feeds], judge.heads)
 
 
-def _difference(one: Outputs, other: Outputs, judge: Judge) -> str | None:
+def difference(one: Outputs, other: Outputs, heads: Sequence[Head]) -> str | None:
+    """How far outputs for the same feeds are apart, None where that is no more than rounding."""
     try:
-        found = drops_of(compare(one, other, judge.heads))
+        found = drops_of(compare(one, other, heads))
     except VerifyError:
         return "outputs of other shapes"
     difference = next((one for one in found if one > ROUNDING), None)

@@ -23,6 +23,7 @@ from ..report.records import (
 from ..report.verdict import of_change
 from .cache import cache_folder
 from .efficiency import Efficiency
+from .finishing import Finishing
 from .gate import Judge
 from .judged_values import listed
 from .memory import peak_memory
@@ -40,17 +41,19 @@ class Reporter:
     settings: Settings
     subject: Subject
     efficiency: Efficiency
+    finishing: Finishing
 
     def changed(
         self,
         model: onnx_ir.Model,
+        notes: tuple[str, ...],
         records: tuple[SiteRecord, ...],
         gate: GateRecord,
         timing: Timing,
         judge: Judge,
         outputs: Outputs,
     ) -> Result:
-        """`outputs` are the model's on the samples of `judge`."""
+        """`outputs` are the model's on the samples of `judge`, `notes` say in which versions it is written."""
         before = replace(self.efficiency.before, latency_us=timing.before_us, latency_spread_us=timing.before_spread_us)
         after = replace(
             self.efficiency.after(model), latency_us=timing.after_us, latency_spread_us=timing.after_spread_us
@@ -60,7 +63,7 @@ class Reporter:
         compared = listed(self.subject.judged) or "outputs"
         verdict = of_change(before, after, record, gate, divergence, accuracy, compared)
         report = replace(
-            self._report(before, after, gate, records),
+            self._report(before, after, gate, records, notes),
             verdict=verdict.text,
             warning=verdict.warning,
             divergence=divergence,
@@ -72,11 +75,15 @@ class Reporter:
     def unchanged(
         self, text: str, remarks: Sequence[Remark], gate: GateRecord, layers: tuple[LayerRecord, ...] = ()
     ) -> Result:
-        """The original, which is within any limit, and in `text` why."""
-        before = self.efficiency.before
+        """The original, which is within any limit, in the opset that is asked for, and in `text` why."""
+        before, written = self.efficiency.before, self.finishing.unchanged()
+        after = before if written is None else self.efficiency.after(written.model)
         kept = replace(gate, measured=None if gate.metric is None else 0.0, passed=True)
-        report = self._report(before, before, kept, sites(None, remarks))
+        notes = () if written is None else written.notes
+        report = self._report(before, after, kept, sites(None, remarks), notes)
         report = replace(report, verdict=text, layers=layers)
+        if written is not None:
+            return Result(written.model, report, reads=self._reads)
         return Result(self.subject.original, report, self.subject.source.file, self._reads)
 
     @property
@@ -84,7 +91,9 @@ class Reporter:
         cached = cache_files(cache_folder(self.settings.machine))
         return (*self.subject.source.reads, *code_of(self.settings.pipeline.stages), *cached)
 
-    def _report(self, before: Figures, after: Figures, gate: GateRecord, records: tuple[SiteRecord, ...]) -> Report:
+    def _report(
+        self, before: Figures, after: Figures, gate: GateRecord, records: tuple[SiteRecord, ...], notes: tuple[str, ...]
+    ) -> Report:
         return Report(
             input=self.subject.source.name,
             output=None,
@@ -98,7 +107,7 @@ class Reporter:
             sites=records,
             heads={h.output: h.kind for h in self.subject.heads},
             judged=self.subject.judged,
-            notes=self.subject.notes(),
+            notes=(*self.subject.notes(), *notes),
             peak_memory=peak_memory(),
         )
 

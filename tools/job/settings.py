@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import onnx
+
 from ...ir.errors import UsageError
 from ..report.drops import ACCURACY
 from .budget import Budget
@@ -10,14 +12,18 @@ from .pipeline import Pipeline
 from .samples import Purposes
 from .sources import Sources
 
+OLDEST = 7  # what ONNX Runtime promises to read
+
 
 @dataclass(frozen=True)
 class Settings:
-    """`pipeline` is run within `budget`, on `machine`."""
+    """`pipeline` is run within `budget`, on `machine`; the result is written in `opset`, None: that of the model or the
+    lowest above it that will do."""
 
     pipeline: Pipeline
     budget: Budget
     machine: Machine
+    opset: int | None = None
 
     @property
     def purposes(self) -> Purposes:
@@ -29,6 +35,9 @@ class Settings:
 
     def check(self, sources: Sources) -> None:
         """Raises UsageError where the passes need samples that aren't given, or nothing needs some that are."""
+        newest = onnx.defs.onnx_opset_version()
+        if self.opset is not None and not OLDEST <= self.opset <= newest:
+            raise UsageError(f"--opset {self.opset}: results are written in opset {OLDEST} to {newest}")
         if self.pipeline.recoveries and sources.data is None:
             raise UsageError("recover trains on samples of your own: give --data")
         if sources.train_labels is not None and not self.pipeline.recoveries:

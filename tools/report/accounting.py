@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir
 
 from ...ir.cost import macs, parameters
-from ...ir.model.external_data import external_files, self_contained
+from ...ir.model.external_data import external_files
 from ...ir.model.protobuf import to_proto
-from ...ir.model.saving import EXTERNAL_ABOVE
+from ...ir.model.saving import EXTERNAL_ABOVE, written_form
 from ...ir.model.weights import replace_weights, weight_bytes
 from ...ir.remarks import PASSED, Remark
 from ...passes.planning.stages import AppliedCandidate, AppliedRetraining, Attempt, Shapes, Step
@@ -32,7 +32,7 @@ def file_size(path: Path, model: onnx_ir.Model) -> int:
 def serialized_size(model: onnx_ir.Model) -> int:
     """Bytes that `model` takes on disk: exact for one file; above what that can hold, the weights and, within some
     bytes for each of them, the graph."""
-    copy, weights = self_contained(model), weight_bytes(model)
+    copy, weights = written_form(model), weight_bytes(model)
     if weights <= EXTERNAL_ABOVE:
         return to_proto(copy).ByteSize()
     replace_weights(copy, lambda name, _: onnx_ir.tensor(EMPTY, name=name))

@@ -37,7 +37,7 @@ def test_figures_count_weights_and_multiply_adds(model):
 
 def test_the_serialized_size_is_that_of_the_file(model, tmp_path):
     path = tmp_path / "m.onnx"
-    onnx_ir.save(model, path)
+    save(model, path)
     assert serialized_size(model) == path.stat().st_size == file_size(path, model)
 
 
