@@ -6,15 +6,18 @@ from itertools import chain
 import onnx
 import onnx_ir
 
+from ..dimensions import dims
+
 OF_ANOTHER_MEANING = {
     "GroupNormalization": 21,
     "GridSample": 20,
     "DFT": 20,
     "Scan": 9,
-    **dict.fromkeys(("Sum", "Max", "Min", "Mean"), 8),
 }
 """Since when an operator computes what it computes now, where its schema doesn't tell. What is listed here and can be
 said in the older way has a rule in `older_forms`."""
+
+BROADCASTING_SINCE = 8
 
 AS_BEFORE = {("RoiAlign", "coordinate_transformation_mode"): "output_half_pixel"}
 """The value of a younger attribute that means what the operator did without it, where that isn't the default."""
@@ -35,6 +38,8 @@ def fault(node: onnx_ir.Node, opset: int, older: int) -> str | None:
         return None
     if older < OF_ANOTHER_MEANING.get(node.op_type, 0) <= opset:
         return f"{node.op_type} computes something else before opset {OF_ANOTHER_MEANING[node.op_type]}"
+    if older < BROADCASTING_SINCE <= opset and node.op_type in ("Sum", "Max", "Min", "Mean") and not _is_even(node):
+        return f"{node.op_type} takes arrays of several shapes since opset {BROADCASTING_SINCE}"
     found = next(chain(_of_attributes(node, new, old), _of_values(node, new, old)), None)
     return None if found is None else f"{node.op_type} of opset {old.since_version} {found}"
 
@@ -61,6 +66,12 @@ def first_version(op_type: str) -> int:
         s.since_version for s in onnx.defs.get_all_schemas_with_history() if (s.domain, s.name) == ("", op_type)
     ]
     return min(versions, default=0)
+
+
+def _is_even(node: onnx_ir.Node) -> bool:
+    """Whether all inputs have one shape, which is known."""
+    shapes = {dims(value) for value in node.inputs}
+    return len(shapes) == 1 and None not in shapes
 
 
 def _of_attributes(node: onnx_ir.Node, new: onnx.defs.OpSchema, old: onnx.defs.OpSchema) -> Iterator[str]:

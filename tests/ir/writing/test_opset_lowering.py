@@ -29,6 +29,7 @@ CASES = {
     "resize": (10, PICTURE.format("s = Constant<value=float[4] {1,1,2,2}>() r = Relu(x) y = Resize(r, s)")),
     "upsample": (9, PICTURE.format('s = Constant<value=float[4] {1,1,2,2}>() y = Upsample<mode="linear">(x, s)')),
     "largest": (9, SMALL.format("y, i = TopK<axis=2, k=2>(x)")),
+    "the least of equal shapes": (7, SMALL.format("a = Relu(x) y = Min(a, x)")),
     "pool": (8, PICTURE.format("y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)")),
     "dropout": (11, SMALL.format("a = Dropout<ratio=0.5>(x) y = Relu(a)")),
     "a normalization": (7, PICTURE.replace("{{", "<float[4] s, float[4] b, float[4] m> {{").format(
@@ -96,7 +97,7 @@ def test_what_is_newer_is_said_in_the_old_way(name: str) -> None:
         (10, "y = Round(x)", "Round is of opset 11"),
         (12, "y = Softmax<axis=1>(x)", "Softmax before opset 13 is one over all axes behind its own"),
         (12, "y = ReduceSum<keepdims=1>(x, a)", "ReduceSum of opset 11 doesn't take 2 inputs"),
-        (7, "y = Sum(x, w)", "Sum computes something else before opset 8"),
+        (7, "y = Sum(x, w)", "Sum takes arrays of several shapes since opset 8"),
         (6, "y = Add(x, w)", "Add of opset 6 wants the attribute 'broadcast'"),
         (10, 'y = DepthToSpace<blocksize=1, mode="CRD">(q)', "DepthToSpace of opset 1 has no attribute 'mode'"),
     ],
