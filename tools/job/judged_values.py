@@ -1,7 +1,7 @@
 """Inner values that are judged in the place of outputs: names that a person gave in, checked ones out; and in messages
 the names that could be given."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir
 
@@ -69,14 +69,14 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(map(repr, names[:-1])), *map(repr, names[-1:])]))
 
 
-def _why_not(model: onnx_ir.Model, name: str, made: Collection[str]) -> str:
+def _why_not(model: onnx_ir.Model, name: str, made: Mapping[str, onnx_ir.Value]) -> str:
     if any(value.name == name for value in model.graph.inputs):
         return "it is an input of the model; name a value that is computed"
     if name in model.graph.initializers:
         return "it is a constant; name a value that is computed"
     if any(value.name == name for body in graphs(model) for node in body for value in node.outputs):
         return "it is inside of a function, or of the body of an If, Loop or Scan; name a value of the main graph"
-    close = nearest(name, made)
+    close = nearest(name, [known for known, value in made.items() if value.dtype and value.dtype.is_floating_point()])
     if close is not None:
         return f"no value is called so; did you mean {close!r}?"
     return f"no value is called so; name one{_among(stand_ins(model.graph.outputs, RowCounts.of(model)))}"

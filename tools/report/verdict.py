@@ -119,6 +119,8 @@ def out_of_reach(targets: str, passes: str, fixed: bool, best: Reach) -> str:
 
 def too_dear(targets: str, least: Drop, limit: float) -> str:
     """Of a target that can only be reached beyond the limit."""
+    if least.metric == ROWS:
+        return f"{targets} gives {drop_of(ROWS, least)}, which is beyond every limit; ask for less, or --judge inner values"
     return (
         f"{targets} costs {drop_of(least.metric, least)}, beyond the limit of {drop(least.metric, limit)}; "
         "ask for less, or raise --max-drop"
@@ -136,6 +138,8 @@ def gate_line(gate: GateRecord) -> str:
         return ""
     measured = "not measured" if gate.measured is None else drop(gate.metric, gate.measured)
     kept = "kept" if gate.passed else "NOT kept"
+    if gate.metric == ROWS:
+        return f"{NAMES[ROWS]}: {kept}"
     return f"{NAMES[gate.metric]} {measured}, limit {drop(gate.metric, gate.limit)}: {kept}"
 
 
@@ -161,6 +165,8 @@ def _kept(gate: GateRecord, compared: str) -> str:
     assert gate.metric is not None
     assert gate.limit is not None
     word = "within" if gate.passed else "BEYOND"
+    if gate.metric == ROWS and gate.measured is not None:
+        return f"{compared} {word} the limit ({drop_of(ROWS, gate.measured)})"
     measured = "not measured" if gate.measured is None else f"{NAMES[gate.metric]} {drop(gate.metric, gate.measured)}"
     return f"{compared} {word} the limit ({measured} of {drop(gate.metric, gate.limit)})"
 

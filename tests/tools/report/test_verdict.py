@@ -1,5 +1,6 @@
 """Verdicts: a table of situations, each with the one line that sums it up, and whether it is a warning."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -132,6 +133,18 @@ SITUATIONS = [
         f"outputs BEYOND the limit (share of changed elements 2 % of 1 %); {SMALL_AND_FAST}",
         False,
     ),
+    # other numbers of rows are beyond every limit
+    (
+        *(FASTER, GateRecord("rows", 0.01, math.inf, passed=False), DivergenceFigures(rows={"y": 2}), None),
+        f"outputs BEYOND the limit (other numbers of rows); {SMALL_AND_FAST}",
+        False,
+    ),
+    (
+        *(FASTER, NO_LIMIT, DivergenceFigures(0.004, rows={"y": 2, "z": 1}), None),
+        "outputs moved: other numbers of rows of 'y' in 2 batches, 'z' in 1 batch, KL 0.004 nats; no limit was set; "
+        f"{SMALL_AND_FAST}",
+        True,
+    ),
     (
         *(FASTER, NO_LIMIT, DivergenceFigures(0.004, changed=0.02), None),
         f"outputs moved: KL 0.004 nats, share of changed elements 2 %; no limit was set; {SMALL_AND_FAST}",
@@ -240,6 +253,22 @@ def test_a_target_that_costs_too_much_says_what_it_costs(metric, least, limit, s
     assert too_dear("--macs 0.05", Drop(least, metric), limit).startswith(f"--macs 0.05 costs {said}; ")
 
 
+def test_a_target_that_moves_rows_is_beyond_every_limit():
+    said = too_dear("--size 0.5", Drop(math.inf, "rows"), 0.01)
+    assert said.startswith("--size 0.5 gives other numbers of rows, which is beyond every limit; ")
+
+
+def test_a_nearest_miss_that_moves_rows_says_of_which_outputs():
+    miss = replace(MISS, drop=Drop(math.inf, "rows"))
+    said = not_worth_it("rel", 0.01, miss, " of 'y' in 1 batch (judge s)")
+    assert "low rank 9 of fc1, gives other numbers of rows of 'y' in 1 batch (judge s) and saves 12 %" in said
+
+
+def test_the_values_that_were_judged_are_named_in_the_place_of_outputs():
+    said = of_change(BEFORE, AFTER, FASTER, KEPT, HARDLY, None, "'boxes' and 'scores'").text
+    assert "'boxes' and 'scores' within the limit" in said
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
@@ -247,6 +276,7 @@ def test_a_target_that_costs_too_much_says_what_it_costs(metric, least, limit, s
         (KEPT, "mean KL 0.0042 nats, limit 0.01 nats: kept"),
         (GateRecord("rel", 0.01, 0.02, passed=False), "relative error 2 %, limit 1 %: NOT kept"),
         (GateRecord("acc", 0.5), "accuracy lost not measured, limit 0.5 points: kept"),
+        (GateRecord("rows", 0.01, math.inf, passed=False), "numbers of rows: NOT kept"),
     ],
 )
 def test_the_gate_has_a_line_with_its_units(gate, said):
