@@ -84,6 +84,26 @@ def test_an_interruption_while_it_starts_is_one_message():
     assert (done.returncode, done.stderr) == (130, "error: interrupted; no model was written\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_end_waits_for_a_library_that_would_take_it_for_its_own_fault(tmp_path, mlp_path, number, code):
+    """Compiled libraries make an ImportError of whatever is raised while they are imported."""
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), signal.{number})\n"
+        "    time.sleep(0.1)\n"
+        "except BaseException as e:\n"
+        "    raise ImportError('initialization failed') from e\n"
+        "def __getattr__(name): time.sleep(9)\n"
+    )
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({os.getcwd()!r})\n"
+    script += f"sys.argv[1:] = [{str(mlp_path)!r}]\nfrom kronnx.__main__ import main\nsys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "can't be loaded" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_version_names_packages_and_providers():
     said = dict(line.split(maxsplit=1) for line in command("--version").stdout.splitlines())
     assert {"kronnx", "onnx", "onnx-ir", "onnxruntime"} <= set(said)
