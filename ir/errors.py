@@ -33,6 +33,10 @@ class VerifyError(KronnxError):
     """A result that is not a valid model, or no longer has the original's signature."""
 
 
+class BuiltGraphError(VerifyError):
+    """A graph that Kronnx built and the runtime doesn't load or run: a fault of Kronnx, not of the model."""
+
+
 class BudgetError(KronnxError):
     """A budget (speed-up, size, multiply-adds) that could not be reached within the gate."""
 

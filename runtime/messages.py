@@ -9,30 +9,47 @@ from contextlib import contextmanager
 import numpy as np
 import onnx_ir
 
-from ..ir.errors import DataError, InputError
+from ..ir.errors import BuiltGraphError, DataError, InputError
+
+NO_MEMORY = re.compile(r"bad_alloc|bad allocation|[Ff]ailed to allocate memory|out of memory")
 
 Source = onnx_ir.Model | str | os.PathLike[str]
 
 
 @contextmanager
-def loading(runtime: types.ModuleType, model: Source) -> Iterator[None]:
-    """Turns what ONNX Runtime raises while it loads `model` into an InputError that says what is wrong with it."""
+def loading(runtime: types.ModuleType, model: Source, given: bool = True) -> Iterator[None]:
+    """Turns what ONNX Runtime raises while it loads `model` into an InputError that says what is wrong with it; or, of
+    a model that isn't the one that was given, into a BuiltGraphError."""
     try:
         yield
     except errors(runtime) as e:
-        raise InputError(f"ONNX Runtime doesn't accept the model: {_explained(str(e), model)}") from e
+        said = _explained(str(e), model)
+        raise InputError(f"ONNX Runtime doesn't accept the model: {said}") if given else _own_fault(said) from e
 
 
 @contextmanager
-def running(runtime: types.ModuleType, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Turns what ONNX Runtime raises in a run into a DataError (the feed doesn't fit) or InputError (a node failed)."""
+def running(runtime: types.ModuleType, feeds: Mapping[str, np.ndarray], given: bool = True) -> Iterator[None]:
+    """Turns what ONNX Runtime raises in a run into a DataError (the feed doesn't fit) or InputError (a node failed); of
+    a model that isn't the one that was given, into a BuiltGraphError."""
     try:
         yield
     except errors(runtime) as e:
-        given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
+        said, fed = _bare(str(e)), ", ".join(f"{n} {array.dtype}{list(array.shape)}" for n, array in feeds.items())
+        if not given:
+            raise _own_fault(f"{said} (given: {fed})") from e
         if isinstance(e, runtime.capi.onnxruntime_pybind11_state.InvalidArgument):
-            raise DataError(f"the data doesn't fit the model: {_bare(str(e))} (given: {given})") from e
-        raise InputError(f"the model failed on the data: {_bare(str(e))} (given: {given})") from e
+            raise DataError(f"the data doesn't fit the model: {said} (given: {fed})") from e
+        raise InputError(f"the model failed on the data: {said} (given: {fed})") from e
+
+
+def _own_fault(said: str) -> InputError | BuiltGraphError:
+    """What is wrong with a graph that Kronnx built; only a lack of memory isn't its fault."""
+    if NO_MEMORY.search(said):
+        return InputError(f"out of memory: {said}; give fewer samples or a lower --memory-limit")
+    return BuiltGraphError(
+        f"ONNX Runtime refuses a graph that Kronnx made of the model: {said}; this is a fault of Kronnx and not of the "
+        "model, please report it with the model"
+    )
 
 
 def errors(runtime: types.ModuleType) -> tuple[type[Exception], ...]:

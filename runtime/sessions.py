@@ -45,7 +45,8 @@ class Session:
     which takes a little more time and much less memory than to keep it for the next run; `planned=False` doesn't
     reserve one block for all values of a run, much of which a large graph leaves unused. Operators that the GPU lacks
     run on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't
-    accept.
+    accept. That is said of a file, and of a model that was `given`; any other is one that Kronnx built, and what is
+    wrong with that is a BuiltGraphError.
     """
 
     def __init__(
@@ -56,13 +57,16 @@ class Session:
         optimize: bool = True,
         arena: bool = True,
         planned: bool = True,
+        given: bool = False,
     ) -> None:
         self.target = target or Target()
         self._folder = StagingFolder.temporary() if _is_large(model) else None
         self._runtime = onnxruntime()
         options = _options(self._runtime, self.target, optimize, arena)
         options.enable_mem_pattern = planned
-        self._session = _session(self._runtime, model, self.target, options, self._folder)
+        self._given = given or not isinstance(model, onnx_ir.Model)
+        with loading(self._runtime, model, self._given):
+            self._session = _session(self._runtime, model, self.target, options, self._folder)
         self._check_provider()
         self.input_shapes: dict[str, tuple[int | str | None, ...]] = {
             v.name: tuple(v.shape) for v in self._session.get_inputs()
@@ -80,6 +84,11 @@ class Session:
         return self._runtime
 
     @property
+    def given(self) -> bool:
+        """Whether the model is what a person gave, and no graph that Kronnx built."""
+        return self._given
+
+    @property
     def providers(self) -> list[str]:
         """The providers that the session really has, first choice first, by ONNX Runtime's names."""
         return self._session.get_providers()
@@ -87,10 +96,11 @@ class Session:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Output name -> array for one feed of all inputs.
 
-        Raises DataError for names, types or shapes that aren't the model's; InputError if an operator fails.
+        Raises DataError for names, types or shapes that aren't the model's; InputError if an operator fails, of a model
+        that Kronnx built BuiltGraphError.
         """
         self._check_names(feeds)
-        with running(self._runtime, feeds):
+        with running(self._runtime, feeds, self._given):
             return dict(zip(self.output_names, self._run(feeds), strict=bool(self.output_names)))
 
     def runner(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
@@ -101,7 +111,7 @@ class Session:
         self._check_names(feeds)
         if not self.output_names or any(array.dtype.kind in "OUS" for array in feeds.values()):
             return lambda: self._run(feeds)
-        with running(self._runtime, feeds):
+        with running(self._runtime, feeds, self._given):
             return self._bound(feeds)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -152,8 +162,8 @@ def _session(
 ) -> Any:
     providers = _providers(runtime, target)
     source = _source(model, folder)
-    with loading(runtime, model):  # enable_fallback=0: no second try on the CPU with a print
-        return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    # enable_fallback=0: no second try on the CPU with a print
+    return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
 
 
 def _providers(runtime: types.ModuleType, target: Target) -> list[str]:

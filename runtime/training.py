@@ -41,7 +41,7 @@ class Training:
         """
         self._check(feeds)
         binding = self._bindings[0]
-        with running(self._session.runtime, feeds):
+        with running(self._session.runtime, feeds, self._session.given):
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, np.asarray(array, order="C"))
             self._session.handle.run_with_iobinding(binding)

@@ -4,8 +4,10 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from kronnx.ir.errors import DataError, InputError, UsageError
+from kronnx.ir.errors import BuiltGraphError, DataError, InputError, UsageError
 from kronnx.runtime import sessions
+from kronnx.runtime.environment import onnxruntime
+from kronnx.runtime.messages import running
 from kronnx.runtime.sessions import Session, Target
 
 X = np.array([[-1, 2, -3, 4]], np.float32)
@@ -79,26 +81,26 @@ def test_missing_external_data_is_an_error(tmp_path, as_path):
 def test_an_unknown_domain_is_named_with_node_and_operator(parsed):
     model = parsed("g (float[N] x) => (float[N] y) { [odd] y = com.foo.Bar(x) }", ', "com.foo": 1')
     with pytest.raises(InputError, match=r"no operator 'Bar' of domain 'com.foo' \(node 'odd'\)"):
-        Session(model)
+        Session(model, given=True)
 
 
 def test_an_unknown_operator_is_named_with_its_opset(parsed):
     model = parsed("g (float[N] x) => (float[N] y) { [odd] y = Bar(x) }")
     with pytest.raises(InputError, match=r"opset 18 has no operator 'Bar' \(node 'odd'\)"):
-        Session(model)
+        Session(model, given=True)
 
 
 @pytest.mark.parametrize(("ir_version", "opset", "message"), [(99, 18, "IR version: 99"), (10, 99, "Opset 99")])
 def test_a_version_that_is_too_new_is_said(relu, ir_version, opset, message):
     relu.ir_version, relu.opset_imports[""] = ir_version, opset
     with pytest.raises(InputError, match=f"{message}.* lower version"):
-        Session(relu)
+        Session(relu, given=True)
 
 
 def test_an_invalid_graph_is_an_error():
     text = '<ir_version: 10, opset_import: ["": 18]> g (float[N] x) => (float[N] y) { y = Add(x, nothing) }'
     with pytest.raises(InputError, match="nothing"):
-        Session(onnx_ir.from_proto(onnx.parser.parse_model(text)))
+        Session(onnx_ir.from_proto(onnx.parser.parse_model(text)), given=True)
 
 
 def test_a_file_that_is_no_model_is_an_error(tmp_path):
@@ -129,13 +131,25 @@ def test_cuda_is_an_error_where_it_does_not_work(relu):
 )
 def test_a_feed_that_does_not_fit_is_an_error(relu, feed, message):
     with pytest.raises(DataError, match=message):
-        Session(relu).run(feed)
+        Session(relu, given=True).run(feed)
 
 
 def test_a_node_that_fails_is_an_error_with_the_shapes_given(parsed):
     model = parsed("g (float[A, B] a, float[C, D] b) => (float[A, D] y) { y = MatMul(a, b) }")
     with pytest.raises(InputError, match=r"MatMul.*given: a float32\[1, 4\], b float32\[1, 4\]"):
-        Session(model).run({"a": X, "b": X})
+        Session(model, given=True).run({"a": X, "b": X})
+
+
+@pytest.mark.parametrize("text", ["y = Bar(x)", "y = MatMul(x, x)"])
+def test_a_graph_that_kronnx_built_is_never_the_fault_of_the_model(parsed, text):
+    model = parsed(f"g (float[A, B] x) => (float[C, D] y) {{ {text} }}")
+    with pytest.raises(BuiltGraphError, match="a fault of Kronnx and not of the model, please report it"):
+        Session(model).run({"x": X})
+
+
+def test_a_lack_of_memory_is_no_fault_of_kronnx():
+    with pytest.raises(InputError, match="out of memory"), running(onnxruntime(), {}, given=False):
+        raise RuntimeError("std::bad_alloc")
 
 
 @pytest.mark.parametrize(("provider", "threads"), [("tpu", 1), ("cpu", 0)])
@@ -152,5 +166,5 @@ def test_a_runner_runs_with_bound_arrays_and_with_strings(relu, parsed):
 
 def test_a_failed_session_prints_nothing(parsed, capfd):
     with pytest.raises(InputError):
-        Session(parsed("g (float[N] x) => (float[N] y) { y = Bar(x) }"))
+        Session(parsed("g (float[N] x) => (float[N] y) { y = Bar(x) }"), given=True)
     assert capfd.readouterr() == ("", "")

@@ -37,7 +37,7 @@ def unrepeatable(source: Source, model: onnx_ir.Model, session: Session, judge: 
 def _differences(source: Source, session: Session, judge: Judge, feeds: Sequence[Feed]) -> Iterator[str | None]:
     reference = judge.reference[: len(feeds)]
     yield difference(reference, [session.run(feed) for feed in feeds], judge.heads)
-    fresh = Session(source, session.target)
+    fresh = Session(source, session.target, given=True)
     yield difference(reference, [fresh.run(feed) for feed in feeds], judge.heads)
 
 

@@ -194,7 +194,7 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
     found = read(sources, progress)
     with progress.step("check"):
         check_weights(found.model)
-        baseline = Session(found.runnable, timed)
+        baseline = Session(found.runnable, timed, given=True)
         compared = _showing(found.model, sources.judged)
         reference = Session(compared, timed) if sources.judged else baseline
     samples = gather(sources, found.model, baseline.run, purposes)

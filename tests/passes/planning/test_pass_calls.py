@@ -103,7 +103,7 @@ FAULTS = {
         "def apply(self, candidate, context, rewriter):\n"
         "        if candidate.site == 'MatMul_0':\n"
         "            next(iter(rewriter.model.graph)).op_type = 'NoSuchOp'",
-        "in apply, for 'low rank 3' at 'MatMul_0', left a model that doesn't run: InputError: .*'NoSuchOp'",
+        "in apply, for 'low rank 3' at 'MatMul_0', left a model that doesn't run: BuiltGraphError: .*'NoSuchOp'",
     ),
     "an output": (
         "def apply(self, candidate, context, rewriter): rewriter.model.graph.outputs[0].name = 'other'",
