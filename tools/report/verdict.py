@@ -120,7 +120,8 @@ def out_of_reach(targets: str, passes: str, fixed: bool, best: Reach) -> str:
 def too_dear(targets: str, least: Drop, limit: float) -> str:
     """Of a target that can only be reached beyond the limit."""
     if least.metric == ROWS:
-        return f"{targets} gives {drop_of(ROWS, least)}, which is beyond every limit; ask for less, or --judge inner values"
+        said = f"{targets} gives {drop_of(ROWS, least)}, which is beyond every limit"
+        return f"{said}; ask for less, or compare inner values with --judge"
     return (
         f"{targets} costs {drop_of(least.metric, least)}, beyond the limit of {drop(least.metric, limit)}; "
         "ask for less, or raise --max-drop"
