@@ -15,9 +15,10 @@ exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification faile
 6 budget not reached, 7 a pass or frontend of another package failed
 
 `optimize` and `kronnx` are one program."""
-BUDGET = """Without any of these the outputs stay within a mean KL of 0.01 nats (classes) or a relative error of 1 %
-(values), or nothing is written. --speedup, --size, --macs and options that fix how much is taken, as in
-'svd{rank=0.5}', set no limit by themselves: add --max-drop, or the verdict begins with how far the outputs moved."""
+BUDGET = """Without any of these the outputs stay within a mean KL of 0.01 nats (classes, decisions), a relative error
+of 1 % (values) and 1 % of changed elements (integers), or nothing is written. --speedup, --size, --macs and options
+that fix how much is taken, as in 'svd{rank=0.5}', set no limit by themselves: add --max-drop, or the verdict begins
+with how far the outputs moved."""
 TEXT = "Makes a trained model smaller and faster in ONNX, and measures how little its outputs changed."
 SENSITIVITY_TEXT = """Shows what each layer of a trained ONNX model would cost, the most sensitive first: the predicted
 divergence of the outputs, in nats per sample, if its rank were halved, and if a quarter of the channels that it reads

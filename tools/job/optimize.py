@@ -81,8 +81,9 @@ def optimize(
     guide the choice of what is compressed. `heads` says what outputs are, by their names; `judge` names the inner
     values that are compared, and whose curvature counts, in the place of the outputs: where these are decisions, or as
     many rows as the data asks for.
-    `max_drop` is a number (nats of KL for categorical heads, a relative error for gaussian ones) or text such as
-    `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below 1.
+    `max_drop` is a number (nats of KL for probabilities, a relative error for values, a share for integers) or text
+    such as `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below
+    1.
     Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %, measured on samples
     that guided nothing. A target alone, or options of passes that fix how much is taken, set no limit: then the verdict
     begins with the outputs, and `report.warning` says that the default limit would not have held.
