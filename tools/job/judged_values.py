@@ -1,6 +1,7 @@
 """Inner values that are judged in the place of outputs: names that a person gave in, checked ones out; and in messages
 the names that could be given."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir
@@ -87,5 +88,5 @@ def _among(names: Sequence[str]) -> str:
 
 
 def _options(names: Sequence[str]) -> str:
-    said = " ".join(f"--judge {name}" for name in names[:SHOWN])
+    said = " ".join(f"--judge {shlex.quote(name)}" for name in names[:SHOWN])
     return f"{said} (and {len(names) - SHOWN} more)" if len(names) > SHOWN else said

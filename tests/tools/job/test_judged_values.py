@@ -67,6 +67,12 @@ def test_without_a_floating_point_output_the_value_to_judge_is_named(tmp_path):
     assert result.report.verdict.endswith("say --judge s")
 
 
+def test_a_name_with_a_space_is_quoted_as_a_shell_wants_it(tmp_path):
+    model = parsed(LABELS)
+    next(node.outputs[0] for node in model.graph if node.op_type == "ArgMax").producer().inputs[0].name = "the scores"
+    assert optimize(model, cache_dir=tmp_path).report.verdict.endswith("say --judge 'the scores'")
+
+
 def test_an_output_of_several_can_be_judged_alone(data, tmp_path):
     model = parsed(LABELS.replace("int64[n] y)", "int64[n] y, float[n, 64] h, float[n, 8] s)"))
     result = optimize(model, "svd{rank=0.5}", judge="s", data=data, cache_dir=tmp_path)
