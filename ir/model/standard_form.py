@@ -7,6 +7,7 @@ import onnx_ir
 
 from ..errors import InputError
 from .protobuf import from_proto, to_proto
+from .protobuf import is_map
 from .shape_inference import infer_shapes
 from .weights import graphs, nodes, replace_weights, roots, weights
 
@@ -99,7 +100,7 @@ def _listed_weights(model: onnx_ir.Model) -> list[onnx_ir.Value]:
 
 
 def _lacks_types(model: onnx_ir.Model) -> bool:
-    return any(value.type is None for value in model.graph.outputs)
+    return any(value.type is None and not is_map(value) for value in model.graph.outputs)
 
 
 def _check_sizes(model: onnx_ir.Model, where: str) -> None:

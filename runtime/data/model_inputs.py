@@ -48,7 +48,7 @@ def inputs_of(model: onnx_ir.Model) -> Inputs:
 def _input(value: onnx_ir.Value) -> Input:
     if not isinstance(value.type, onnx_ir.TensorType):
         raise DataError(
-            f"the input {value.name!r} is {'a map' if is_map(value) else value.type}; only models whose inputs are "
+            f"the input {value.name!r} is a {'map' if is_map(value) else value.type}; only models whose inputs are "
             "tensors can be fed: export the model without what prepares its inputs"
         )
     return Input(value.name or "", value.type.dtype, input_dims(value))
