@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import onnx_ir
 
 from ..errors import InputError
-from .protobuf import from_proto, to_proto
-from .protobuf import is_map
+from .protobuf import from_proto, is_map, to_proto
 from .shape_inference import infer_shapes
 from .weights import graphs, nodes, replace_weights, roots, weights
 
