@@ -10,6 +10,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...ir.autodiff.emitter import Emitter
 from ...ir.layers import Layer
+from ...ir.model.names import Names
+from ...ir.model.weights import nodes
 
 LOSS, NORM, RATE, COUNT, LABELS = (f"kronnx.{name}" for name in ("loss", "norm", "rate", "count", "labels"))
 
@@ -36,6 +38,7 @@ class StepGraph:
         """`model` is changed."""
         self.model, self.emit = model, Emitter(model.graph)
         self._sources = tuple(v for v in model.graph.inputs if v.shape is None or len(v.shape))
+        self._names, self._inner = Names(model), _inner_values(model)
         self.states: dict[str, np.ndarray] = {}
         self.updates: dict[str, str] = {}
 
@@ -48,9 +51,15 @@ class StepGraph:
     def input(
         self, name: str, dtype: onnx_ir.DataType, shape: onnx_ir.Shape | Sequence[int | str] | None
     ) -> onnx_ir.Value:
-        value = onnx_ir.val(name, dtype, shape)
+        value = onnx_ir.val(self.claimed(name), dtype, shape)
         self.model.graph.inputs.append(value)
         return value
+
+    def claimed(self, name: str) -> str:
+        """The name, for a value of the step: those inside the model that are called so get another one."""
+        for value in self._inner.pop(name, ()):
+            value.name = self._names.values.fresh(name)
+        return name
 
     def state(self, name: str, array: np.ndarray) -> onnx_ir.Value:
         """A graph input that starts as `array`."""
@@ -66,7 +75,7 @@ class StepGraph:
 
     def follow(self, name: str, value: onnx_ir.Value) -> None:
         """Makes `value` what the state `name` is in the next step."""
-        value.name = self.updates[name] = f"{name}/next"
+        value.name = self.updates[name] = self.claimed(f"{name}/next")
         self.describe(name, value)
 
     def slots(self, name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, onnx_ir.Value]:
@@ -95,9 +104,18 @@ class StepGraph:
         graph.outputs.clear()
         for name, value in ((LOSS, loss), (NORM, norm)):
             number = self.emit.op("Cast", value, to=onnx_ir.DataType.FLOAT.value)
-            number.name, number.dtype, number.shape = name, onnx_ir.DataType.FLOAT, onnx_ir.Shape([])
+            number.name, number.dtype, number.shape = self.claimed(name), onnx_ir.DataType.FLOAT, onnx_ir.Shape([])
             graph.outputs.append(number)
         nexts = frozenset(self.updates.values())
         graph.outputs.extend(v for node in graph for v in node.outputs if v.name in nexts)
         graph.sort()
         RemoveUnusedNodesPass()(self.model)
+
+
+def _inner_values(model: onnx_ir.Model) -> dict[str, list[onnx_ir.Value]]:
+    """What nodes make that is no output of the model, by name: in two branches there may be two of one name."""
+    found: dict[str, list[onnx_ir.Value]] = {}
+    for value in (value for node in nodes(model) for value in node.outputs):
+        if value.name and value not in model.graph.outputs:
+            found.setdefault(value.name, []).append(value)
+    return found

@@ -128,7 +128,7 @@ def _narrowed(graph: StepGraph, source: onnx_ir.Value, like: onnx_ir.Value) -> o
     attributes = onnx_ir.convenience.convert_attributes({"to": like.dtype.value})
     cast = onnx_ir.Node("", "Cast", [source], attributes, num_outputs=1, name=f"{source.name}/narrowed")
     value = cast.outputs[0]
-    value.name, value.type, value.shape = cast.name, like.type, like.shape
+    value.name, value.type, value.shape = graph.claimed(str(cast.name)), like.type, like.shape
     graph.model.graph.insert_before(graph.model.graph[0], cast)
     return value
 
