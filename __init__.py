@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .frontends.frontend import Frontend, Lowered, Probe, Step
     from .ir.analyses import Analyses
     from .ir.cost import Piece
-    from .ir.errors import GraphError, KronnxError, PluginError, UsageError
+    from .ir.errors import GraphError, KronnxError, PluginError, TimeLimitError, UsageError
     from .ir.forms import Chain, Factor, Form, Striped, Structure, low_rank, structure_of
     from .ir.layers import Layer
     from .ir.model import load, save
@@ -64,6 +64,7 @@ HOMES = {
     "Step": ".frontends.frontend",
     "Striped": ".ir.forms",
     "Structure": ".ir.forms",
+    "TimeLimitError": ".ir.errors",
     "UsageError": ".ir.errors",
     "Want": ".passes.curvature.moments",
     "convert": ".tools.job.convert",
@@ -104,6 +105,7 @@ __all__ = [
     "Step",
     "Striped",
     "Structure",
+    "TimeLimitError",
     "UsageError",
     "Want",
     "__version__",

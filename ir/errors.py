@@ -41,5 +41,9 @@ class BudgetError(KronnxError):
     """A budget (speed-up, size, multiply-adds) that could not be reached within the gate."""
 
 
+class TimeLimitError(KronnxError):
+    """The time that a job was given is over."""
+
+
 class PluginError(KronnxError):
     """A pass or a frontend of another package that can't be used, failed, or gave what it mustn't."""

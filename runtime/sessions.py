@@ -4,7 +4,9 @@ import os
 import tempfile
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,16 @@ from ..ir.model.saving import EXTERNAL_ABOVE
 from ..ir.model.weights import weight_bytes
 from .environment import PROVIDERS, onnxruntime, preload_gpu_libraries
 from .messages import Source, loading, running
+from .time_limit import TimeLimit
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a model runs: `cpu` or `cuda`, and the number of threads inside one operator."""
+    """Where a model runs: `cpu` or `cuda`, the number of threads inside one operator, and how long the job may take."""
 
     provider: str = "cpu"
     threads: int = 1
+    limit: TimeLimit | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.provider not in PROVIDERS:
@@ -65,7 +69,8 @@ class Session:
         options = _options(self._runtime, self.target, optimize, arena)
         options.enable_mem_pattern = planned
         self._given = given or not isinstance(model, onnx_ir.Model)
-        with loading(self._runtime, model, self._given):
+        stop = partial(options.set_load_cancellation_flag, True)
+        with self._stoppable(stop), loading(self._runtime, model, self._given):
             self._session = _session(self._runtime, model, self.target, options, self._folder)
         self._check_provider()
         self.input_shapes: dict[str, tuple[int | str | None, ...]] = {
@@ -100,8 +105,10 @@ class Session:
         that Kronnx built BuiltGraphError.
         """
         self._check_names(feeds)
-        with running(self._runtime, feeds, self._given):
-            return dict(zip(self.output_names, self._run(feeds), strict=bool(self.output_names)))
+        options = self._runtime.RunOptions()
+        stop = partial(setattr, options, "terminate", True)
+        with self._stoppable(stop), running(self._runtime, feeds, self._given):
+            return dict(zip(self.output_names, self._run(feeds, options), strict=bool(self.output_names)))
 
     def runner(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
         """A function that runs the model on these very arrays, for timing: inputs and outputs stay on the device.
@@ -114,8 +121,11 @@ class Session:
         with running(self._runtime, feeds, self._given):
             return self._bound(feeds)
 
-    def _run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        return self._session.run(self.output_names or None, dict(feeds))
+    def _stoppable(self, stop: Callable[[], object]) -> AbstractContextManager[None]:
+        return nullcontext() if self.target.limit is None else self.target.limit.stoppable(stop)
+
+    def _run(self, feeds: Mapping[str, np.ndarray], options: Any = None) -> list[np.ndarray]:
+        return self._session.run(self.output_names or None, dict(feeds), options)
 
     def _bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
         device, value = self.target.provider, self._runtime.OrtValue

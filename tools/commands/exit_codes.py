@@ -2,7 +2,7 @@
 
 import signal
 
-from ...ir.errors import BudgetError, InputError, KronnxError, PluginError, UsageError, VerifyError
+from ...ir.errors import BudgetError, InputError, KronnxError, PluginError, TimeLimitError, UsageError, VerifyError
 
 DONE = 0
 INTERNAL = 1
@@ -12,6 +12,7 @@ VERIFICATION = 4
 GATE = 5
 BUDGET = 6
 PLUGIN = 7
+TIME = 8
 INTERRUPTED = 128 + signal.SIGINT
 NOBODY_READS = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else INTERNAL
 
@@ -21,6 +22,7 @@ CODES: dict[type[KronnxError], int] = {
     VerifyError: VERIFICATION,
     BudgetError: BUDGET,
     PluginError: PLUGIN,
+    TimeLimitError: TIME,
 }
 
 

@@ -12,7 +12,7 @@ EPILOG = """examples:
   optimize convert model.keras -o model.onnx           lowers only; see optimize convert --help
 
 exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification failed, 5 accuracy gate failed,
-6 budget not reached, 7 a pass or frontend of another package failed
+6 budget not reached, 7 a pass or frontend of another package failed, 8 the time limit is over
 
 `optimize` and `kronnx` are one program."""
 BUDGET = """Without any of these the outputs stay within a mean KL of 0.01 nats (classes, decisions), a relative error

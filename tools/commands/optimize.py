@@ -10,6 +10,7 @@ from ..job.sources import Sources
 from .arguments import budget_of, taken
 from .destination import OPTIMIZED, default_output
 from .exit_codes import DONE, GATE
+from .last_resort import ended_after
 from .streams import failed, terminal
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def run(options: Namespace) -> int:
     check_readable(options.model)
     output = options.output or default_output(options.model, OPTIMIZED)
     check_model_place(None if options.dry_run else output, options.report, options)
-    result = _result(options)
+    with ended_after(options.time_limit):
+        result = _result(options)
     kept = result.report.gate.passed
     if kept and not options.dry_run:
         result.save(output, external_data=options.external_data)

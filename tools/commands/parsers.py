@@ -161,6 +161,9 @@ def _machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch", type=whole(1), default=Machine.batch, metavar="N", help="samples a run when timing; default: 1"
     )
+    group.add_argument(
+        "--time-limit", type=positive, metavar="SECONDS", help="stop after so many; default: as long as it takes"
+    )
     _place(group)
 
 

@@ -12,6 +12,7 @@ class Machine:
 
     `cache_dir` holds what was measured in earlier runs (None: the user's cache folder), `fresh` measures statistics
     anew all the same; `memory_limit` is the bytes that measuring them may take, None a share of what is free.
+    `time_limit` is the seconds that the whole job may take.
     """
 
     target: str = "cpu"
@@ -20,6 +21,7 @@ class Machine:
     cache_dir: str | os.PathLike[str] | None = None
     memory_limit: int | None = None
     fresh: bool = False
+    time_limit: float | None = None
 
     @property
     def timed_threads(self) -> int:

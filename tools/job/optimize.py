@@ -13,9 +13,11 @@ from ...runtime.data.named_data import Data, Labels
 from ...runtime.latency import LatencyTable
 from ...runtime.sessions import Session, Target
 from ...runtime.stopwatch import Stopwatch
+from ...runtime.time_limit import TimeLimit
 from ..report.accounting import sites
 from ..report.drops import ROWS
 from ..report.layer_records import Inventory
+from ..report.limited_progress import LimitedProgress
 from ..report.progress import Progress, Silent
 from ..report.records import GateRecord
 from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do, rows_of
@@ -64,6 +66,7 @@ def optimize(
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
     memory_limit: int | None = None,
+    time_limit: float | None = None,
     fresh: bool = False,
     opset: int | None = None,
     progress: Progress | None = None,
@@ -87,6 +90,8 @@ def optimize(
     Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %, measured on samples
     that guided nothing. A target alone, or options of passes that fix how much is taken, set no limit: then the verdict
     begins with the outputs, and `report.warning` says that the default limit would not have held.
+    `time_limit` is the seconds that all of it may take: then a TimeLimitError says what was under way. An operator that
+    is computed just then is waited for.
     `memory_limit` is the bytes that the measuring of statistics may take, by default a share of what is free; `fresh`
     measures anew what `cache_dir` holds from earlier runs. Nothing is written but measured times and statistics, into
     `cache_dir`.
@@ -98,14 +103,28 @@ def optimize(
     given = example_inputs, inputs, data, eval_data, labels, train_labels, calibration, heads, judge, seed
     sources = Sources(source, *given)
     budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
-    machine = Machine(target, threads, batch, cache_dir, memory_limit, fresh)
+    machine = Machine(target, threads, batch, cache_dir, memory_limit, fresh, time_limit)
     return optimized(sources, Settings(Pipeline.of(parse(passes)), budget, machine, opset), progress or Silent())
 
 
 def optimized(sources: Sources, settings: Settings, progress: Progress, stopwatch: Stopwatch | None = None) -> Result:
     """What `optimize` gives, whose arguments these are; `stopwatch` tells all times, by default by measuring them."""
-    timed, wide = (Target(settings.machine.target, n) for n in (settings.machine.timed_threads, cores()))
     settings.check(sources)
+    seconds = settings.machine.time_limit
+    if seconds is None:
+        return _optimized(sources, settings, progress, stopwatch, None)
+    limit = TimeLimit(seconds)
+    try:
+        return _optimized(sources, settings, LimitedProgress(progress, limit.doing, limit.check), stopwatch, limit)
+    finally:
+        limit.cancel()
+
+
+def _optimized(
+    sources: Sources, settings: Settings, progress: Progress, stopwatch: Stopwatch | None, limit: TimeLimit | None
+) -> Result:
+    threads = settings.machine.timed_threads, cores()
+    timed, wide = (Target(settings.machine.target, number, limit) for number in threads)
     tidy(settings.machine)
     subject = open_subject(sources, settings.purposes, timed, wide, progress)
     job, reason = _Job(settings, subject, stopwatch or Stopwatch()), subject.reason_to_leave()
