@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...ir.atomic_files import check_stream, is_stream, remove_leftovers
-from ...ir.errors import InputError
+from ...ir.errors import InputError, UsageError
 from ..job.cache import cache_folder
 from ..job.machine import Machine
 from ..job.pipeline_text import parse
@@ -20,8 +20,8 @@ from .arguments import taken
 def check_model_place(output: Path | None, report: Path | None, options: Namespace) -> None:
     """Looks at the places of a command that writes a model to `output` and a report, if at all.
 
-    Raises UsageError if one of them would be written over what is read or over the other, and InputError if it can't
-    be written. What killed runs left there is removed.
+    Raises UsageError if one of them would be written over what is read or over the other, or in no folder, and
+    InputError if it can't be written. What killed runs left there is removed.
     """
     read = _files_read(options)
     model = () if output is None else model_files(output, may_be_external(options.external_data, read))
@@ -59,11 +59,11 @@ def _check_place(path: Path) -> None:
         check_stream(path)
         return
     if path.is_dir():
-        raise InputError(f"can't write {path}: it is a folder; give a file name, such as {path / 'model.opt.onnx'}")
+        raise UsageError(f"can't write {path}: it is a folder; give a file name, such as {path / 'model.opt.onnx'}")
     folder = Path(os.path.realpath(path)).parent
     if not folder.exists():
-        raise InputError(f"can't write {path}: the folder {folder} doesn't exist; make it with mkdir -p first")
+        raise UsageError(f"can't write {path}: the folder {folder} doesn't exist; make it with mkdir -p first")
     if not folder.is_dir():
-        raise InputError(f"can't write {path}: {folder} is no folder")
+        raise UsageError(f"can't write {path}: {folder} is no folder")
     with tempfile.TemporaryFile(dir=folder):
         pass

@@ -1,8 +1,16 @@
 """Where a job runs, and what it may take there."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+from ...ir.errors import UsageError
+from ...ir.free_memory import CONTAINER
+
+QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Files of control groups, version 2 and 1: microseconds of processors in each period of so many."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,27 @@ class Machine:
         return self.threads or cores()
 
 
-def cores() -> int:
-    """How many processors this process may use; on Linux fewer than there are, where it was told so."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def check_threads(machine: Machine) -> None:
+    """Raises UsageError for more threads than there are processors: their latencies are those of no machine."""
+    if machine.timed_threads > cores():
+        raise UsageError(
+            f"--threads {machine.threads}: this process may use {cores()} processor(s), and what more threads take "
+            f"says nothing; give at most {cores()}"
+        )
+
+
+def cores(container: Path = CONTAINER) -> int:
+    """How many processors this process may use: on Linux fewer than there are, where it was told so, or where its
+    container may take only so much of their time."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    shares = (share for names in QUOTAS if (share := _share(container, names)) is not None)
+    return min([allowed, *(max(1, math.ceil(share)) for share in shares)])
+
+
+def _share(container: Path, names: tuple[str, ...]) -> float | None:
+    """Processors' worth of time, or None where nothing is said or there is no limit."""
+    try:
+        quota, period = (int(word) for name in names for word in (container / name).read_text().split())
+    except (OSError, ValueError):  # no such file, or the word max
+        return None
+    return quota / period if quota > 0 and period > 0 else None

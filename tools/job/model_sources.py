@@ -166,8 +166,9 @@ def _of_live(model: object, name: str, examples: Examples, progress: Progress) -
         raise InputError(f"{name} is the class {model.__qualname__}; a model is wanted: {model.__qualname__}(...)")
     if readers.frontend is None:
         kind = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("builtins.")
+        what = "what was given" if name == kind else name
         raise InputError(
-            f"{name} is a {kind}; wanted a Keras model, a torch.nn.Module, "
+            f"{what} is no model but of type {kind}; wanted a Keras model, a torch.nn.Module, "
             f"a torch.export program, an ONNX model, or the path of a file ({SEVERAL}){readers.excuse}"
         )
     return _lowered(readers.frontend, model, name, examples, progress)

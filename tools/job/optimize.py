@@ -30,7 +30,7 @@ from .exploration import Exploration, Explored, MeasuredAttempt
 from .final_retraining import FinalRetraining
 from .finishing import Finishing
 from .gate import Gate, resolved
-from .machine import Machine, cores
+from .machine import Machine, check_threads, cores
 from .pipeline import Pipeline
 from .pipeline_text import parse
 from .reporting import Reporter
@@ -110,6 +110,7 @@ def optimize(
 def optimized(sources: Sources, settings: Settings, progress: Progress, stopwatch: Stopwatch | None = None) -> Result:
     """What `optimize` gives, whose arguments these are; `stopwatch` tells all times, by default by measuring them."""
     settings.check(sources)
+    check_threads(settings.machine)
     seconds = settings.machine.time_limit
     if seconds is None:
         return _optimized(sources, settings, progress, stopwatch, None)

@@ -22,7 +22,7 @@ from ...runtime.sessions import Target
 from ..report.progress import Progress, Silent
 from ..report.sensitivity_records import INPUT_ONLY, Left, Row, Sensitivity
 from .cache import statistics_store, tidy
-from .machine import Machine
+from .machine import Machine, check_threads
 from .memory import peak_memory
 from .samples import Purposes
 from .shaped_model import ShapedModel
@@ -65,6 +65,7 @@ def sensitivity(
 def measured_sensitivity(sources: Sources, temperature: float, machine: Machine, progress: Progress) -> Sensitivity:
     """What `sensitivity` gives, whose arguments these are."""
     settings = Curvature(temperature=temperature, seed=sources.seed)
+    check_threads(machine)
     place = Target(machine.target, machine.timed_threads)
     tidy(machine)
     subject = open_subject(sources, Purposes(), place, place, progress)

@@ -148,7 +148,7 @@ def test_a_function_of_a_file_or_module_gives_the_model(module, monkeypatch):
     [
         ("broken", r"broken failed at net\.py:10: ZeroDivisionError: on purpose"),
         ("missing", "no function 'missing'; it has make, broken"),
-        ("number", r"is a int; wanted a Keras model, a torch\.nn\.Module"),
+        ("number", r"is no model but of type int; wanted a Keras model, a torch\.nn\.Module"),
         ("leaves", r"leaves failed at net\.py:\d+: SystemExit: 5"),
         ("picky", r"picky needs arguments \(size\)"),
         ("kind", r"is the class Thing; a model is wanted: Thing\(\.\.\.\)"),
@@ -340,7 +340,7 @@ def test_a_missing_framework_is_said_with_the_command(module, content, extra, tm
         (["convert", "{module}:make", "-o", "{folder}/none/x.onnx"], 3, "mkdir -p"),
         (["convert", "{module}:make", "--data", "x"], 2, "--data is an option of optimize"),
         (["convert", "{module}:make", "--input", "x"], 2, "write an input as"),
-        (["{module}:number"], 3, "is a int; wanted"),
+        (["{module}:number"], 3, "is no model but of type int; wanted"),
         (["{module}"], 3, r"is Python source: name the function .*net\.py:function"),
         (["convert", "{folder}"], 3, "is a folder"),
         (["convert", "x" * 300 + ".py:make"], 3, "name|long|no such file"),
