@@ -36,13 +36,14 @@ def infer_shapes(model: onnx_ir.Model) -> onnx_ir.Model:
 
 def _settle_scalers(model: onnx_ir.Model) -> bool:
     """Writes what onnx has no inference for: these operators of ai.onnx.ml give float32 of their input's shape. True if
-    that is news."""
+    that is news. ONNX Runtime 1.32 computes a Normalizer in place, and wrongly, where it knows its output's shape."""
     news = False
     for node in nodes(model):
         if node.domain == "ai.onnx.ml" and node.op_type in SCALERS and node.outputs[0].type is None:
             x, y = node.inputs[0], node.outputs[0]
             y.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
-            y.shape = None if x is None or x.shape is None else x.shape.copy()
+            if node.op_type == "Scaler" and x is not None and x.shape is not None:
+                y.shape = x.shape.copy()
             news = True
     return news
 

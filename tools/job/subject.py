@@ -98,14 +98,15 @@ class Subject:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures should know about how the model was lowered, what draws in it, what is left
         alone, how it is run, and the heads."""
+        noun = "Value" if self.judged else "Output"
         values = (
-            f"Output {h.output!r} is taken for values, not for probabilities ({h.reason}); if it holds logits, say "
+            f"{noun} {h.output!r} is taken for values, not for probabilities ({h.reason}); if it holds logits, say "
             f"--head {h.output}=categorical, or bernoulli where each is a decision of its own."
             for h in self.heads
             if h.kind == "gaussian" and h.reason != ASKED_FOR
         )
         classes = (
-            f"Output {h.output!r} is taken for logits of classes: {LABELLED}."
+            f"{noun} {h.output!r} is taken for logits of classes: {LABELLED}."
             for h in self.heads
             if h.reason == LABELLED
         )

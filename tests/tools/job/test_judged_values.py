@@ -83,6 +83,7 @@ def test_an_output_of_several_can_be_judged_alone(data, tmp_path):
 def test_what_the_outputs_follow_from_and_nothing_compares_is_said(data, tmp_path):
     result = optimize(parsed(DETECTOR), "svd{rank=0.5}", judge="scores", data=data, cache_dir=tmp_path)
     assert any("'boxes' as well, which nothing compares" in note for note in result.report.notes)
+    assert not any(note.startswith("Output") for note in result.report.notes)
     covered = optimize(parsed(DETECTOR), "svd{rank=0.5}", judge=["a", "b"], data=data, cache_dir=tmp_path)
     assert not any("nothing compares" in note for note in covered.report.notes)
 

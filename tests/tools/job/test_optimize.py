@@ -245,7 +245,7 @@ def test_a_model_that_gives_decisions_alone_is_left_alone(tmp_path, rng):
     text = "(float[N, 8] x) => (int64[N] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }"
     saved(text, tmp_path, x=rng.normal(size=(8, 8)).astype(np.float32))
     report = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path).report
-    assert report.verdict.startswith("left alone: no output holds floating-point numbers")
+    assert report.verdict.startswith("left alone: no output is a tensor of floating-point numbers")
     assert [site.reason for site in report.sites] == ["no-head"]
 
 
