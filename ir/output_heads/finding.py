@@ -11,7 +11,8 @@ from ..head_kinds import BERNOULLI, CATEGORICAL, DISCRETE, GAUSSIAN, AskedKind
 from .axes import positive
 from .head import ASKED_FOR, LOGITS, PROBABILITIES, RAW, Head
 from .naming import logits_axis
-from .reading import Reader, Reading
+from .reader import Reader
+from .reading import Reading
 
 SEGMENTED = 4  # axes from which on the classes lie on axis 1, as in a picture's segmentation
 EQUAL_OR_NOT = (onnx_ir.DataType.BOOL, onnx_ir.DataType.STRING)
