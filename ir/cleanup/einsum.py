@@ -161,8 +161,8 @@ class Move:
 def _rewrite(node: onnx_ir.Node, graph: onnx_ir.Graph, names: Names) -> bool:
     """Puts the cheapest way to compute the node in its place. False if there is none."""
     plan = min((plan for plan in plans(node) if plan.is_possible), key=lambda plan: plan.cost, default=None)
-    if plan is None:
-        return False
+    if plan is None or ([dims(value) for value in node.outputs] == [()] and len(node.inputs) == 2):
+        return False  # the scalar product of two arrays would take more nodes than it saves
     old = node.outputs[0]
     writer = Writer(node.name or str(old.name), names)
     y = plan.write(writer)

@@ -75,7 +75,6 @@ ACTIVATIONS = [
     ("nsd,nse->de", "N,S,2", "N,S,3", "Transpose Reshape Reshape MatMul"),
     ("bij,bj->bi", "N,3,4", "N,4", "Unsqueeze MatMul Squeeze"),
     ("bi,bi->b", "N,3", "N,3", "Unsqueeze Unsqueeze MatMul Squeeze"),
-    ("i,i->", "N", "N", "Unsqueeze Unsqueeze MatMul Squeeze"),
     ("bi,bj->bij", "N,3", "N,4", "Unsqueeze Unsqueeze Mul"),
     ("bi,ib->ib", "N,3", "3,N", "Transpose Mul"),
     ("bi,i->bi", "N,3", "1", "Mul"),
@@ -170,6 +169,7 @@ LEFT = [
     text("bijc,bck->bijk", "N,S,T,4", "N,4,5"),
     text("ab,bcx->ac", "N,3", "3,4,2", constants="y"),
     text("ab,bc->ac", "2,3", "3,4", constants="xy"),
+    text("i,i->", "N", "N"),
 ]
 
 

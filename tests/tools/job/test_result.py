@@ -84,4 +84,4 @@ def test_the_size_before_is_that_of_both_files(pair, mlp_path, tmp_path):
     found = result(pair, tmp_path)
     assert found.report.before.bytes == size
     assert result(load(pair), tmp_path).report.before.bytes == pytest.approx(mlp_path.stat().st_size, rel=0.1)
-    assert result(onnx_ir.load(pair), tmp_path).report.before.bytes == pytest.approx(size, rel=0.1)
+    assert result(onnx_ir.load(pair), tmp_path).report.before.bytes == pytest.approx(size, rel=0.15)
