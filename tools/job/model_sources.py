@@ -203,7 +203,7 @@ def _runner(frontend: Frontend, model: onnx_ir.Model) -> Callable[[Arrays], Arra
     """A function that runs a model which `frontend` made."""
     kind, step = type(frontend), "lower: the model that it gave doesn't run"
     with answering(kind, "frontend", step, ()):
-        session = Session(model)
+        session = Session(model, given=foreign(kind))
 
     def run(feed: Arrays) -> Arrays:
         with answering(kind, "frontend", step, ()):
