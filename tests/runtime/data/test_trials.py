@@ -18,7 +18,7 @@ STATE = """g (float[batch, 4] x, float[2, batch, 4] state) => (float[batch, 4] y
 
 
 def reason(model: onnx_ir.Model, data: Dataset) -> str | None:
-    return reason_for_single(data, Session(model).run)
+    return reason_for_single(data, Session(model, given=True).run)
 
 
 def samples(count: int, **rest) -> Dataset:

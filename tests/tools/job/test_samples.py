@@ -49,7 +49,7 @@ def test_evaluation_data_guide_nothing(model):
 def test_a_model_that_takes_one_sample_a_run_gets_them_one_by_one():
     model = build("(float[N, 2] x) => (float[N, 2] y) <int64[2] s = {1, 2}> { y = Reshape(x, s) }")
     sources = Sources(model, data=numbered(8), eval_data=numbered(4, 1000))
-    found = gather(sources, model, Session(model).run, Purposes(recovering=True))
+    found = gather(sources, model, Session(model, given=True).run, Purposes(recovering=True))
     assert str(found.single).startswith("two together fail")
     sets = (found.calibration, found.validation, found.evaluation, found.training, found.held_out)
     assert [data.fixed for data in sets if data] == [1] * 5
