@@ -56,7 +56,7 @@ def _filled(declared: re.Match[str]) -> str:
 @pytest.mark.parametrize("name", MODELS)
 def test_made_up_inputs_run(parsed, name):
     model = with_weights(parsed, MODELS[name])
-    session = Session(model)
+    session = Session(model, given=True)
     data = synthesize(model, samples=6, run=session.run)
     assert (data.samples, data.synthetic, data.source) == (6, True, "synthetic")
     for batch in data.rebatch(4).batches:
@@ -113,14 +113,14 @@ def test_sizes_grow_until_the_model_runs(parsed):
     model = with_weights(
         parsed, "g (float[N, 1, T] audio) => (float[N, 1, U] y) <float[1, 1, 400] w> { y = Conv(audio, w) }"
     )
-    data = synthesize(model, samples=2, run=Session(model).run)
+    data = synthesize(model, samples=2, run=Session(model, given=True).run)
     assert data.batches[0]["audio"].shape == (2, 1, 512)
 
 
 def test_a_model_that_refuses_all_sizes_is_an_error(parsed):
     model = parsed("g (float[A, B] x, float[A, C] z) => (float[N, M] y) { y = MatMul(x, z) }")
     with pytest.raises(DataError, match=r"no made-up inputs run .*--data .*MatMul"):
-        synthesize(model, samples=3, run=Session(model).run)
+        synthesize(model, samples=3, run=Session(model, given=True).run)
 
 
 @pytest.mark.parametrize(
