@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 CONTAINER = Path("/sys/fs/cgroup")
 
 
@@ -32,6 +30,8 @@ LAYOUTS = (
 
 def free_memory(container: Path = CONTAINER) -> int:
     """Bytes."""
+    import psutil  # here, for a command that only shows its help needs no other package
+
     left = (_left(container, layout) for layout in LAYOUTS)
     return min([psutil.virtual_memory().available, *(size for size in left if size is not None)])
 

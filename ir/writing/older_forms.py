@@ -227,6 +227,14 @@ def _cast_like(work: Rewording) -> list[onnx_ir.Node]:
     return work.replace(tape, tape.op("Cast", [x], {"to": like.dtype.value}))
 
 
+def _scatter_elements(work: Rewording) -> list[onnx_ir.Node]:
+    """Before opset 11 it is called Scatter."""
+    if work.node.attributes.get_string("reduction", "none") != "none":
+        return []
+    tape = Tape()
+    return work.replace(tape, tape.op("Scatter", work.node.inputs, {"axis": integer(work.node, "axis", 0)}))
+
+
 def _layer_normalization(work: Rewording) -> list[onnx_ir.Node]:
     """The form that ONNX Runtime makes one operator of, in the type of x; its other outputs can't be had."""
     node, x = work.node, work.node.inputs[0]
@@ -306,6 +314,7 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     "Pad": (18, _pad),
     "Reshape": (14, _reshape),
     "Resize": (11, _resize),
+    "ScatterElements": (11, _scatter_elements),
     "Slice": (10, _slice),
     "Split": (18, _split),
     "TopK": (10, _top_k),

@@ -30,6 +30,8 @@ CASES = {
     "upsample": (9, PICTURE.format('s = Constant<value=float[4] {1,1,2,2}>() y = Upsample<mode="linear">(x, s)')),
     "largest": (9, SMALL.format("y, i = TopK<axis=2, k=2>(x)")),
     "the least of equal shapes": (7, SMALL.format("a = Relu(x) y = Min(a, x)")),
+    "scatter": (10, SMALL.format("""i = Constant<value=int64[1,1,1] {1}>() u = Constant<value=float[1,1,1] {5}>()
+        y = Scatter<axis=2>(x, i, u)""")),
     "pool": (8, PICTURE.format("y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)")),
     "dropout": (11, SMALL.format("a = Dropout<ratio=0.5>(x) y = Relu(a)")),
     "a normalization": (7, PICTURE.replace("{{", "<float[4] s, float[4] b, float[4] m> {{").format(

@@ -337,7 +337,7 @@ def test_a_missing_framework_is_said_with_the_command(module, content, extra, tm
         (["convert"], 2, "kronnx convert model.onnx"),
         (["convert", "{onnx}"], 2, "nothing to convert"),
         (["convert", "{folder}/none.keras"], 3, "No such file"),
-        (["convert", "{module}:make", "-o", "{folder}/none/x.onnx"], 3, "mkdir -p"),
+        (["convert", "{module}:make", "-o", "{folder}/none/x.onnx"], 2, "mkdir -p"),
         (["convert", "{module}:make", "--data", "x"], 2, "--data is an option of optimize"),
         (["convert", "{module}:make", "--input", "x"], 2, "write an input as"),
         (["{module}:number"], 3, "is no model but of type int; wanted"),
