@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..head_kinds import BERNOULLI, CATEGORICAL, DISCRETE, GAUSSIAN, AskedKind
 from .axes import positive
 from .head import ASKED_FOR, LOGITS, PROBABILITIES, RAW, Head
-from .naming import logits_axis
+from .naming import logits_axis, sigmoid_of
 from .reader import Reader
 from .reading import Reading
 
@@ -97,6 +97,9 @@ def _head(value: onnx_ir.Value, asked: AskedKind | None, reader: Reader, names: 
     if named is None:
         return Head(name, GAUSSIAN, RAW, found.reason)
     axis, layer = named
+    sigmoid = sigmoid_of(value)
+    if sigmoid is not None:
+        return Head(name, BERNOULLI, LOGITS, f"Sigmoid {sigmoid.name!r} reads it")
     return Head(name, CATEGORICAL, LOGITS, f"{layer.op_type} {layer.name!r} at an output named {name!r}", axis)
 
 

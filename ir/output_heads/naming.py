@@ -43,6 +43,18 @@ def logits_axis(value: onnx_ir.Value, others: Sequence[str]) -> tuple[int, onnx_
     return axis, layer
 
 
+def sigmoid_of(value: onnx_ir.Value) -> onnx_ir.Node | None:
+    """A sigmoid that reads the values of an output, which are log-odds then, or what they were moved from."""
+    moved: onnx_ir.Value | None = value
+    while moved is not None:
+        found = next((node for node in moved.consumers() if node.op_type == "Sigmoid"), None)
+        if found is not None:
+            return found
+        node = moved.producer()
+        moved = node.inputs[0] if node is not None and node.op_type in MOVING else None
+    return None
+
+
 def _has_classes(rank: int, axis: int, layer: onnx_ir.Node) -> bool:
     """Products of four axes are maps of queries, as masks of instances are."""
     if layer.op_type == "Conv":

@@ -118,7 +118,7 @@ def _common(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
 
 
 def _between(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
-    """Means and largest ones of decisions, and their products, are between 0 and 1 too."""
+    """Means, least and largest ones of decisions, and their products, are between 0 and 1 too."""
     found = _common(node, before) if node.op_type in JOINING else replace(before[0], logits=None)
     return found if found is not None and found.kind == BERNOULLI else None
 
@@ -142,11 +142,31 @@ def _resized(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
     return replace(before[0], logits=None) if kept and before[0].scale == PROBABILITIES else None
 
 
+def _clipped(node: onnx_ir.Node, before: list[Reading]) -> Reading | None:
+    """Probabilities that are kept from 0 and 1."""
+    bounds = [_bound(node, 1, "min", 0.0), _bound(node, 2, "max", 1.0)]
+    kept = all(bound is not None and 0 <= bound <= 1 for bound in bounds)
+    return replace(before[0], logits=None) if kept and before[0].scale == PROBABILITIES else None
+
+
+def _bound(node: onnx_ir.Node, number: int, name: str, default: float) -> float | None:
+    """An input since opset 11, an attribute before; None where it is computed."""
+    value = node.inputs[number] if len(node.inputs) > number else None
+    if value is None:
+        attribute = node.attributes.get(name)
+        return default if attribute is None else attribute.as_float()
+    array = constant(value)
+    return None if array is None else float(array)
+
+
 Rule = Callable[[onnx_ir.Node, list[Reading]], Reading | None]
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(MOVING, _moved),
     **dict.fromkeys(("Slice", "Gather", "Split"), _selected),
-    **dict.fromkeys(("Mul", "ReduceMax", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool"), _between),
+    **dict.fromkeys(
+        ("Mul", "ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool"), _between
+    ),
+    "Clip": _clipped,
     "Concat": _joined,
     "If": _common,
     "ReduceMean": _averaged,

@@ -71,8 +71,8 @@ def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:
     wanted = (GAUSSIAN,) if limit.metric == RELATIVE else (CATEGORICAL, BERNOULLI)
     if not any(h.kind in wanted for h in heads):
         listed = ", ".join(f"{h.output} is {h.kind}" for h in heads)
+        advice = next((f"; if that is wrong, say --head {h.output}={wanted[0]}" for h in heads if h.is_continuous), "")
         raise UsageError(
-            f"--max-drop {limit.metric}={limit.value:g} needs a {' or '.join(wanted)} output, but {listed}; "
-            f"if that is wrong, say --head {heads[0].output}={wanted[0]}"
+            f"--max-drop {limit.metric}={limit.value:g} needs a {' or '.join(wanted)} output, but {listed}{advice}"
         )
     return limit

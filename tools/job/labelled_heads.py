@@ -43,9 +43,8 @@ def _taken(heads: Sequence[Head], outputs: Mapping[str, np.ndarray], labels: np.
         raise UsageError(f"labels need classes, but --head {tables[0].output}={tables[0].kind}; {_advice(tables)}")
     scores = [h for h in open_ if h.kind == GAUSSIAN and not within_unit(outputs[h.output])]
     if not scores:
-        raise UsageError(
-            f"the values of {open_[0].output} lie between 0 and 1, so they are not taken for logits; {_advice(open_)}"
-        )
+        why = "holds decisions, yes or no each" if open_[0].kind == BERNOULLI else "lies between 0 and 1"
+        raise UsageError(f"{open_[0].output} {why}, so it is not taken for logits of classes; {_advice(open_)}")
     fitting = [h for h in scores if labels.max() < outputs[h.output].shape[1]]
     if len(fitting) > 1:
         raise UsageError(f"the labels fit {' and '.join(h.output for h in fitting)}; {_advice(fitting)}")

@@ -111,6 +111,21 @@ def test_an_opset_from_18_on_stays(opset):
     assert_unchanged(parsed("g (float[n,4] x) => (float[n,4] y) { y = Relu(x) }", opset), {"x": X[0]}, opset)
 
 
+@pytest.mark.parametrize("opset", [7, 9, 13])
+def test_a_file_that_lists_its_weights_among_the_inputs_is_converted(opset, tmp_path):
+    text = "g (float[n,4] x, float[4,3] w, float[3] b) => (float[n,3] y) { y = Gemm(x, w, b) }"
+    proto = onnx.parser.parse_model(f'<ir_version: 3, opset_import: ["": {opset}]> {text}')
+    weights = {"w": np.arange(12, dtype=np.float32).reshape(4, 3), "b": np.ones(3, np.float32)}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    onnx.save(proto, tmp_path / "old.onnx")
+    model = load(tmp_path / "old.onnx")
+    result, notes = normalize_with_notes(model)
+    assert notes == ()
+    assert result.opset_imports[""] == 18
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(Session(result).run({"x": x})["y"], x @ weights["w"] + weights["b"])
+
+
 def test_a_conversion_that_fails_is_noted_and_the_opset_stays():
     text = "g (int64[1] n, float[1,4] s, float[1,5,4] x) => (float[1,4] y, float[1,5,4] z) "
     body = "{ y, z = Scan<num_scan_inputs=1, body = b (float[4] s1, float[4] x1) => (float[4] t, float[4] u) "

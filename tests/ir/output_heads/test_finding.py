@@ -6,7 +6,7 @@ import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.ir.output_heads import Head, find_heads
 
-WEIGHTS = "<float[6,3] w, float[3] b, int64[1] axis = {1}, float one = {1.0}>"
+WEIGHTS = "<float[6,3] w, float[3] b, int64[1] axis = {1}, float one = {1.0}, float tiny = {0.001}, float six = {6.0}>"
 CLASSES = "(float[N,6] x) => (float[N,3] %s) " + WEIGHTS + " { %s }"
 CASES = {
     "probabilities": ("y", "z = Gemm(x, w, b) y = Softmax<axis=1>(z)", "categorical", "probabilities"),
@@ -25,6 +25,10 @@ CASES = {
     "a sigmoid that is scaled": ("y", "z = MatMul(x, w) g = Sigmoid(z) y = Mul(g, b)", "gaussian", "raw"),
     "not quite a probability": ("y", "z = MatMul(x, w) y = HardSigmoid(z)", "gaussian", "raw"),
     "the other answer": ("y", "z = MatMul(x, w) p = Sigmoid(z) y = Sub(one, p)", "bernoulli", "probabilities"),
+    "kept from 0": ("y", "z = MatMul(x, w) p = Softmax(z) y = Clip(p, tiny)", "categorical", "probabilities"),
+    "kept from 0 and 1": ("y", "z = MatMul(x, w) p = Sigmoid(z) y = Clip(p, tiny, one)", "bernoulli", "probabilities"),
+    "clipped beyond 1": ("y", "z = MatMul(x, w) p = Sigmoid(z) y = Clip(p, tiny, six)", "gaussian", "raw"),
+    "the least decision": ("y", "z = MatMul(x, w) p = Sigmoid(z) y = ReduceMin(p, axis)", "bernoulli", "probabilities"),
     "log of a softmax": ("y", "z = MatMul(x, w) p = Softmax(z) y = Log(p)", "categorical", "log_probabilities"),
 }
 
@@ -34,6 +38,17 @@ def test_what_an_output_means_is_read_from_its_operators(name: str, nodes: str, 
     (head,) = find_heads(networks.build(CLASSES % (name, nodes)))
     assert (head.output, head.kind, head.scale) == (name, kind, scale)
     assert head.reason
+
+
+@pytest.mark.parametrize(
+    "nodes", ["logits = MatMul(x, w) p = Sigmoid(logits)", "z = MatMul(x, w) logits = Identity(z) p = Sigmoid(z)"]
+)
+def test_what_a_sigmoid_reads_are_logits_of_decisions_whatever_their_name(nodes: str) -> None:
+    model = networks.build(f"(float[N,6] x) => (float[N,3] logits, float[N,3] p) {WEIGHTS} {{ {nodes} }}")
+    assert [(head.kind, head.scale) for head in find_heads(model)] == [
+        ("bernoulli", "logits"),
+        ("bernoulli", "probabilities"),
+    ]
 
 
 AXES = {

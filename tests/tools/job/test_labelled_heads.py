@@ -63,7 +63,11 @@ def test_one_decision_a_sample_takes_labels_of_yes_and_no(shape):
     ("head", "values", "said"),
     [
         (VALUES, np.ones((3, 1)), "no output is .* if it says yes or no, say --head y=bernoulli"),
-        (DECISION, np.full((3, 4), 0.3), "between 0 and 1, .* if the largest value is the answer, say --head y=categ"),
+        (
+            DECISION,
+            np.full((3, 4), 0.3),
+            "holds decisions, .* if the largest value is the answer, say --head y=categ",
+        ),
     ],
 )
 def test_decisions_that_labels_may_be_meant_for_are_named(head, values, said):
