@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir
 
 from ..errors import InputError
+from ..regular_files import check_regular
 from .descriptions import inherit
 from .weights import clone, replace_weights, weights
 
@@ -84,6 +85,7 @@ def _said(error: OSError | ValueError) -> str:
 
 
 def _existing(what: str, file: Path) -> Path:
+    check_regular(file)
     if not file.is_file():
         raise InputError(f"{what} is kept in {file}, which is missing; put that file beside the model")
     return file

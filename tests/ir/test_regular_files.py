@@ -79,7 +79,7 @@ def test_no_weights_beside_the_model(endless: Callable[[str], Path], mlp: onnx.M
     onnx.save(mlp, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     (tmp_path / "w.bin").unlink()
     endless("w.bin")
-    with pytest.raises(InputError, match=r"w\.bin"):
+    with pytest.raises(InputError, match=r"w\.bin.*(may never end|outside the model)"):
         load(tmp_path / "m.onnx")
 
 
