@@ -29,9 +29,9 @@ def test_the_ratio_is_the_median_of_ratios_and_not_of_the_medians():
 def test_the_peak_is_what_was_alive_at_once():
     def run() -> None:
         for _ in range(3):
-            np.ones(16 << 20, np.uint8)
+            np.ones(64 << 20, np.uint8)  # above what an allocator gives out of memory that it kept
 
-    assert 15 < peak_mib(run) < 24
+    assert 63 < peak_mib(run) < 80
 
 
 def test_a_side_that_fails_is_named_with_its_last_line():
