@@ -68,7 +68,8 @@ def table(rows: list[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     report, spent = row["report"], f"{row['seconds']:.0f} s"
     if report is None:
-        return [row["name"], row["opset"], "-", "-", "-", spent, f"exit code {row['code']}: {row['said']}"]
+        said = row["said"] if row["code"] is None else f"exit code {row['code']}: {row['said']}"
+        return [row["name"], row["opset"], "-", "-", "-", spent, said]
     before, after, timing = report["before"], report["after"], report.get("timing")
     speed = "-" if timing is None else f"{timing['ratio']:.2f} ({timing['low']:.2f} to {timing['high']:.2f})"
     kinds = ", ".join(f"{output} {kind}" for output, kind in report["heads"].items())
