@@ -11,7 +11,7 @@ from ..ir.errors import InputError, VerifyError
 from ..ir.inner_values import inferred
 from ..ir.model import clone
 from ..ir.model.weights import replace_weights
-from ..ir.row_counts import Origin, RowCounts
+from ..ir.row_counts import RowCounts
 from .frontend import Arrays, Lowered
 
 Execute = Callable[[onnx_ir.Model], Callable[[Arrays], Mapping[str, np.ndarray]]]
@@ -122,18 +122,13 @@ def _is_another_shape(name: str, given: np.ndarray | None, wanted: np.ndarray, l
     """Whether there are other numbers of rows, which may be. Raises VerifyError for what may not be."""
     if given is not None and given.shape == wanted.shape:
         return False
-    if given is not None and given.ndim == wanted.ndim and name in _counted(lowered.model):
+    if given is not None and given.ndim == wanted.ndim and name in RowCounts.of(inferred(lowered.model)).counted:
         return True
     found = "missing" if given is None else f"{list(given.shape)}"
     raise VerifyError(
         f"the model that {lowered.by} gave is not the original: its output {name!r} is {found} and should be "
         f"{list(wanted.shape)}; please report this model"
     )
-
-
-def _counted(model: onnx_ir.Model) -> set[str | None]:
-    """The values of which there are as many as the model finds."""
-    return {value.name for value, origin in RowCounts.of(inferred(model)).sizes.items() if origin == Origin.COMPUTED}
 
 
 def _of_layers(name: str, lowered: Lowered, execute: Execute) -> Agreement:
@@ -164,7 +159,7 @@ def _layers(lowered: Lowered, execute: Execute) -> Iterator[tuple[str, Agreement
     """How far each layer is from the framework's, without those whose number of rows is found and is another."""
     probe = lowered.probe()
     given, moved = (execute(model)(lowered.feed) for model in (probe.model, _shaken(probe.model)))
-    counted = _counted(probe.model)
+    counted = RowCounts.of(inferred(probe.model)).counted
     for step in probe.steps:
         array = given[step.output]
         if array.shape == step.value.shape:

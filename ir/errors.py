@@ -47,3 +47,7 @@ class TimeLimitError(KronnxError):
 
 class PluginError(KronnxError):
     """A pass or a frontend of another package that can't be used, failed, or gave what it mustn't."""
+
+
+DOES_NOT_RUN = (InputError, BuiltGraphError)
+"""What is raised where a graph made of a model can't be built, loaded or run, for callers that do without it."""

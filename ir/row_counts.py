@@ -55,6 +55,11 @@ class RowCounts:
             found._add(node, model)
         return found
 
+    @property
+    def counted(self) -> frozenset[str]:
+        """The names of the values of which there are as many as the network finds."""
+        return frozenset(str(value.name) for value, origin in self.sizes.items() if origin == Origin.COMPUTED)
+
     def _add(self, node: onnx_ir.Node, model: onnx_ir.Model) -> None:
         given = list(read(node))
         source = Origin.FIXED if node.op_type in SIZES and not node.domain else _most(self.values, given)

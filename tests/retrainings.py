@@ -1,6 +1,7 @@
 """Recoveries of models in memory, and compressed models to recover."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from kronnx.tools.job.retraining import Retraining, written
 from kronnx.tools.job.samples import Purposes
 from kronnx.tools.job.sources import Sources
 from kronnx.tools.job.subject import open_subject
-from kronnx.tools.report.progress import Silent
+from kronnx.tools.report.progress import Advance, Silent
 
 SAMPLES = 256  # that curvature is measured on
 BRIEF = Recover(steps=40, rate=5e-3, refit="none", looks=8)
@@ -39,6 +40,26 @@ class Noted(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@dataclass
+class Interrupting(Noted):
+    """Ends the run after so many steps of the recovery, as a person does."""
+
+    left: int = 0
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None) -> Iterator[Advance]:
+        yield self._advance if title == "recover" else _idle
+
+    def _advance(self, n: int = 1) -> None:
+        self.left -= n
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def _idle(n: int = 1) -> None:
+    pass
 
 
 def retraining_of(

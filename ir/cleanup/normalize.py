@@ -37,11 +37,12 @@ def normalize_with_notes(model: onnx_ir.Model) -> tuple[onnx_ir.Model, tuple[str
     twice stays one weight.
     """
     notes: list[str] = []
-    result = model
+    result = clone(model)
+    result.ir_version = max(WORKING, model.ir_version)  # first: of an old one tools want the weights among the inputs
     for what, step in _steps(model):
         result = attempt(what, step, result, notes)
     result = name_nodes(clone(result))
-    result.ir_version = max(WORKING, needed_ir_version(result))
+    result.ir_version = needed_ir_version(result)
     restate(result, stated_shapes(model))
     restore_descriptions(result, model)
     restore_signature(result, model)

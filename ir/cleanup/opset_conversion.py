@@ -8,7 +8,6 @@ from ..errors import UnsupportedOp
 from ..model.hiding import hidden, unhidden
 from ..model.protobuf import from_proto
 from ..model.skeleton import skeleton
-from ..model.standard_form import DEFAULTS_SINCE
 from ..model.weights import nodes
 
 MISCONVERTED_BEFORE = {"Scan": 9, "Hardmax": 13}
@@ -28,11 +27,8 @@ def convert(model: onnx_ir.Model, opset: int) -> onnx_ir.Model:
     _refuse(model)
     early = [n for n in nodes(model) if not n.domain and model.opset_imports[""] < SINCE.get(n.op_type, 0)]
     with hidden(model, early):
-        bare = skeleton(model)
-        bare.ir_version = max(bare.ir_version, DEFAULTS_SINCE)  # before it the converter wants weights as inputs
-        proto = onnx.version_converter.convert_version(bare, opset)
+        proto = onnx.version_converter.convert_version(skeleton(model), opset)
     result = unhidden(from_proto(proto))
-    result.ir_version = model.ir_version
     if model.opset_imports[""] < RESIZE_MODES_SINCE:
         _state_resize_modes(result)
     _put_back_weights(result.graph, model.graph)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import onnx_ir
 
 from ..errors import InputError
+from .ir_version import WEIGHTS_ALONE_SINCE
 from .protobuf import from_proto, is_map, to_proto
 from .shape_inference import infer_shapes
 from .weights import graphs, nodes, replace_weights, roots, weights
 
 ALIAS = "ai.onnx"  # the other spelling of the domain "", in which onnx_ir keeps the nodes
-DEFAULTS_SINCE = 4  # before this IR version every weight was listed among the inputs, and no caller could replace one
 UNKNOWN = -1  # how some exporters write a size that they don't know, for which ONNX has no value at all
 
 
@@ -95,7 +95,7 @@ def _check_version(model: onnx_ir.Model, where: str) -> None:
 
 def _listed_weights(model: onnx_ir.Model) -> list[onnx_ir.Value]:
     """The weights that stand among the inputs only because they once had to."""
-    return [v for v in model.graph.inputs if v.is_initializer()] if model.ir_version < DEFAULTS_SINCE else []
+    return [v for v in model.graph.inputs if v.is_initializer()] if model.ir_version < WEIGHTS_ALONE_SINCE else []
 
 
 def _lacks_types(model: onnx_ir.Model) -> bool:

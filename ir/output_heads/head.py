@@ -9,6 +9,9 @@ from ..head_kinds import BERNOULLI, CATEGORICAL, DISCRETE
 LOGITS, PROBABILITIES, LOG_PROBABILITIES, RAW = "logits", "probabilities", "log_probabilities", "raw"
 ASKED_FOR = "asked for"
 
+LEAST = 1e-7  # a probability that is divided by: of what is less sure, float32 shows no slope
+NEVER = -1e30  # stands for a logit of -infinity, which is no number to compute with
+
 
 @dataclass(frozen=True)
 class Head:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...ir.errors import BuiltGraphError, InputError
+from ...ir.errors import DOES_NOT_RUN
 from ...ir.layers import Layer
 from ...ir.remarks import ANALYSIS, Remark
 from ...ir.shelf import Shelf
@@ -171,7 +171,7 @@ class _Run:
         open_ = [task for task in group if task.layer not in self.outer]
         try:
             self._sum_up(group, open_, steps)
-        except (InputError, BuiltGraphError) as e:
+        except DOES_NOT_RUN as e:
             if not open_:
                 raise
             self.outer |= {task.layer: f"the graph of the gradients does not run: {e}" for task in open_}

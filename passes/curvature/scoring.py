@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from ...ir.errors import BuiltGraphError, InputError
+from ...ir.errors import DOES_NOT_RUN
 from ...ir.layers import Layer, Use
 from . import rows
 from .allowance import chunks
@@ -58,7 +58,7 @@ def score(
     for chunk in chunks(parts, lambda part: 4.0 * part.change.weight.size, LARGEST):
         try:
             scale = _add(chunk, bench, totals) or scale
-        except (InputError, BuiltGraphError):  # the graph of the gradients does not run
+        except DOES_NOT_RUN:  # the graph of the gradients does not run
             totals[[part.number for part in chunk]] = np.nan
         advance()
     return 0.5 * scale * (totals**2).mean(axis=(1, 2))

@@ -8,10 +8,8 @@ import numpy as np
 import onnx_ir
 
 from ...ir.output_heads import Distribution, Head, distribution
+from ...ir.output_heads.head import LEAST, NEVER
 from .work import Work
-
-LEAST = 1e-7  # a probability that is divided by: of what is less sure, float32 shows no slope
-NEVER = -1e30  # stands for a logit of -infinity, which is no number to compute with
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ...ir.batch_axes import batch_axes
-from ...ir.errors import BuiltGraphError, InputError
+from ...ir.errors import DOES_NOT_RUN
 from ...ir.layers import Layer
 from .bench import Bench
 from .factors import assembled_inner, assembled_outer
@@ -35,7 +35,7 @@ def choose_sharing(names: Iterable[str], bench: Bench) -> dict[str, str]:
         return result | dict.fromkeys(shared, bench.settings.sharing)
     if not shared:
         return result
-    with contextlib.suppress(InputError, BuiltGraphError):  # a graph of gradients that does not run leaves no choice
+    with contextlib.suppress(*DOES_NOT_RUN):  # a graph of gradients that does not run leaves no choice
         result |= _chosen(shared, layers, bench)
     return result
 

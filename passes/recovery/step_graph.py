@@ -9,6 +9,7 @@ import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...ir.autodiff.emitter import Emitter
+from ...ir.batch_axes import batch_axes
 from ...ir.layers import Layer
 from ...ir.model.names import Names
 from ...ir.model.weights import nodes
@@ -37,15 +38,16 @@ class StepGraph:
     def __init__(self, model: onnx_ir.Model):
         """`model` is changed."""
         self.model, self.emit = model, Emitter(model.graph)
-        self._sources = tuple(v for v in model.graph.inputs if v.shape is None or len(v.shape))
+        axes = batch_axes(model).axes
+        self._sources = tuple((v, axes[str(v.name)]) for v in model.graph.inputs if v.name in axes)
         self._names, self._inner = Names(model), _inner_values(model)
         self.states: dict[str, np.ndarray] = {}
         self.updates: dict[str, str] = {}
 
     @cached_property
     def samples(self) -> onnx_ir.Value:
-        """How many samples a batch has [1]: the largest first axis of an input of the model."""
-        sizes = [self.emit.op("Shape", value, start=0, end=1) for value in self._sources]
+        """How many samples a batch has [1]: the largest batch axis of an input of the model."""
+        sizes = [self.emit.op("Shape", value, start=axis, end=axis + 1) for value, axis in self._sources]
         return self.emit.op("Max", *sizes) if sizes else self.emit.int64([1])
 
     def input(

@@ -67,8 +67,10 @@ def _log_probabilities(values: np.ndarray, scale: str) -> np.ndarray:
 def _of_decisions(reference: Outputs, candidate: Outputs, head: Head, sizes: Sequence[int] | None) -> np.ndarray:
     ones = zeros = 0.0
     sums: list[np.ndarray] = []
-    for number, (y, z) in enumerate(pairs(reference, candidate, head)):
-        samples = sizes[number] if sizes is not None else len(y) if y.ndim else 1
+    given = [one[head.output] for one in reference]
+    counts = sizes or [len(y) if y.ndim else 1 for y in given]
+    filled = [samples for samples, y in zip(counts, given, strict=True) if y.size]
+    for samples, (y, z) in zip(filled, pairs(reference, candidate, head), strict=True):
         by_sample = (samples, -1) if samples and y.size % samples == 0 else (1, -1)
         for one, other in pieces(y.reshape(by_sample), z.reshape(by_sample)):
             p, each = _decisions(one, other, head.scale)

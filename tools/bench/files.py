@@ -22,7 +22,8 @@ from ..commands.exit_codes import exit_code
 from ..job.nearest_names import did_you_mean
 from ..report.records import write_atomically
 from ..zoo.catalogue import default_cache
-from ..zoo.shipped import FILES, Shipped
+from ..zoo.entry import Shipped
+from ..zoo.shipped import FILES
 from .tables import fill, machine, markdown, parts
 
 SECTION = "bench.files"

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir
 
 from ...ir.batch_axes import batch_axes
-from ...ir.errors import BuiltGraphError, InputError, UsageError
+from ...ir.errors import DOES_NOT_RUN, InputError, UsageError
 from ...ir.lineage import Heirs
 from ...ir.model import clone
 from ...ir.remarks import ANALYSIS, MISSED, PASSED, Remark
@@ -145,7 +145,7 @@ class Retraining:
             )
             try:
                 return loop.run()
-            except (InputError, BuiltGraphError) as e:
+            except DOES_NOT_RUN as e:
                 counted = [head.output for head in self.subject.heads if head.counted]
                 if not counted:
                     raise

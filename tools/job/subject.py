@@ -12,7 +12,7 @@ from ...ir.errors import VerifyError
 from ...ir.inner_values import inferred, shown, without_shown
 from ...ir.model import check_weights
 from ...ir.output_heads import ASKED_FOR, Head, find_heads
-from ...ir.row_counts import Origin, RowCounts
+from ...ir.row_counts import RowCounts
 from ...passes.curvature import Bench, Curvature, Feed, Runner
 from ...passes.planning.stages import Shapes, concrete_shapes
 from ...runtime.comparison import accuracy, run_all
@@ -196,10 +196,13 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
     with progress.step("check"):
         check_weights(found.model)
         baseline = Session(found.runnable, timed, given=True)
-        compared = _showing(found.model, sources.judged)
+        known = inferred(found.model)
+        compared = found.model
+        if sources.judged:
+            check_judged(known, sources.judged)
+            compared = known = shown(found.model, sources.judged)
         reference = Session(compared, timed) if sources.judged else baseline
     samples = gather(sources, found.model, baseline.run, purposes)
-    known = inferred(compared)
     heads = _counted(find_heads(known, sources.heads, sources.judged), RowCounts.of(known))
     heads = _scored(_scaled(heads, samples, reference), samples, reference)
     return Subject(
@@ -217,13 +220,6 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
     )
 
 
-def _showing(model: onnx_ir.Model, names: tuple[str, ...]) -> onnx_ir.Model:
-    if not names:
-        return model
-    check_judged(inferred(model), names)
-    return shown(model, names)
-
-
 def _scaled(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:
     """The heads, of which what a person calls decisions are probabilities or log-odds by their values."""
     if not any(map(is_open, heads)):
@@ -233,8 +229,7 @@ def _scaled(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tu
 
 def _counted(heads: tuple[Head, ...], counts: RowCounts) -> tuple[Head, ...]:
     """The heads, those of which there are as many as the model finds marked so."""
-    found = {value.name for value, origin in counts.sizes.items() if origin == Origin.COMPUTED}
-    return tuple(replace(head, counted=head.output in found) for head in heads)
+    return tuple(replace(head, counted=head.output in counts.counted) for head in heads)
 
 
 def _scored(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .entry import require, save_folder
+from .entry import Shipped, require, save_folder
 from .text import snippets
 
 if TYPE_CHECKING:
@@ -39,19 +39,20 @@ def _llama(transformers: Any) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
+EXPORTERS = ("dynamo", "script")
 FAMILIES: dict[str, Callable[[Any], Any]] = {"gpt2": _gpt2, "llama": _llama}
 
 
-def decoder(cache: Path, family: str, dynamo: bool) -> tuple[Path, Path]:
+def decoder(cache: Path, family: str, exporter: str) -> Shipped:
     """The model as ONNX, `input_ids` and `attention_mask` [batch, sequence] to `logits` [batch, sequence, 256], and a
     folder of batches for it, shortest first."""
     folder = cache / "decoders"
-    model, data = folder / f"{family}_{'dynamo' if dynamo else 'script'}.onnx", folder / "data"
+    model, data = folder / f"{family}_{exporter}.onnx", folder / "data"
     if not data.exists():
         save_folder(data, _feeds(snippets(cache)[: BATCH * BATCHES]))
     if not model.exists():
-        _export(family, dynamo, model)
-    return model, data
+        _export(family, exporter == "dynamo", model)
+    return Shipped(model, data)
 
 
 def _feeds(texts: list[str]):

@@ -10,7 +10,7 @@ import onnx
 import onnx.compose
 import onnx.parser
 
-from .entry import packaged_file, require, save_arrays
+from .entry import Shipped, packaged_file, require, save_arrays
 from .stamps import nudenet, read_stamps
 
 MEDIAPIPE = "mediapipe<0.10.20"  # later wheels come without the models
@@ -35,17 +35,17 @@ suppression (float[batch, 22, anchors] raw) => (float[kept, 4] boxes, float[kept
 """
 
 
-def face_landmarks(cache: Path) -> tuple[Path, Path]:
+def face_landmarks(cache: Path) -> Shipped:
     """MediaPipe's face mesh, [n, 192, 192, 3] to 468 points and the chance that a face is there, and stamps."""
     model = packaged_file(cache, MEDIAPIPE, "/face_landmark.tflite")
     data = cache / "shipped" / "face_landmark.npz"
     if not data.exists():
         pixels = read_stamps(SIDE).pixels[:PICTURES].astype(np.float32) / 255
         save_arrays(data, {"input_1": pixels})
-    return model, data
+    return Shipped(model, data)
 
 
-def with_suppression(cache: Path) -> tuple[Path, Path]:
+def with_suppression(cache: Path) -> Shipped:
     """YOLOv8n that gives the boxes, scores and classes of what NonMaxSuppression keeps."""
     plain, path = nudenet(cache), cache / "shipped" / "yolov8n_nms.onnx"
     if not path.exists():
@@ -55,10 +55,10 @@ def with_suppression(cache: Path) -> tuple[Path, Path]:
         whole = onnx.compose.merge_models(raw, tail, [("output0", "nms/raw")])
         path.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(whole, path)
-    return path, plain.calibration
+    return Shipped(path, plain.calibration)
 
 
-def half_precision(cache: Path) -> tuple[Path, Path]:
+def half_precision(cache: Path) -> Shipped:
     """YOLOv8n in float16, inputs and outputs too; the converter writes its nodes unsorted."""
     plain, path, data = nudenet(cache), cache / "shipped" / "yolov8n_half.onnx", cache / "shipped" / "yolov8n_half.npz"
     if not path.exists():
@@ -68,4 +68,4 @@ def half_precision(cache: Path) -> tuple[Path, Path]:
     if not data.exists():
         with np.load(plain.calibration) as stored:
             save_arrays(data, {name: array.astype(np.float16) for name, array in stored.items()})
-    return path, data
+    return Shipped(path, data)

@@ -34,6 +34,14 @@ class Entry:
     notes: str = ""
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """A model file, and samples for it: a .npz or a folder of .npz."""
+
+    model: Path
+    data: Path
+
+
 def require(module: str, package: str) -> Any:
     """The imported `module`. Raises InputError with the pip command if `package`, which holds it, isn't installed."""
     if importlib.util.find_spec(module) is None:

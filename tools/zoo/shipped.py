@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import numpy as np
 
 from ...runtime.sessions import Session
 from .audio import sounds
-from .decoders import FAMILIES, decoder
+from .decoders import EXPORTERS, FAMILIES, decoder
 from .detector import face_landmarks, half_precision, with_suppression
-from .entry import packaged_file, save_arrays, save_folder
+from .entry import Entry, Shipped, packaged_file, save_arrays, save_folder
 from .ocr import ddddocr
 from .stamps import nudenet, opennsfw
 
@@ -26,17 +25,9 @@ RATE = 16_000
 SILERO = ("silero_vad", "silero_vad_16k_op15", "silero_vad_16k_sequence", "silero_vad_half", "silero_vad_op18_ifless",
           "silero_vad_openvino_16k")  # fmt: skip
 WINDOW, CONTEXT, STEPS = 512, 64, 24
-MELS = {"Run_1663829550_Stage_0": 64, "Run_1663915512_Stage_0": 64, "Run_1668423760_Stage_0": 96}
-"""The size of the state of each of AECMOS' models."""
+STATES = {"Run_1663829550_Stage_0": 64, "Run_1663915512_Stage_0": 64, "Run_1668423760_Stage_0": 96}
+"""The width of the state of each of AECMOS' models."""
 BYTES = 1024  # Magika reads as many from the beginning and from the end of a file
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A model file, and samples for it: a .npz or a folder of .npz."""
-
-    model: Path
-    data: Path
 
 
 def silero(cache: Path, name: str) -> Shipped:
@@ -99,7 +90,7 @@ def aecmos(cache: Path, name: str) -> Shipped:
     model, folder = packaged_file(cache, "speechmos", f"/aecmos_models/{name}.onnx"), cache / "shipped" / name
     if not folder.exists():
         spectra = _spectrum(sounds(200 * 160 + 320, RATE, range(72)), 200, 160)
-        state = np.zeros((4, 1, MELS[name]), np.float32)
+        state = np.zeros((4, 1, STATES[name]), np.float32)
         save_folder(folder, ({"input": three[None], "h0": state} for three in spectra.reshape(24, 3, 200, 160)))
     return Shipped(model, folder)
 
@@ -124,7 +115,7 @@ def magika(cache: Path) -> Shipped:
 
 
 def _files() -> list[Path]:
-    """Two of each kind of file that Python's own library and the installed packages have, 400 at most."""
+    """Eight at most of each kind of file that Python's own library and the installed packages have, 400 at most."""
     kinds: dict[str, list[Path]] = {}
     for key in ("stdlib", "purelib"):
         for path in sorted(Path(sysconfig.get_path(key)).rglob("*.*")):
@@ -148,33 +139,29 @@ def ddddocr_float(cache: Path) -> Shipped:
     return Shipped(packaged_file(cache, "ddddocr", "/common.onnx"), ddddocr(cache).calibration)
 
 
-def _of_entry(build: Callable, cache: Path) -> Shipped:
+def _of_entry(cache: Path, build: Callable[[Path], Entry]) -> Shipped:
     entry = build(cache)
     return Shipped(entry.model, entry.calibration)
-
-
-def _of_pair(build: Callable[..., tuple[Path, Path]], cache: Path, *more: object) -> Shipped:
-    return Shipped(*build(cache, *more))
 
 
 FILES: dict[str, Callable[[Path], Shipped]] = {
     **{name: partial(silero, name=name) for name in SILERO},
     **{f"dnsmos_{name}": partial(dnsmos, name=name) for name in ("bak_ovr", "model_v8", "sig", "sig_bak_ovr")},
     "pdnsmos_sig_bak_ovr": partial(dnsmos, name="sig_bak_ovr", folder="pdnsmos_models"),
-    **{f"aecmos_{number}": partial(aecmos, name=name) for number, name in enumerate(MELS)},
+    **{f"aecmos_{number}": partial(aecmos, name=name) for number, name in enumerate(STATES)},
     "plcmos_v2": plcmos,
     "magika": magika,
-    "ddddocr_old": partial(_of_entry, ddddocr),
+    "ddddocr_old": partial(_of_entry, build=ddddocr),
     "ddddocr": ddddocr_float,
-    "nudenet": partial(_of_entry, nudenet),
-    "opennsfw": partial(_of_entry, opennsfw),
-    "face_landmark": partial(_of_pair, face_landmarks),
-    "yolov8n_nms": partial(_of_pair, with_suppression),
-    "yolov8n_half": partial(_of_pair, half_precision),
+    "nudenet": partial(_of_entry, build=nudenet),
+    "opennsfw": partial(_of_entry, build=opennsfw),
+    "face_landmark": face_landmarks,
+    "yolov8n_nms": with_suppression,
+    "yolov8n_half": half_precision,
     **{
-        f"{family}_{'dynamo' if dynamo else 'script'}": lambda cache, f=family, d=dynamo: Shipped(*decoder(cache, f, d))
+        f"{family}_{exporter}": partial(decoder, family=family, exporter=exporter)
         for family in FAMILIES
-        for dynamo in (True, False)
+        for exporter in EXPORTERS
     },
 }
 """The files by name, in the order of the table."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir
 
 from ....ir.batch_axes import batch_axes
-from ....ir.errors import BuiltGraphError, InputError, UsageError
+from ....ir.errors import DOES_NOT_RUN, UsageError
 from ....ir.remarks import ANALYSIS, MISSED, PASSED, Remark
 from ...curvature import Execute, Feed
 from .prefix import Prefix, Stretch
@@ -82,7 +82,7 @@ class _Run:
     def _visit(self, site: RefitSite, later: Sequence[RefitSite]) -> Remark:
         try:
             fit, held = self._gathered(site, later)
-        except (InputError, BuiltGraphError) as e:
+        except DOES_NOT_RUN as e:
             return Remark(site.target.name, "refit", MISSED, "not-measured", str(e))
         if not (fit.finite and held.finite):
             return Remark(site.target.name, "refit", MISSED, "not-measured", "the sums over the samples are not finite")

@@ -9,10 +9,9 @@ import onnx_ir
 
 from ....ir.autodiff.emitter import Emitter
 from ....ir.output_heads import Distribution, Head
+from ....ir.output_heads.head import LEAST, NEVER
 
 TINY = float(np.finfo(np.float32).tiny)
-LEAST = 1e-7  # a probability that is divided by: of what is less sure, float32 shows no slope
-NEVER = -1e30  # stands for a logit of -infinity
 
 
 @dataclass(frozen=True)

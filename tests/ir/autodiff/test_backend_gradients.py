@@ -84,8 +84,6 @@ NOT_RUN = {
     "test_scan_sum": "opset 8, which onnx doesn't convert to 18",
     "test_upsample_nearest": "opset 9, the same",
     "*/test_operator_*": "opset 6 and 9, the same",
-    "pytorch-converted/test_P*": "the same",
-    "pytorch-converted/test_Softsign": "the same",
 }
 """Models that no engine runs in any precision, or that are not converted to opset 18."""
 

@@ -132,6 +132,15 @@ def test_the_kl_of_decisions_is_that_of_scipy_for_each_sample(rng, scale):
     assert whole.kl_p99 == pytest.approx(np.percentile(binary_kl(p, q).sum(-1), 99))
 
 
+def test_a_batch_in_which_nothing_is_found_takes_no_samples_from_the_others(rng):
+    y, z = rng.normal(size=(2, 30, 4)) - 3
+    parts = slice(7), slice(0), slice(7, None)
+    found = kl_divergences(of(*(y[k] for k in parts)), of(*(z[k] for k in parts)), ODDS, sizes=[7, 3, 23])
+    assert found.shape == (30,)
+    each = binary_kl(expit(y), expit(z)).sum(-1)
+    np.testing.assert_allclose(found / found.sum(), each / each.sum(), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("chance", "elements", "effective"),
     [(0.5, 50, 500), (0.1, 50, 100), (0.9, 50, 100), (0.001, 50, 20), (0.5, 1, 20)],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from kronnx.tools.bench import files
 from kronnx.tools.zoo.audio import sounds
-from kronnx.tools.zoo.shipped import Shipped
+from kronnx.tools.zoo.entry import Shipped
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -2,9 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import fashion
@@ -18,8 +15,9 @@ from kronnx.tools.commands.cli import main
 from kronnx.tools.job.expected_drop import PROBES
 from kronnx.tools.job.exploration import TEMPERATURES
 from kronnx.tools.job.result import Result
-from kronnx.tools.report.progress import Advance, Lines, Silent
+from kronnx.tools.report.progress import Lines
 from recorded import optimize
+from retrainings import Interrupting
 
 RECOVER = "recover{steps=100 rate=5e-3 looks=3}"
 
@@ -108,26 +106,6 @@ def test_sparse_training_pruning_and_recovery_make_it_smaller_and_bring_it_back(
     assert result.report.after.parameters < 0.8 * result.report.before.parameters
 
 
-@dataclass
-class Interrupting(Silent):
-    """Ends the run after so many steps of the recovery, as a person does."""
-
-    left: int
-
-    @contextmanager
-    def step(self, title: str, total: int | None = None) -> Iterator[Advance]:
-        yield self._advance if title == "recover" else _idle
-
-    def _advance(self, n: int = 1) -> None:
-        self.left -= n
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
-def _idle(n: int = 1) -> None:
-    pass
-
-
 FIXED = "svd{rank=0.2},recover{steps=40 rate=5e-3 looks=4 refit=none}"
 
 
@@ -142,7 +120,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.mark.parametrize("fresh", [False, True])
 def test_the_same_command_goes_on_after_an_interruption(cache: Path, tmp_path: Path, whole: bytes, fresh: bool) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(cache, FIXED, progress=Interrupting(25))
+        run(cache, FIXED, progress=Interrupting(left=25))
     stream = io.StringIO()
     run(cache, FIXED, fresh=fresh, progress=Lines(stream)).save(tmp_path / "again.onnx")
     assert ("recover: step 10 of 40" in stream.getvalue()) == fresh

@@ -1,8 +1,6 @@
 """Recoveries that were interrupted go on to the very same end, and from nothing but their own checkpoint."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import fashion
@@ -11,33 +9,13 @@ from kronnx.passes.planning.stages import Attempt
 from kronnx.passes.recovery.stage import Recover
 from retrainings import (
     BRIEF,
-    Noted,
+    Interrupting,
     assert_same,
     details,
     retrained,
     retraining_of,
 )
 from training_steps import disturbed
-
-
-@dataclass
-class Interrupting(Noted):
-    """Ends the run after so many steps, as a person does."""
-
-    left: int = 0
-
-    @contextmanager
-    def step(self, title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-        yield self._advance if title == "recover" else _idle
-
-    def _advance(self, n: int = 1) -> None:
-        self.left -= n
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
-def _idle(n: int = 1) -> None:
-    pass
 
 
 @pytest.mark.parametrize(
