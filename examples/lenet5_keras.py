@@ -192,7 +192,7 @@ def change_line(report: Report) -> str:
     change, *interval = (100 * share for share in (found.after - found.before, found.low, found.high))
     return (
         f"accuracy {percent(found.after)} (95 %: {percent(low)} to {percent(high)}); change {change:+.2f} points "
-        f"(95 %, paired: {interval[0]:+.2f} to {interval[1]:+.2f}; McNemar's exact test: p = {found.p_value:.2g})"
+        f"(95 %, paired: {interval[0]:+.2f} to {interval[1]:+.2f}; p = {found.p_value:.2g})"
     )
 
 

@@ -4,15 +4,14 @@ from .agreement import agreements, changed_share
 from .divergence import Divergence, compare
 from .divergences import FLOOR, kl_divergences, relative_error
 from .outputs import Outputs, run_all
+from .paired import AccuracyChange, loss_bound, paired_change, samples_for_loss
 from .scores import (
-    AccuracyChange,
     accuracy,
     accuracy_change,
     check_range,
     classes_of,
     has_one_answer,
     hits,
-    paired_change,
 )
 
 __all__ = [
@@ -30,7 +29,9 @@ __all__ = [
     "has_one_answer",
     "hits",
     "kl_divergences",
+    "loss_bound",
     "paired_change",
     "relative_error",
     "run_all",
+    "samples_for_loss",
 ]

@@ -1,29 +1,13 @@
-"""Accuracies against labels: outputs and labels in; shares, and how sure their difference is, out."""
+"""Accuracies against labels: outputs and labels in; shares, and their change, out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...ir.errors import DataError
 from ...ir.output_heads import Head
 from .outputs import Outputs
-
-
-@dataclass(frozen=True)
-class AccuracyChange:
-    """Accuracies before and after on the same samples, shares in [0, 1].
-
-    `low`, `high`: 95 % interval of after - before by a paired bootstrap; `p_value`: exact McNemar test (binomial over
-    the samples that only one of the two gets right), two-sided.
-    """
-
-    before: float
-    after: float
-    low: float
-    high: float
-    p_value: float
-    samples: int
+from .paired import AccuracyChange, paired_change
 
 
 def accuracy(outputs: Outputs, labels: np.ndarray, heads: Sequence[Head]) -> float:
@@ -74,27 +58,10 @@ def first_answers(values: np.ndarray, head: Head) -> np.ndarray:
 
 
 def accuracy_change(
-    reference: Outputs, candidate: Outputs, labels: np.ndarray, heads: Sequence[Head], seed: int = 0
+    reference: Outputs, candidate: Outputs, labels: np.ndarray, heads: Sequence[Head]
 ) -> AccuracyChange:
     """Both accuracies and how sure their difference is."""
-    return paired_change(hits(reference, labels, heads), hits(candidate, labels, heads), seed)
-
-
-def paired_change(before: np.ndarray, after: np.ndarray, seed: int = 0, draws: int = 10_000) -> AccuracyChange:
-    """The change between two [samples] arrays of bool, right or wrong (McNemar, 1947; the exact form is Edwards').
-
-    The paired bootstrap draws how many samples were lost and won from their multinomial, which is the same as
-    drawing the samples.
-    """
-    from scipy.stats import binomtest
-
-    samples = len(before)
-    lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    shares = np.array([lost, won, samples - lost - won]) / samples
-    drawn = np.random.default_rng(seed).multinomial(samples, shares, draws)
-    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / samples, [0.025, 0.975])
-    p_value = float(binomtest(won, lost + won).pvalue) if lost + won else 1.0
-    return AccuracyChange(float(before.mean()), float(after.mean()), float(low), float(high), p_value, samples)
+    return paired_change(hits(reference, labels, heads), hits(candidate, labels, heads))
 
 
 def _scored(outputs: Outputs, heads: Sequence[Head]) -> Head:

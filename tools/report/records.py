@@ -46,7 +46,8 @@ class DivergenceFigures:
 
 @dataclass(frozen=True)
 class AccuracyFigures:
-    """Shares of 1. `low` to `high` is the 95 % interval of `after - before`, `p_value` the exact McNemar test's."""
+    """Shares of 1. `low` to `high` is the 95 % interval of `after - before`, `p_value` that of the statistic which the
+    interval inverts; `lost` samples only the original gets right, `won` ones only the result."""
 
     before: float
     after: float
@@ -54,6 +55,8 @@ class AccuracyFigures:
     high: float | None = None
     p_value: float | None = None
     samples: int = 0
+    lost: int = 0
+    won: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ from kronnx.ir.errors import DataError, InputError, VerifyError
 from kronnx.ir.output_heads import Head
 from kronnx.runtime import comparison
 from kronnx.runtime.comparison import (
-    AccuracyChange,
     Divergence,
     accuracy,
     accuracy_change,
     agreements,
     compare,
     kl_divergences,
-    paired_change,
     run_all,
 )
 from kronnx.runtime.data.dataset import Dataset
@@ -267,30 +265,10 @@ def test_labels_that_can_not_be_scored_are_errors(labels, heads, message):
         accuracy(outputs, labels, heads)
 
 
-@pytest.mark.parametrize(
-    ("lost", "won", "p_value"),
-    [(0, 0, 1.0), (0, 6, 2 / 64), (1, 7, 2 * 9 / 256), (3, 3, 1.0), (21, 9, 0.0427739)],
-)
-def test_mcnemar_has_its_exact_values(lost, won, p_value):
-    before = np.r_[np.ones(lost), np.zeros(won), np.ones(50)].astype(bool)
-    after = np.r_[np.zeros(lost), np.ones(won), np.ones(50)].astype(bool)
-    found = paired_change(before, after)
-    assert found.p_value == pytest.approx(p_value, rel=1e-5)
-    assert found.after - found.before == pytest.approx((won - lost) / found.samples)
-    assert found.low <= found.after - found.before <= found.high
-
-
-def test_the_paired_interval_has_the_normal_width():
-    before, after = np.ones(10_000, bool), np.ones(10_000, bool)
-    before[:50], after[50:100] = False, False
-    found = paired_change(before, after)
-    assert (found.high - found.low) / 2 == pytest.approx(0.0020, rel=0.05)  # math.md: .20 points at 1 % disagreement
-    assert paired_change(before, after) == found
-
-
-def test_accuracy_change_of_equal_outputs_is_none():
+def test_equal_outputs_lose_and_win_no_sample():
     outputs = of(np.eye(3))
-    assert accuracy_change(outputs, outputs, np.arange(3), [LOGITS]) == AccuracyChange(1, 1, 0, 0, 1, 3)
+    found = accuracy_change(outputs, outputs, np.arange(3), [LOGITS])
+    assert (found.before, found.after, found.p_value, found.lost, found.won) == (1, 1, 1, 0, 0)
 
 
 def test_run_all_runs_every_batch(relu):
