@@ -4,7 +4,7 @@ from .agreement import agreements, changed_share
 from .divergence import Divergence, compare
 from .divergences import FLOOR, kl_divergences, relative_error
 from .outputs import Outputs, run_all
-from .paired import AccuracyChange, loss_bound, paired_change, samples_for_loss
+from .paired import AccuracyChange, loss_bound, paired_change, samples_for_fall, samples_for_loss
 from .scores import (
     accuracy,
     accuracy_change,
@@ -33,5 +33,6 @@ __all__ = [
     "paired_change",
     "relative_error",
     "run_all",
+    "samples_for_fall",
     "samples_for_loss",
 ]

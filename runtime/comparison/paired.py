@@ -4,6 +4,7 @@ of samples that would do out."""
 import math
 import warnings
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +46,8 @@ def paired_change(before: np.ndarray, after: np.ndarray, *, draws: int | None = 
         warnings.warn("draws does nothing: the interval is a closed form", DeprecationWarning, stacklevel=2)
     samples = len(before)
     lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    difference, error = _moments(won + 1, lost + 1, samples + 2)
-    half = float(ndtri(1 - (1 - CONFIDENCE) / 2)) * error
-    interval = max(difference - half, -1.0), min(difference + half, 1.0)
-    p_value = 2 * float(ndtr(-abs(difference) / error))
-    return AccuracyChange(float(before.mean()), float(after.mean()), *interval, p_value, samples, lost, won)
+    low, high, p_value = _interval(lost, won, samples)
+    return AccuracyChange(float(before.mean()), float(after.mean()), low, high, p_value, samples, lost, won)
 
 
 def loss_bound(lost: int, won: int, samples: int, confidence: float = CONFIDENCE) -> float:
@@ -72,12 +70,33 @@ def samples_for_loss(lost: int, won: int, samples: int, limit: float, confidence
     """How many samples, with the shares of lost and won that were seen, have a `loss_bound` within `limit`, a share;
     None if no number has, since the loss that was seen is `limit` or more (or all but that)."""
     _check(confidence)
-    if lost - won >= limit * samples:
+    z, lost_share, won_share = float(ndtri(confidence)), lost / samples, won / samples
+    if lost_share - won_share >= limit:
         return None
-    z = float(ndtri(confidence))
-    needed = range(1, LARGEST)
-    at = bisect_left(needed, True, key=lambda n: _bound(lost * n / samples, won * n / samples, n, z) <= limit)
-    return needed[at] if at < len(needed) else None
+    return _fewest(lambda n: _bound(lost_share * n, won_share * n, n, z) <= limit)
+
+
+def samples_for_fall(lost: int, won: int, samples: int) -> int | None:
+    """How many samples, with the shares of lost and won that were seen, have an interval that leaves out zero; None if
+    no number has, since no more were lost than won."""
+    lost_share, won_share = lost / samples, won / samples
+    if lost <= won:
+        return None
+    return _fewest(lambda n: _interval(lost_share * n, won_share * n, n)[1] < 0)
+
+
+def _fewest(holds: Callable[[int], bool]) -> int | None:
+    """The least number of samples of which something `holds` that holds of all larger ones."""
+    numbers = range(1, LARGEST)
+    at = bisect_left(numbers, True, key=holds)
+    return numbers[at] if at < len(numbers) else None
+
+
+def _interval(lost: float, won: float, samples: int) -> tuple[float, float, float]:
+    """The ends of the interval, and the p-value."""
+    difference, error = _moments(won + 1, lost + 1, samples + 2)
+    half = float(ndtri(1 - (1 - CONFIDENCE) / 2)) * error
+    return max(difference - half, -1.0), min(difference + half, 1.0), 2 * float(ndtr(-abs(difference) / error))
 
 
 def _bound(lost: float, won: float, samples: int, z: float) -> float:

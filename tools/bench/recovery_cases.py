@@ -105,7 +105,7 @@ def _minilm_goals(row: Row) -> list[Goal]:
 
 
 def _lenet5_goals(row: Row) -> list[Goal]:
-    """No loss of accuracy that is beyond its interval."""
+    """A loss of accuracy that is not shown: its interval holds zero, which doesn't say that there is none."""
     return [
         Goal("share of the parameters", row.parameters, 0.2, at_most=True),
         Goal("points of accuracy, the interval's upper end", 100 * row.score.high, 0.0, at_most=False),

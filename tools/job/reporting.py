@@ -10,6 +10,8 @@ from ...runtime.comparison import Outputs, accuracy_change
 from ...runtime.environment import versions
 from ...runtime.timing import Timing
 from ..report.accounting import sites
+from ..report.accuracy import MARGIN, judged
+from ..report.drops import ACCURACY
 from ..report.records import (
     AccuracyFigures,
     DivergenceFigures,
@@ -115,7 +117,13 @@ class Reporter:
         if judge.data.labels is None:
             return None
         change = accuracy_change(judge.reference, outputs, judge.data.labels, self.subject.heads)
-        return AccuracyFigures(**asdict(change))
+        return judged(change, self._margin)
+
+    @property
+    def _margin(self) -> float:
+        """The loss of accuracy that doesn't count, a share: what the limit allows, if it is in accuracy."""
+        limit = self.settings.budget.max_drop
+        return limit.value / 100 if limit is not None and limit.metric == ACCURACY else MARGIN
 
     def _timing_record(self, timing: Timing) -> TimingRecord:
         target = self.subject.timed

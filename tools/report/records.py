@@ -47,7 +47,12 @@ class DivergenceFigures:
 @dataclass(frozen=True)
 class AccuracyFigures:
     """Shares of 1. `low` to `high` is the 95 % interval of `after - before`, `p_value` that of the statistic which the
-    interval inverts; `lost` samples only the original gets right, `won` ones only the result."""
+    interval inverts; `lost` samples only the original gets right, `won` ones only the result.
+
+    `verdict` is 'fell' where the interval lies below 0, else 'kept' where `bound`, the upper end of a one-sided
+    interval of `before - after` at `confidence`, is within `margin`, else 'cannot tell'; then `enough` samples with the
+    shares of lost and won that were seen would tell, if any number would.
+    """
 
     before: float
     after: float
@@ -57,6 +62,11 @@ class AccuracyFigures:
     samples: int = 0
     lost: int = 0
     won: int = 0
+    verdict: str = ""
+    bound: float | None = None
+    margin: float | None = None
+    confidence: float | None = None
+    enough: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...ir.head_kinds import BERNOULLI, CATEGORICAL
-from .quantities import digits, duration, percent, percent_of, quantity, signed
+from .accuracy import FELL, KEPT, cell
+from .quantities import digits, duration, percent, percent_of, quantity
 from .records import (
     AccuracyFigures,
     DivergenceFigures,
@@ -94,10 +95,8 @@ def _same_answer(heads: Mapping[str, str]) -> str:
 
 
 def _accuracy(figures: AccuracyFigures) -> Row:
-    change = f"{signed(100 * (figures.after - figures.before))} pt"
-    if figures.low is not None and figures.high is not None:
-        change += f" ({signed(100 * figures.low)} to {signed(100 * figures.high)} pt)"
-    return Row("Accuracy", percent(figures.before), percent(figures.after), change)
+    tone = {FELL: BAD, KEPT: GOOD}.get(figures.verdict, PLAIN)
+    return Row("Accuracy", percent(figures.before), percent(figures.after), cell(figures), tone)
 
 
 def _nats(value: float) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .accuracy import FELL, KEPT, sentence
 from .drops import ACCURACY, DEFAULTS, KL, NAMES, ROWS, Drop, drop, drop_of, drops_of
-from .quantities import percent, percent_of, signed
+from .quantities import percent, percent_of
 from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 
 SHORT = {KL: "KL"}
@@ -51,16 +52,17 @@ def of_change(
     accuracy: AccuracyFigures | None,
     compared: str = "outputs",
 ) -> Verdict:
-    """What a change brought and what it did to the outputs, or to what was `compared` in their place; that comes first
-    where no limit held it."""
+    """What a change brought and what it did to the outputs, or to what was `compared` in their place, and to accuracy;
+    that comes first where no limit held it."""
     gains = f"{_size(before, after)}, {_speed(timing)}"
-    loss = _lost(accuracy)
+    fell = accuracy is not None and accuracy.verdict == FELL
+    loss = "" if accuracy is None or _said_by(gate, accuracy) else sentence(accuracy)
     if gate.metric is None or gate.limit is None:
         free = () if divergence is None else drops_of(divergence)
         moved = f"{compared} moved: {_figures(divergence, free)}" if divergence and free else f"{compared} not compared"
         beyond = any(one > DEFAULTS[one.metric] for one in free)
-        return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or bool(loss))
-    warning = bool(loss) and gate.metric != ACCURACY
+        return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or fell)
+    warning = fell and gate.metric != ACCURACY
     outputs = _joined(_kept(gate, compared), loss)
     return Verdict(_joined(gains, outputs) if gate.passed else _joined(outputs, gains), warning)
 
@@ -181,15 +183,9 @@ def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:
     return ", ".join(shown.values())
 
 
-def _lost(accuracy: AccuracyFigures | None) -> str:
-    """The loss of accuracy, if its interval leaves out zero."""
-    if accuracy is None or accuracy.low is None or accuracy.high is None or accuracy.high >= 0:
-        return ""
-    low, high, change = (signed(100 * x) for x in (accuracy.low, accuracy.high, accuracy.after - accuracy.before))
-    return (
-        f"accuracy fell from {percent(accuracy.before)} to {percent(accuracy.after)} "
-        f"({change} points, {low} to {high} points)"
-    )
+def _said_by(gate: GateRecord, accuracy: AccuracyFigures) -> bool:
+    """Whether the limit has the words already, being in accuracy itself."""
+    return gate.metric == ACCURACY and gate.passed and accuracy.verdict == KEPT
 
 
 def _reached(best: Reach) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kronnx.runtime.comparison import loss_bound, paired_change, samples_for_loss
+from kronnx.runtime.comparison import loss_bound, paired_change, samples_for_fall, samples_for_loss
 from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import zconfint, ztest
@@ -143,6 +143,20 @@ def test_where_all_are_kept_the_number_is_exact():
 def test_no_number_of_samples_helps_where_the_loss_seen_is_the_limit():
     assert samples_for_loss(10, 5, 1000, 0.005) is None
     assert samples_for_loss(10, 6, 1000, 0.005) > 1000
+
+
+@pytest.mark.parametrize(("lost", "won", "samples"), [(4, 0, 1000), (20, 10, 1000), (60, 10, 5000)])
+def test_as_many_samples_as_are_said_leave_zero_out_of_the_interval(lost, won, samples):
+    def high(n):
+        a, b = ((share * n / samples + 1) / (n + 2) for share in (lost, won))
+        return b - a + 1.959964 * sqrt((a + b - (b - a) ** 2) / (n + 2))
+
+    needed = samples_for_fall(lost, won, samples)
+    assert high(needed) < 0 <= high(needed - 1)
+
+
+def test_no_number_of_samples_shows_a_fall_where_none_was_seen():
+    assert samples_for_fall(3, 3, 100) is samples_for_fall(3, 4, 100) is None
 
 
 @pytest.mark.parametrize(("lost", "won", "samples"), [(-1, 0, 5), (3, 3, 5), (0, 0, 0)])

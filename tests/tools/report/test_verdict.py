@@ -26,12 +26,17 @@ UNSURE = TimingRecord(1.0, 0.9, 1.1, "cannot tell")
 HARDLY, MUCH = DivergenceFigures(0.0042, 0.1, 0.995), DivergenceFigures(1.49, 3.0, 0.24)
 VALUES, FAR_VALUES = DivergenceFigures(relative_error=0.0042), DivergenceFigures(relative_error=0.43)
 BOTH = DivergenceFigures(0.0042, 0.1, 0.995, 0.43)
-CHANCE = AccuracyFigures(0.9, 0.895, -0.011, 0.001, 0.2, 1000)
-LOSS = AccuracyFigures(0.9125, 0.901, -0.018, -0.005, 0.01, 1000)
-GAIN = AccuracyFigures(0.9, 0.92, 0.01, 0.03, 0.01, 1000)
+UNKNOWN = AccuracyFigures(0.9, 0.896, -0.011, 0.003, 0.2, 1000, 9, 5, "cannot tell", 0.0123, 0.005, 0.95, 41_234)
+LOSS = AccuracyFigures(0.9125, 0.901, -0.018, -0.005, 0.01, 1000, 14, 3, "fell", 0.02, 0.005, 0.95)
+SAME = AccuracyFigures(0.9, 0.9, -0.002, 0.002, 1.0, 10_000, 30, 30, "kept", 0.0021, 0.005, 0.95)
+GAIN = AccuracyFigures(0.9, 0.92, 0.01, 0.03, 0.01, 1000, 0, 20, "kept", -0.01, 0.005, 0.95)
 
 SMALL_AND_FAST = "2.00x smaller, 2.00x faster (1.80 to 2.20x)"
 FELL = "accuracy fell from 91.25 % to 90.10 % (−1.15 points, −1.80 to −0.50 points)"
+UNTOLD = (
+    "1,000 labelled samples can't tell whether accuracy fell by more than 0.5 points "
+    "(at most 1.23 points; about 42,000 would do)"
+)
 SITUATIONS = [
     # timing, gate, divergence, accuracy, text, warning
     (
@@ -110,16 +115,42 @@ SITUATIONS = [
         False,
     ),
     (
-        *(FASTER, KEPT, HARDLY, CHANCE),
-        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats)",
+        *(FASTER, KEPT, HARDLY, UNKNOWN),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); {UNTOLD}",
         False,
     ),
     (
-        FASTER,
-        KEPT,
-        HARDLY,
-        GAIN,
-        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats)",
+        *(FASTER, KEPT, HARDLY, replace(UNKNOWN, enough=None)),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); "
+        "1,000 labelled samples can't tell whether accuracy fell by more than 0.5 points (at most 1.23 points)",
+        False,
+    ),
+    (
+        *(FASTER, NO_LIMIT, HARDLY, UNKNOWN),
+        f"outputs moved: KL 0.0042 nats, same answer 99.50 %; {UNTOLD}; no limit was set; {SMALL_AND_FAST}",
+        False,
+    ),
+    (
+        *(FASTER, KEPT, HARDLY, SAME),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); "
+        "no loss of accuracy beyond 0.5 points (at most 0.21 points, 95 % sure)",
+        False,
+    ),
+    (
+        *(FASTER, KEPT, HARDLY, GAIN),
+        f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0042 nats of 0.01 nats); "
+        "no loss of accuracy beyond 0.5 points (at most 0 points, 95 % sure)",
+        False,
+    ),
+    # a limit in accuracy has said so
+    (
+        *(FASTER, GateRecord("acc", 0.5, 0.21), HARDLY, SAME),
+        f"{SMALL_AND_FAST}; outputs within the limit (accuracy lost 0.21 points of 0.5 points)",
+        False,
+    ),
+    (
+        *(FASTER, GateRecord("acc", 0.5, 0.4), HARDLY, UNKNOWN),
+        f"{SMALL_AND_FAST}; outputs within the limit (accuracy lost 0.4 points of 0.5 points); {UNTOLD}",
         False,
     ),
     # of several kinds of outputs that which moved most is named

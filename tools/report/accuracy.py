@@ -1,0 +1,66 @@
+"""What can be said of an accuracy: the change and a margin in, figures with their verdict and words out."""
+
+from dataclasses import asdict
+
+from ...runtime.comparison import AccuracyChange, loss_bound, samples_for_fall, samples_for_loss
+from .drops import ACCURACY, drop
+from .quantities import percent, percent_of, signed
+from .records import AccuracyFigures
+
+MARGIN = 0.005  # a share: what a loss must surely be below to be called none, where no limit says it
+CONFIDENCE = 0.95
+FELL, KEPT, UNSURE = "fell", "kept", "cannot tell"
+
+
+def judged(change: AccuracyChange, margin: float = MARGIN, confidence: float = CONFIDENCE) -> AccuracyFigures:
+    """Whether the accuracy fell, was kept within `margin`, a share, or which of these can't be told."""
+    seen = change.lost, change.won, change.samples
+    bound = loss_bound(*seen, confidence)
+    verdict = FELL if change.high < 0 else KEPT if bound <= margin else UNSURE
+    numbers = (samples_for_loss(*seen, margin, confidence), samples_for_fall(*seen)) if verdict == UNSURE else ()
+    enough = min((n for n in numbers if n is not None), default=None)
+    return AccuracyFigures(
+        **asdict(change), verdict=verdict, bound=bound, margin=margin, confidence=confidence, enough=enough
+    )
+
+
+def sentence(figures: AccuracyFigures) -> str:
+    """What the verdict of a run says, or '' of figures without a verdict."""
+    if figures.verdict == FELL:
+        return _fell(figures)
+    if figures.bound is None or figures.margin is None or figures.confidence is None:
+        return ""
+    margin, most = drop(ACCURACY, 100 * figures.margin), drop(ACCURACY, 100 * max(figures.bound, 0.0))
+    if figures.verdict == KEPT:
+        return f"no loss of accuracy beyond {margin} (at most {most}, {percent_of(figures.confidence)} sure)"
+    advice = "" if figures.enough is None else f"; about {rounded_up(figures.enough):,} would do"
+    return (
+        f"{figures.samples:,} labelled samples can't tell whether accuracy fell by more than {margin} "
+        f"(at most {most}{advice})"
+    )
+
+
+def cell(figures: AccuracyFigures) -> str:
+    """What the table says: the change, its interval and the verdict."""
+    change = f"{signed(100 * (figures.after - figures.before))} pt"
+    if figures.low is not None and figures.high is not None:
+        change += f" ({signed(100 * figures.low)} to {signed(100 * figures.high)} pt)"
+    if figures.verdict == KEPT and figures.margin is not None:
+        return f"{change}, no loss beyond {100 * figures.margin:.3g} pt"
+    return f"{change}, {figures.verdict}" if figures.verdict else change
+
+
+def rounded_up(number: int) -> int:
+    """To two significant digits: 1,234 to 1,300."""
+    unit = 10 ** max(len(str(number)) - 2, 0)
+    return -(-number // unit) * unit
+
+
+def _fell(figures: AccuracyFigures) -> str:
+    assert figures.low is not None
+    assert figures.high is not None
+    low, high, change = (signed(100 * x) for x in (figures.low, figures.high, figures.after - figures.before))
+    return (
+        f"accuracy fell from {percent(figures.before)} to {percent(figures.after)} "
+        f"({change} points, {low} to {high} points)"
+    )
