@@ -44,13 +44,14 @@ class Noted(Silent):
 
 @dataclass
 class Interrupting(Noted):
-    """Ends the run after so many steps of the recovery, as a person does."""
+    """Ends the run after so many steps of the recovery, or of what is called `within`, as a person does."""
 
     left: int = 0
+    within: str = "recover"
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Advance]:
-        yield self._advance if title == "recover" else _idle
+        yield self._advance if title == self.within else _idle
 
     def _advance(self, n: int = 1) -> None:
         self.left -= n

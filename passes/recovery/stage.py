@@ -1,7 +1,7 @@
 """The stage `recover`: options of a pipeline in; how long and how a training goes out, and what comes of one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from .training.schedule import Schedule
 from .training.update import Rules
 
 KFAC = "kfac"
+AUTO, ORDINARY, NONE = "auto", "ordinary", "none"
 OPTIMIZERS: dict[str, type[Optimizer]] = {one.name: one for one in (Sgd, Adam, AdamW, AdaMax)}
 RATES = {"adam": 1e-3, "adamax": 2e-3, "adamw": 1e-3, "sgd": 0.02, KFAC: 0.02}
 
@@ -32,7 +33,8 @@ class Recover:
     `rate` is the optimizer's, after a warm-up of the share `warmup` and before a `decay` (cosine, linear, constant);
     `clip` and `clip_value` limit the norm of all gradients and each element, 0 is no limit. `optimizer` is adam, adamw,
     adamax, sgd or kfac. `temperature` is that of the KL, `features` weighs what both models compute on the way,
-    `labels` is the share of cross-entropy. `refit` (ordinary, total, none) fits layer by layer before that. `lasso`,
+    `labels` is the share of cross-entropy. `refit` (ordinary, total, none) fits layer by layer before that;
+    auto is ordinary where a tenth of the training alone doesn't come as far. `lasso`,
     `group_lasso` (rows), `channel_lasso`, `gates` (L0) and `keep` (the share of weights that stay) train sparsity in,
     `dropout` drops features. `layers` is a pattern, `tables` tunes embeddings too, `augment` is `file.py:function`.
     """
@@ -52,7 +54,7 @@ class Recover:
     temperature: float = 1.0
     features: float = 0.0
     labels: float = 0.0
-    refit: str = "ordinary"
+    refit: str = AUTO
     lasso: float = 0.0
     group_lasso: float = 0.0
     channel_lasso: float = 0.0
@@ -80,7 +82,8 @@ class Recover:
         self._check("minutes", self.minutes is None or self.minutes > 0, "above 0")
         self._check("rate", self.rate is None or 0 < self.rate < float("inf"), "above 0")
         self._check("optimizer", self.optimizer in RATES, f"one of {', '.join(RATES)}")
-        self._check("refit", self.refit in (*KINDS, "none"), f"one of {', '.join((*KINDS, 'none'))}")
+        refits = AUTO, *KINDS, NONE
+        self._check("refit", self.refit in refits, f"one of {', '.join(refits)}")
         self.plan()
         self.rules()
 
@@ -99,6 +102,11 @@ class Recover:
         schedule = Schedule(rate, self.steps, round(self.warmup * self.steps), self.decay)
         seconds = None if self.minutes is None else 60 * self.minutes
         return TrainingPlan(schedule, max(1, self.steps // self.looks), self.patience, seconds, self.sparsifies)
+
+    def tenth(self) -> "Recover":
+        """A tenth of it, with one look at the end."""
+        minutes = None if self.minutes is None else self.minutes / 10
+        return replace(self, steps=max(1, self.steps // 10), minutes=minutes, looks=1)
 
     def rules(self) -> Rules:
         """How it trains."""
@@ -120,7 +128,7 @@ class Recover:
 @dataclass(frozen=True)
 class Retrained:
     """New values for constants of a model, by name: none where nothing made it better. `before` and `after` are the
-    divergence on samples that were not trained on."""
+    divergence on the samples that chose them, where it looks better than on others."""
 
     weights: Mapping[str, np.ndarray]
     before: float

@@ -17,13 +17,13 @@ from ...passes.planning.pass_calls import wanted
 from ...passes.planning.proposal import Pass
 from ...passes.planning.stages import Attempt, Retrain, StageRunner
 from ..report.drops import Drop
-from ..report.records import RecoveryRecord
 from ..report.verdict import Reach, out_of_reach, too_dear
 from .budget import Budget, Limit
 from .cache import statistics_store
 from .efficiency import Efficiency
 from .gate import Gate
 from .price_search import STEPS, Search
+from .recovered import Recovered
 from .settings import Settings
 from .shaped_model import ShapedModel
 from .subject import Subject
@@ -42,7 +42,7 @@ class MeasuredAttempt:
     attempt: Attempt
     drop: Drop
     temperature: float
-    recovery: RecoveryRecord | None = None
+    recovery: Recovered | None = None
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from ...passes.curvature.store import digest_of_model
 from ...passes.planning.stages import AppliedRetraining, Attempt
 from ...passes.recovery.stage import Recover, Retrained
 from ..report.drops import Drop
-from ..report.records import RecoveryRecord
 from .expected_drop import ExpectedDrop
 from .exploration import MeasuredAttempt
+from .recovered import Recovered
 from .retraining import Retraining, written
 
 TRIES = 3  # what is beyond the limit after a whole recovery gives way to less compression so often
-BRIEF = 10  # a probe takes one step of so many,
-LONGEST = 100  # and no more than these
+LONGEST = 100  # steps: a probe takes a tenth of the training, and no more than these
 
 
 @dataclass
@@ -52,8 +51,8 @@ class FinalRetraining:
     def _finished(self, choice: MeasuredAttempt) -> MeasuredAttempt:
         found = self.retraining.retrained(choice.attempt.model, choice.attempt.heirs, self.settings)
         attempt = _after(choice.attempt, self.settings, found)
-        record = RecoveryRecord(found.steps, found.seconds, found.before, found.after)
-        return replace(choice, attempt=attempt, drop=self.drop(attempt.model), recovery=record)
+        recovery = Recovered(choice.attempt.model, found.steps, found.seconds)
+        return replace(choice, attempt=attempt, drop=self.drop(attempt.model), recovery=recovery)
 
     def _probed(self, attempt: Attempt) -> Drop:
         found = self.retraining.retrained(attempt.model, attempt.heirs, brief(self.settings), "short recovery")
@@ -72,6 +71,5 @@ def _after(attempt: Attempt, settings: Recover, found: Retrained) -> Attempt:
 
 def brief(settings: Recover) -> Recover:
     """A recovery that shows what a whole one will come to."""
-    steps = max(1, min(LONGEST, settings.steps // BRIEF))
-    minutes = None if settings.minutes is None else settings.minutes / BRIEF
-    return replace(settings, steps=steps, minutes=minutes, looks=1)
+    tenth = settings.tenth()
+    return replace(tenth, steps=min(LONGEST, tenth.steps))

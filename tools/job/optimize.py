@@ -242,7 +242,8 @@ class _Job:
         worked_on = self.subject.delivered(choice.attempt.model)
         shapes = self.subject.shapes(worked_on, self._efficiency.sample)
         became = layers.records_after(worked_on, shapes, choice.attempt.lineage)
-        return replace(result, report=replace(result.report, layers=became, recovery=choice.recovery))
+        recovery = None if choice.recovery is None else choice.recovery.record(final.judge, outputs)
+        return replace(result, report=replace(result.report, layers=became, recovery=recovery))
 
     @cached_property
     def _efficiency(self) -> Efficiency:

@@ -20,7 +20,7 @@ from ...passes.curvature.moments import Want
 from ...passes.curvature.store import digest_of_feeds, digest_of_model
 from ...passes.recovery.least_squares.refit import refit
 from ...passes.recovery.optimizers.natural_gradient import inverse_states
-from ...passes.recovery.stage import Recover, Retrained
+from ...passes.recovery.stage import AUTO, NONE, ORDINARY, Recover, Retrained
 from ...passes.recovery.training.checkpoints import Checkpoints
 from ...passes.recovery.training.feature_matching import matched
 from ...passes.recovery.training.loop import Look, Loop, Trained
@@ -33,10 +33,12 @@ from ..report.quantities import digits
 from .distillation import DistillationBatches, Teacher, teacher_run
 from .gate import Judge
 from .judged_values import listed
+from .recovered import total
 from .student import student_step
 from .subject import Subject
 
 REFIT_SAMPLES, CURVATURE_SAMPLES, KEYED_SAMPLES = 512, 256, 256
+TRIAL = "trial without refit"
 
 Weights = Mapping[str, np.ndarray]
 
@@ -86,39 +88,58 @@ class Retraining:
         better = trained.after < before or (settings.sparsifies and trained.step > 0)
         weights = {**fitted, **trained.weights} if better else {}
         after = trained.after if better else before
-        remarks.append(self._verdict(before, after, trained, better))
+        remarks.append(self._verdict(settings, before, after, trained, better))
         return Retrained(weights, before, after, trained.steps, trained.seconds, tuple(remarks))
 
     def divergence(self, model: onnx_ir.Model) -> float:
-        """Held-out: the mean KL in nats, and beside it the squared relative error of heads that have no classes; that
-        error itself where all are such. Infinite where there are other numbers of rows."""
-        found = self._judge.divergence(model)
-        if found.rows:
-            return float("inf")
-        if found.kl_mean is None:
-            return float("inf") if found.relative_error is None else found.relative_error
-        return found.kl_mean + (found.relative_error or 0.0) ** 2
+        """On the samples that choose the weights: what is chosen by it is better on them than on others."""
+        return total(self._judge.divergence(model))
 
     def _refitted(
         self, work: Rewriter, before: float, heirs: Mapping[str, Heirs], settings: Recover
     ) -> tuple[Weights, list[Remark]]:
-        """Fits `work` layer by layer, unless that makes the outputs worse."""
-        if settings.refit == "none":
+        """Fits `work` layer by layer, unless it is better not to."""
+        if settings.refit == NONE:
             return {}, []
+        kind = ORDINARY if settings.refit == AUTO else settings.refit
         with self.subject.progress.step("refit layer by layer"):
             feeds = self._feeds(REFIT_SAMPLES)
-            found = refit(self.original, work.model, heirs, feeds, self.subject.execute, settings.refit, REFIT_SAMPLES)
+            found = refit(self.original, work.model, heirs, feeds, self.subject.execute, kind, REFIT_SAMPLES)
         if not found.weights:
             return {}, list(found.remarks)
-        old = {name: _array(work.model, name) for name in found.weights}
+        said = self._against(work.model, written(work.model, found.weights), before, settings)
+        if said is not None:
+            return {}, [said]
         work.tune(found.weights)
-        after = self.divergence(work.model)
+        return found.weights, list(found.remarks)
+
+    def _against(self, model: onnx_ir.Model, fitted: onnx_ir.Model, before: float, settings: Recover) -> Remark | None:
+        """Why it is better not to begin with `fitted`, if it is: least squares made the outputs of `model` worse, or a
+        tenth of the training alone makes as much of them; then a whole one ends better without (decision 28)."""
+        after = self.divergence(fitted)
         self.subject.progress.note(f"refit: held-out divergence {digits(before)} → {digits(after)}")
-        if after < before:
-            return found.weights, list(found.remarks)
-        work.tune(old)
-        said = f"least squares brought the held-out divergence from {digits(before)} to {digits(after)}: undone"
-        return {}, [Remark("model", "refit", MISSED, "no-gain", said)]
+        fit = f"least squares brought the divergence on held-out samples from {digits(before)} to {digits(after)}"
+        if not after < before:
+            return Remark("model", "refit", MISSED, "no-gain", f"{fit}: undone")
+        if settings.refit != AUTO or self._is_begun(fitted, settings):
+            return None
+        if self._is_begun(model, settings):
+            return Remark("model", "refit", MISSED, "not-needed", f"{fit}: undone, as before the interruption")
+        reached = self._reached(model, settings.tenth())
+        if after < reached:
+            return None
+        said = f"{fit}, and a tenth of the training alone to {digits(reached)}: undone"
+        return Remark("model", "refit", MISSED, "not-needed", said)
+
+    def _is_begun(self, model: onnx_ir.Model, settings: Recover) -> bool:
+        """Whether a training of `model` was interrupted, and goes on."""
+        found = self._checkpoints(model, settings)
+        return found is not None and found.exist
+
+    def _reached(self, model: onnx_ir.Model, settings: Recover) -> float:
+        """The held-out divergence that a training of `model` comes to; infinite where nothing can be trained."""
+        step = student_step(model, self.original, self.subject, self._feeds(1), self._nats, settings)
+        return self._trained(model, step, settings, TRIAL).after if step.weights else float("inf")
 
     def _idle(self, model: onnx_ir.Model, step: TrainingStep, settings: Recover) -> Iterator[Remark]:
         """A remark for each option that finds nothing to work on."""
@@ -209,13 +230,15 @@ class Retraining:
 
         return tell
 
-    def _verdict(self, before: float, after: float, trained: Trained, better: bool) -> Remark:
+    def _verdict(self, settings: Recover, before: float, after: float, trained: Trained, better: bool) -> Remark:
         if better:
-            detail = (
-                f"held-out divergence {digits(before)} → {digits(after)} after {trained.step} of {trained.steps} steps"
-            )
+            chosen = "held out" if settings.sparsifies else "that chose the weights"
+            made = f"after {trained.step} of {trained.steps} steps"
+            detail = f"divergence {digits(before)} → {digits(after)} on the samples {chosen}, {made}"
             return Remark("outputs", "recover", PASSED, "recovered", detail)
-        detail = f"{trained.steps} steps made the held-out divergence {digits(before)} no less; its weights stay"
+        detail = (
+            f"{trained.steps} steps made the divergence {digits(before)} on held-out samples no less; its weights stay"
+        )
         return Remark("outputs", "recover", MISSED, "no-gain", detail)
 
     def _feeds(self, samples: int) -> tuple[Feed, ...]:
@@ -242,12 +265,6 @@ def written(model: onnx_ir.Model, weights: Weights) -> onnx_ir.Model:
     rewriter = Rewriter(clone(model))
     rewriter.tune(weights)
     return rewriter.model
-
-
-def _array(model: onnx_ir.Model, name: str) -> np.ndarray:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return tensor.numpy()
 
 
 def _blocked(step: TrainingStep) -> list[Remark]:

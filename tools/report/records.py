@@ -177,13 +177,14 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class RecoveryRecord:
-    """A retraining: `steps` in `seconds`, and the divergence on samples that were not trained on, before and after it:
-    mean KL in nats, and the squared relative error of heads without classes, or that error itself where all are."""
+    """A retraining: `steps` in `seconds`, and the divergence on the reported samples, before and after it: mean KL in
+    nats, and the squared relative error of heads without classes, or that error itself where all are; None where there
+    are other numbers of rows. These samples neither were trained on nor chose the weights."""
 
     steps: int
     seconds: float
-    before: float
-    after: float
+    before: float | None
+    after: float | None
 
 
 @dataclass(frozen=True)

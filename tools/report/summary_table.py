@@ -133,8 +133,9 @@ def footnotes(report: Report) -> list[str]:
 
 def _recovered(record: RecoveryRecord, heads: Mapping[str, str]) -> str:
     shown = _nats if {CATEGORICAL, BERNOULLI} & set(heads.values()) else percent_of
-    divergence = f"{shown(record.before)} → {shown(record.after)}"
-    return f"Recovery: divergence of samples not trained on {divergence}; {record.steps} steps, {record.seconds:.0f} s."
+    before, after = ("rows differ" if one is None else shown(one) for one in (record.before, record.after))
+    done = f"{record.steps} steps, {record.seconds:.0f} s"
+    return f"Recovery: divergence {before} → {after} on the reported samples, which had no part in it; {done}."
 
 
 def plain_table(report: Report) -> str:

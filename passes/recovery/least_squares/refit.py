@@ -98,7 +98,8 @@ class _Run:
             return Remark(site.target.name, "refit", MISSED, "no-gain", detail)
         self._write(site, self._changes(site, fit + held, ridge))
         after = before * (1 - gain / held.lacking)
-        detail = f"{before:.2g} of its outputs' square was off on other samples, {after:.2g} is now (ridge {ridge:g})"
+        off = f"{before:.2g} of its outputs' square was off, {after:.2g} is with the ridge {ridge:g}"
+        detail = f"{off}, on the samples that chose the ridge"
         return Remark(site.target.name, "refit", PASSED, "refitted", detail)
 
     def _best_ridge(self, site: RefitSite, fit: Gathered, held: Gathered) -> tuple[float | None, float]:

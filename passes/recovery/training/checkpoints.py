@@ -43,6 +43,10 @@ class Checkpoints:
             return None
         return Checkpoint({name: float(number) for name, number in numbers.items()}, state, best)
 
+    @property
+    def exist(self) -> bool:
+        return self.store.read(self.key) is not None
+
     def drop(self) -> None:
         self.store.drop(self.key)
 

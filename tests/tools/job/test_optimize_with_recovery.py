@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import fashion
+import networks
 import numpy as np
 import onnx
 import onnx_ir
@@ -18,6 +19,7 @@ from kronnx.tools.job.result import Result
 from kronnx.tools.report.progress import Lines
 from recorded import optimize
 from retrainings import Interrupting
+from scipy.special import rel_entr, softmax
 
 RECOVER = "recover{steps=100 rate=5e-3 looks=3}"
 
@@ -62,12 +64,31 @@ def test_the_report_says_what_recovery_did(recovered: Result, plain: Result, tmp
     assert record is not None
     assert record.steps <= 100
     assert record.after < record.before
+    assert record.after == pytest.approx(recovered.report.divergence.kl_mean)
     assert said(recovered)["model"] == "applied"
     assert recovered.report.pipeline.startswith("svd,prune,recover{steps=100")
     recovered.report.save(tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text("utf-8"))["recovery"]
     assert read["after"] == pytest.approx(record.after)
     assert plain.report.recovery is None
+
+
+def kl(model: onnx_ir.Model) -> float:
+    """On the samples that are reported, in nats."""
+    logits = (networks.run(one, {"x": fashion.evaluation().x})["logits"] for one in (fashion.classifier(), model))
+    before, after = (softmax(found.astype(float), axis=1) for found in logits)
+    return float(rel_entr(before, after).sum(1).mean())
+
+
+def test_the_figures_of_a_recovery_are_measured_on_samples_that_had_no_part_in_it(cache: Path) -> None:
+    """An absurd rate leaves the weights as they were before it."""
+    given = "svd{rank=0.2},recover{steps=40 looks=4 refit=none rate=%g}"
+    before, after = (run(cache, given % rate) for rate in (1e30, 5e-3))
+    figures = kl(before.model), kl(after.model)
+    assert figures[1] < 0.8 * figures[0]
+    assert (after.report.recovery.before, after.report.recovery.after) == pytest.approx(figures, rel=1e-4)
+    (said,) = (site.detail for site in after.report.sites if site.reason == "recovered")
+    assert "on the samples that chose the weights" in said
 
 
 def test_the_search_within_a_limit_recovers_some_candidates_briefly(cache: Path) -> None:
@@ -151,5 +172,5 @@ def test_the_command_line_has_it(cache: Path, tmp_path: Path, capsys: pytest.Cap
     words = [str(tmp_path / "model.onnx"), "-p", brief, "--data", str(tmp_path / "train.npz")]
     words += ["--train-labels", str(tmp_path / "labels.npy"), "-o", str(tmp_path / "small.onnx")]
     assert main([*words, "--cache-dir", str(cache)]) == 0
-    assert "Recovery: divergence of samples not trained on" in capsys.readouterr().out
+    assert "on the reported samples, which had no part in it; 20 steps" in capsys.readouterr().out
     assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size

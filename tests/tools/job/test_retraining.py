@@ -69,6 +69,24 @@ def test_least_squares_alone_helps_and_training_begins_behind_it(retraining: Ret
     assert {remark.by for remark in found.remarks} == {"refit", "recover"}
 
 
+@pytest.mark.parametrize(
+    ("steps", "better", "worse"),
+    [(10, "ordinary", "none"), (300, "none", "ordinary")],
+    ids=["least squares before few steps", "none before many"],
+)
+def test_training_begins_where_it_ends_better(
+    retraining: Retraining, compressed: Attempt, steps: int, better: str, worse: str
+) -> None:
+    settings = replace(BRIEF, steps=steps, looks=3)
+    chosen, same, other = (
+        retrained(retraining, compressed, replace(settings, refit=refit))[0] for refit in ("auto", better, worse)
+    )
+    assert_same(chosen, same)
+    assert chosen.after < other.after
+    told = {remark.reason for remark in chosen.remarks if remark.by == "refit"}
+    assert ("refitted" in told, "not-needed" in told) == (better == "ordinary", better == "none")
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(
     retraining: Retraining, compressed: Attempt, found: Retrained
 ) -> None:

@@ -7,9 +7,11 @@ import fashion
 import pytest
 from kronnx.passes.planning.stages import Attempt
 from kronnx.passes.recovery.stage import Recover
+from kronnx.tools.job.retraining import TRIAL
 from retrainings import (
     BRIEF,
     Interrupting,
+    Noted,
     assert_same,
     details,
     retrained,
@@ -36,6 +38,23 @@ def test_an_interrupted_recovery_goes_on_and_ends_with_the_very_same_bytes(
     assert_same(found, whole)
     assert ("resumed after step" in details(found)) == (steps == 17)
     assert not list(tmp_path.glob("*.npz"))
+
+
+@pytest.mark.parametrize("steps", [10, 300], ids=["least squares", "none"])
+@pytest.mark.parametrize("within", [TRIAL, "recover"])
+def test_after_an_interruption_training_begins_where_it_would_have(
+    compressed: Attempt, tmp_path: Path, within: str, steps: int
+) -> None:
+    """And what was tried before it is not tried again."""
+    x, settings = fashion.training(600).x, replace(BRIEF, steps=steps, looks=5, refit="auto")
+    whole = retraining_of(fashion.classifier(), x).retrained(compressed.model, compressed.heirs, settings)
+    halfway = Interrupting(left=1 if within == TRIAL else steps // 2, within=within)
+    with pytest.raises(KeyboardInterrupt):
+        retrained(retraining_of(fashion.classifier(), x, folder=tmp_path, progress=halfway), compressed, settings)
+    notes = Noted()
+    again = retraining_of(fashion.classifier(), x, folder=tmp_path, progress=notes)
+    assert_same(retrained(again, compressed, settings)[0], whole)
+    assert any(note.startswith(TRIAL) for note in notes.notes) == (within == TRIAL)
 
 
 @pytest.fixture(scope="module")
