@@ -46,12 +46,13 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> 
     return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
 
 
-def nearest_miss(missed: MeasuredAttempt, efficiency: Efficiency, whole: Cost) -> NearestMiss:
-    """What the attempt would cost and bring; `whole` is what all layers of the clean model cost."""
+def nearest_miss(missed: MeasuredAttempt, efficiency: Efficiency, whole: Cost, expected: bool) -> NearestMiss:
+    """What the attempt would cost and bring; `whole` is what all layers of the clean model cost. Its drop is `expected`
+    where a recovery was still to come."""
     steps = [record for record in sites(missed.attempt, ()) if record.verdict == PASSED]
     what = f"{steps[0].form} of {steps[0].name}" if len(steps) == 1 else f"{len(steps)} changes"
     saved = 1 - efficiency.size(missed.attempt.model), missed.attempt.saving.microseconds / whole.microseconds
-    return NearestMiss(what, missed.drop, *saved)
+    return NearestMiss(what, missed.drop, *saved, expected)
 
 
 def in_vain(choice: MeasuredAttempt, gate: GateRecord, budget: Budget, share: float, timing: Timing) -> str | None:

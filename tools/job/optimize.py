@@ -174,7 +174,8 @@ class _Job:
         if found.choice is not None and found.choice.attempt.fixed:
             return nothing_to_do()
         missed = found.missed or explored.missed
-        miss = None if missed is None else nearest_miss(missed, self._efficiency, explored.whole)
+        expected = found.missed is None and self.settings.pipeline.final is not None
+        miss = None if missed is None else nearest_miss(missed, self._efficiency, explored.whole, expected)
         rows = self._rows_of(missed, gate) if missed is not None and missed.drop.metric == ROWS else ""
         return not_worth_it(gate.limit.metric, gate.limit.value, miss, rows)
 

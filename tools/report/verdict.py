@@ -24,12 +24,13 @@ class Verdict:
 @dataclass(frozen=True)
 class NearestMiss:
     """The cheapest change that was tried and is beyond the limit: its drop, and the shares of the bytes (measured) and
-    of the layers' time (predicted) that it saves."""
+    of the layers' time (predicted) that it saves. `expected` is a drop after a recovery that was not made in full."""
 
     what: str
     drop: Drop
     size: float
     time: float
+    expected: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def not_worth_it(metric: str, limit: float, miss: NearestMiss | None, rows: str 
     time = f"{percent_of(abs(miss.time))} of the layers' time"
     saved = f"saves {percent_of(miss.size)} of the size and " + (time if miss.time >= 0 else f"costs {time}")
     margin = "" if miss.drop > limit else " (the search keeps a tenth of the limit in reserve)"
-    verb = "gives" if miss.drop.metric == ROWS else "costs"
-    costs = f"{verb} {drop_of(miss.drop.metric, miss.drop)}{margin}{rows}"
+    verb = "gives" if miss.drop.metric == ROWS else "would cost" if miss.expected else "costs"
+    how = " after recovery, going by short ones" if verb == "would cost" else ""
+    costs = f"{verb} {drop_of(miss.drop.metric, miss.drop)}{how}{margin}{rows}"
     return f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}"
 
 

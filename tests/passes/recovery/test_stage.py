@@ -194,7 +194,8 @@ WRONG = [
     ("temperature", 0.0, "above 0"), ("temperature", float("inf"), "above 0"), ("temperature", float("nan"), "above 0"),
     ("minutes", 0.0, "above 0"), ("minutes", -1.0, "above 0"), ("rate", 0.0, "above 0"), ("rate", -1.0, "above 0"),
     ("rate", float("inf"), "above 0"), ("rate", float("nan"), "above 0"),
-    ("optimizer", "lion", "one of adam, adamax, adamw, sgd, kfac"), ("refit", "exact", "one of ordinary, total, none"),
+    ("optimizer", "lion", "one of adam, adamax, adamw, sgd, kfac"),
+    ("refit", "exact", "one of auto, ordinary, total, none"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import fashion
@@ -97,6 +98,12 @@ def test_the_search_within_a_limit_recovers_some_candidates_briefly(cache: Path)
     assert 1 <= stream.getvalue().count("short recovery: step 10 of 10") <= len(TEMPERATURES) * PROBES
     assert report.gate.passed
     assert report.gate.measured <= 0.05
+
+
+def test_what_was_never_recovered_in_full_is_said_to_be_expected(cache: Path) -> None:
+    verdict = run(cache, f"svd,prune,{RECOVER}", max_drop="kl=1e-7").report.verdict
+    assert verdict.startswith("returned unchanged")
+    assert re.search(r"would cost a mean KL of \S+ nats after recovery, going by short ones and saves", verdict)
 
 
 @pytest.mark.parametrize("rate", ["", " rate=1e30"])
