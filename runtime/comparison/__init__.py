@@ -1,7 +1,7 @@
 """How far two models' outputs are apart: lists of outputs in, divergences, agreement and accuracies out."""
 
 from .agreement import agreements, changed_share
-from .divergence import Divergence, compare
+from .divergence import Divergence, compare, nats
 from .divergences import FLOOR, kl_divergences, relative_error
 from .outputs import Outputs, run_all
 from .paired import AccuracyChange, loss_bound, paired_change, samples_for_fall, samples_for_loss
@@ -30,6 +30,7 @@ __all__ = [
     "hits",
     "kl_divergences",
     "loss_bound",
+    "nats",
     "paired_change",
     "relative_error",
     "run_all",

@@ -62,3 +62,17 @@ def compare(
 
 def _percentile(values: np.ndarray, percent: float) -> float:
     return float(np.percentile(values, percent)) if np.isfinite(values).all() else float("inf")
+
+
+def nats(reference: Outputs, candidate: Outputs, heads: Sequence[Head], sizes: Sequence[int] | None = None) -> float:
+    """How far `candidate` is from `reference` in the unit that curvature predicts, nats per sample: the sum over the
+    heads of the mean KL, or of half the squared relative error of values. Infinite for other numbers of rows.
+
+    Raises what `compare` does.
+    """
+    check(reference, candidate, heads)
+    if recounted(reference, candidate, heads):
+        return float("inf")
+    likely = (kl_divergences(reference, candidate, h, sizes) for h in heads if h.is_probability)
+    errors = (relative_error(reference, candidate, h) for h in heads if h.kind == "gaussian")
+    return sum(float(each.mean()) for each in likely if each.size) + sum(error**2 / 2 for error in errors)

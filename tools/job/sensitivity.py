@@ -1,19 +1,22 @@
-"""What each layer would cost: a model in; for every layer the predicted divergence of standard changes, the exact
-trace of its curvature and the effective ranks of its factors out."""
+"""What each layer would cost: a model in; for every layer the predicted or measured divergence of standard changes, the
+exact trace of its curvature and the effective ranks of its factors out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir
 
 from ...ir.analyses import Analyses
 from ...ir.cost import Piece
 from ...ir.errors import InputError
 from ...ir.forms import structure_of
 from ...ir.layers import Layer
-from ...passes.curvature import Curvature, Factors, measurable, measure_factors, moments_of
+from ...passes.curvature import Bench, Curvature, Factors, measurable, measure_factors, moments_of
 from ...passes.curvature.judged import Reason
+from ...passes.curvature.measuring import Statistics
 from ...passes.curvature.moments import LARGEST_INPUT, Want
 from ...passes.planning.stages import Shapes
 from ...runtime.data.named_data import Data
@@ -23,6 +26,7 @@ from ..report.progress import Progress, Silent
 from ..report.sensitivity_records import INPUT_ONLY, Left, Row, Sensitivity
 from .cache import statistics_store, tidy
 from .machine import Machine, check_threads
+from .measured_changes import Measuring
 from .memory import peak_memory
 from .samples import Purposes
 from .shaped_model import ShapedModel
@@ -30,6 +34,7 @@ from .sources import Sources
 from .standard_changes import channels_removed, rank_halved
 from .subject import Subject, open_subject
 
+WARM = 4.0  # the second temperature, as of the passes
 UNREACHED = "no-curvature", "its gradient is zero on this data"
 
 
@@ -99,17 +104,42 @@ def _rows(subject: Subject, clean: ShapedModel, settings: Curvature, machine: Ma
     bench = subject.bench(clean.model, feeds, settings)
     layers = {**measurable(bench.model), **analyses.layers.found}
     shapes = subject.shapes(bench.model, clean.sample)
-    wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers.values()]
-    limit, store = machine.memory_limit, statistics_store(machine)
-    with subject.progress.step("curvature", len(feeds)) as advance:
-        found = measure_factors(bench, wants, advance=advance, memory_limit=limit, store=store)
+    found = _statistics(subject, bench, layers.values(), machine, "curvature")
     reasons = {remark.site: (remark.reason, remark.detail) for remark in found.remarks}
     rows = []
     with subject.progress.step("layers", len(found.factors)) as advance:
         for name, factors in found.factors.items():
             rows.append(_row(layers[name], factors, reasons.get(name, UNREACHED), analyses, shapes))
             advance()
+    if settings.temperature == 1:  # else the figures are no divergence of the outputs
+        rows = _measured(rows, subject, clean.model, bench, found, machine)
     return tuple(sorted(rows, key=_order))
+
+
+def _measured(
+    rows: Sequence[Row], subject: Subject, model: onnx_ir.Model, bench: Bench, cold: Statistics, machine: Machine
+) -> list[Row]:
+    """The rows, those whose predictions can't be trusted with measured costs: the lesser one of what the curvatures of
+    both temperatures build, as the passes take it."""
+    measuring = Measuring.of(model, bench, subject, len(rows))
+    open_ = [cold.layers[row.name] for row in rows if measuring.wants(row)]
+    known = [cold.factors]
+    if open_ and any(head.is_probability for head in bench.heads):
+        warmer = replace(bench, settings=replace(bench.settings, temperature=WARM))
+        known.append(_statistics(subject, warmer, open_, machine, f"curvature, temperature {WARM:g}").factors)
+    costs = {}
+    with subject.progress.step("measured changes", len(open_)) as advance:
+        for layer in open_:
+            costs[layer.name] = measuring.costs(layer, [moments_of(layer, one[layer.name]) for one in known])
+            advance()
+    return [replace(row, **costs.get(row.name, {})) for row in rows]
+
+
+def _statistics(subject: Subject, bench: Bench, layers: Iterable[Layer], machine: Machine, title: str) -> Statistics:
+    wants = [Want(layer.name, layer.inputs <= LARGEST_INPUT, rows=False) for layer in layers]
+    with subject.progress.step(title, len(bench.feeds)) as advance:
+        limit, store = machine.memory_limit, statistics_store(machine)
+        return measure_factors(bench, wants, advance=advance, memory_limit=limit, store=store)
 
 
 def _order(row: Row) -> tuple[float, ...]:
@@ -125,8 +155,8 @@ def _row(layer: Layer, factors: Factors, reason: Reason, analyses: Analyses, sha
         shape=_shape(layer),
         parameters=layer.parameters,
         macs=_macs(layer, shapes),
-        rank_halved=rank_halved(layer, moments),
-        channels_removed=channels_removed(layer, moments, analyses),
+        rank_halved=rank_halved(layer, moments).said,
+        channels_removed=channels_removed(layer, moments, analyses).said,
         trace=factors.trace if judged else None,
         input_rank=None if factors.input is None else effective_rank(_centered(layer, factors)),
         gradient_rank=None if factors.gradient is None else effective_rank(factors.gradient),

@@ -1,10 +1,13 @@
 """Standard changes of one layer, by which layers can be compared: half of its rank, and a quarter of what it reads."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...ir.analyses import Analyses
+from ...ir.forms import Form, structure_of
+from ...ir.last_layers import last_layers
 from ...ir.layers import Layer
 from ...passes.curvature.judged import Reason
 from ...passes.curvature.moments import LARGEST_INPUT, Moments, divergence
@@ -15,18 +18,27 @@ from ..report.sensitivity_records import StandardChange
 CHANNEL_SHARE = 0.25
 
 
-def rank_halved(layer: Layer, moments: Moments) -> StandardChange:
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What is said of a standard change, and what gives the form that the layer takes; None where there is none."""
+
+    said: StandardChange
+    form: Callable[[], Form] | None = None
+
+
+def rank_halved(layer: Layer, moments: Moments) -> Change:
     """The best weighted approximation of half of min(out, in), a convolution as k x k, then 1 x 1."""
     full = min(layer.out, layer.inputs)
     if layer.depthwise:
         return _none("depthwise", "each channel has a filter of its own: no rank to take")
     if full < 2:
         return _none("too-small", f"{layer.out} x {layer.inputs} has no lower rank")
-    loss = Factorizer(layer, moments, layer.absorbs).low_rank_loss(full // 2)
-    return StandardChange(f"rank {full // 2} of {full}", loss)
+    factorizer = Factorizer(layer, moments, layer.absorbs)
+    said = _predicted(f"rank {full // 2} of {full}", factorizer.low_rank_loss(full // 2))
+    return Change(said, lambda: factorizer.low_rank(full // 2))
 
 
-def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> StandardChange:
+def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> Change:
     """A quarter of the channels of each group that the layer reads, as they are cheapest for this layer alone."""
     if layer.op == "Gather":
         return _none("embedding", "it is a table whose rows are looked up: there are no channels to read")
@@ -49,14 +61,22 @@ def channels_removed(layer: Layer, moments: Moments, analyses: Analyses) -> Stan
     change = -weight
     change[:, kept] += compensated(weight, inner[0], kept)
     predicted = divergence(change[None], inner, moments.gradient)
-    return StandardChange(f"{sum(counts)} of {sum(map(len, columns))} channels", predicted)
+    said = _predicted(f"{sum(counts)} of {sum(map(len, columns))} channels", predicted)
+    return Change(said, lambda: _without(layer, inner[0], kept))
+
+
+def _without(layer: Layer, inner: np.ndarray, kept: np.ndarray) -> Form:
+    """The layer with zeros in all columns but `kept`, which make up for them."""
+    weight = np.zeros((1, layer.out, layer.inputs))
+    weight[0][:, kept] = compensated(layer.matrix()[0], inner, kept)
+    return Form(structure_of(layer), (weight,))
 
 
 def _why_none(layer: Layer, analyses: Analyses) -> Reason:
     """Why no channel that the layer reads can go: what is said of the layers that make them."""
     if layer.depthwise:
         return "depthwise", "its filters go with the channels that it hands on; the layers behind it pay"
-    makers = list(dict.fromkeys(_makers(layer, analyses)))
+    makers = list(dict.fromkeys(last_layers((use.input for use in layer.uses), analyses.layers.found)))
     left = {remark.site: remark for remark in analyses.groups.left}
     for name in makers:
         if name in left:
@@ -66,20 +86,9 @@ def _why_none(layer: Layer, analyses: Analyses) -> Reason:
     return "no-group", f"what it reads of {', '.join(map(repr, makers))} is also read where channels can't go"
 
 
-def _makers(layer: Layer, analyses: Analyses) -> Iterator[str]:
-    """The layers whose outputs reach the inputs of `layer` through no other layer."""
-    by_node = {id(use.node): other.name for other in analyses.layers.found.values() for use in other.uses}
-    waiting, seen = [use.input.producer() for use in layer.uses], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if id(node) in by_node:
-            yield by_node[id(node)]
-        else:
-            waiting.extend(value.producer() for value in node.inputs if value is not None)
+def _predicted(form: str, divergence: float) -> StandardChange:
+    return StandardChange(form, divergence, divergence)
 
 
-def _none(reason: str, detail: str) -> StandardChange:
-    return StandardChange(reason=reason, detail=detail)
+def _none(reason: str, detail: str) -> Change:
+    return Change(StandardChange(reason=reason, detail=detail))

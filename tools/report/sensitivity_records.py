@@ -12,13 +12,18 @@ INPUT_ONLY = "input-only"
 
 @dataclass(frozen=True)
 class StandardChange:
-    """A standard change of one layer: which, and the divergence that is predicted for it, in nats per sample.
+    """A standard change of one layer: which, and what it costs in nats per sample.
 
-    Where it can't be made or judged `predicted` is None; `reason` is the code for why, `detail` the sentence.
+    `curvature` is what the curvature predicts. `predicted` is the figure to go by: the same, or how far the outputs
+    moved with just that change, measured on `measured_on` samples that the curvature hasn't seen.
+    Where the change can't be made or judged both are None; `reason` is the code for why, `detail` the sentence. With
+    figures these say why it wasn't measured though it should have been.
     """
 
     form: str = ""
     predicted: float | None = None
+    curvature: float | None = None
+    measured_on: int = 0
     reason: str = ""
     detail: str = ""
 
@@ -61,7 +66,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """All layers, the most sensitive first: by the predicted cost of half the rank, then of the channels.
+    """All layers, the most sensitive first: by the cost of half the rank, then of the channels.
 
     Layers with the input-only metric come last, since their figures are no nats. `left` are the linear nodes that are
     no layers; `peak_memory` is in bytes.

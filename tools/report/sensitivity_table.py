@@ -17,7 +17,7 @@ HEADER = (
 )  # fmt: skip
 SIDES = "<<>>>>>>><"
 FIRST_TO_GO = ("multiply-adds", "parameters", "rank of G", "rank of A", "trace", "metric")  # on a narrow terminal
-MEANING = "Costs in nats per sample, predicted: the rank is halved, or 25 % of the channels that the layer reads go."
+MEANING = "Costs in nats per sample: the rank is halved, or 25 % of the channels that the layer reads go"
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -28,7 +28,9 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def _cost(change: StandardChange) -> str:
-    return f"- {change.reason}" if change.predicted is None else digits(change.predicted)
+    if change.predicted is None:
+        return f"- {change.reason}"
+    return digits(change.predicted) if change.measured_on else f"~{digits(change.predicted)}"
 
 
 def _number(value: float | None) -> str:
@@ -43,7 +45,7 @@ def heading(found: Sensitivity) -> str:
 
 def footnotes(found: Sensitivity) -> list[str]:
     """What must be said beside the figures: what they are, made-up data, layers without a gradient, nodes left out."""
-    lines = [MEANING] if found.rows else ["The model has no layer that could be changed."]
+    lines = [f"{MEANING}; {_origin(found)}."] if found.rows else ["The model has no layer that could be changed."]
     if found.data.synthetic:
         lines.append(MADE_UP)
     if found.temperature != 1:
@@ -53,10 +55,24 @@ def footnotes(found: Sensitivity) -> list[str]:
         f"{INPUT_ONLY}, since {why}: half the squared relative error of the layer's own output, no nats ({names})."
         for why, names in _grouped(blocked)
     )
+    unmeasured = (
+        (change.detail, row.name)
+        for row in found.rows
+        for change in (row.rank_halved, row.channels_removed)
+        if change.predicted is not None and change.reason
+    )
+    lines.extend(f"Not measured, since {why} ({names})." for why, names in _grouped(unmeasured))
     lines.extend(f"No layers, {why}: {names}." for why, names in _grouped((x.reason, x.name) for x in found.left))
     if found.peak_memory is not None:
         lines.append(f"Peak memory of the run: {quantity(found.peak_memory, 'B')}.")
     return [*lines, *found.notes]
+
+
+def _origin(found: Sensitivity) -> str:
+    counts = [change.measured_on for row in found.rows for change in (row.rank_halved, row.channels_removed)]
+    if not any(counts):
+        return "~ says predicted"
+    return f"~ says predicted, without it they were measured on {max(counts)} samples that guided nothing"
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

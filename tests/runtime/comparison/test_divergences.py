@@ -12,6 +12,7 @@ from kronnx.runtime.comparison import (
     agreements,
     compare,
     kl_divergences,
+    nats,
     run_all,
 )
 from kronnx.runtime.data.dataset import Dataset
@@ -283,3 +284,12 @@ def test_empty_outputs_differ_by_nothing(head):
     found = compare(none, none, [head])
     assert (found.kl_mean, found.agreement) == (None, None)
     assert found.relative_error in (None, 0.0)
+
+
+def test_nats_add_up_the_heads_and_count_half_the_squared_error_of_values(rng):
+    logits, values = rng.normal(size=(2, 6, 5)), rng.normal(size=(2, 6, 3))
+    one, other = ([{"y": y, "z": z}] for y, z in zip(logits, values, strict=True))
+    error = np.linalg.norm(values[1] - values[0]) / np.linalg.norm(values[0])
+    kl = rel_entr(softmax(logits[0], axis=1), softmax(logits[1], axis=1)).sum(1).mean()
+    assert nats(one, other, [LOGITS, VALUES]) == pytest.approx(kl + error**2 / 2, rel=1e-12)
+    assert nats(one, one, [LOGITS, VALUES]) == 0

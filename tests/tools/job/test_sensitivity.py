@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from kronnx.ir.analyses import Analyses
 from kronnx.ir.errors import InputError
 from kronnx.ir.model import save
 from kronnx.passes.curvature.moments import Moments
-from kronnx.runtime.data.named_data import dataset_of
+from kronnx.runtime.data.named_data import Dataset, dataset_of
 from kronnx.tools.commands.cli import main
 from kronnx.tools.job.sensitivity import Sensitivity, effective_rank, sensitivity
 from kronnx.tools.job.standard_changes import channels_removed
+from kronnx.tools.report.quantities import digits
 from kronnx.tools.report.sensitivity_table import plain_table, table_text
 from networks import build, parsed, set_weight
 from rich.console import Console
@@ -110,7 +111,7 @@ def test_the_removed_channels_are_the_cheapest_of_all_sets(rng):
     layer = next(x for x in analyses.layers.found.values() if x.inputs == 8)
     inner, gradient = (m @ m.T + np.eye(len(m)) for m in (rng.normal(size=(8, 8)), rng.normal(size=(4, 4))))
     moments = Moments(gradient[None], inner[None], np.zeros((1, 8)))
-    change = channels_removed(layer, moments, analyses)
+    change = channels_removed(layer, moments, analyses).said
     weight, inverse = layer.matrix()[0], np.linalg.inv(inner)
     surgeon = [  # Hassibi and Stork, 1993: 1/2 tr(G W_C ([A^-1]_CC)^-1 W_C^T)
         0.5 * np.trace(gradient @ weight[:, c] @ np.linalg.inv(inverse[np.ix_(c, c)]) @ weight[:, c].T)
@@ -233,8 +234,113 @@ def test_a_warmer_softmax_sees_more(tmp_path):
     assert "they are no KL" not in plain_table(cold)
 
 
+@pytest.fixture(scope="module")
+def sure(tmp_path_factory) -> tuple[Path, Dataset, Dataset]:
+    """A classifier that is sure of most of its answers, samples to guide, and others."""
+    rng = np.random.default_rng(0)
+    centres = 1.1 * rng.normal(size=(10, 32))
+    labels, noise = rng.integers(0, 10, 8000), rng.normal(size=(8000, 32))
+    model = parsed("""(float[N, 32] x) => (float[N, 10] y)
+        <float[32, 64] a, float[64] a_bias, float[64, 10] b, float[10] b_bias> {
+        h = Gemm(x, a, a_bias)  r = Relu(h)  z = Gemm(r, b, b_bias)  y = Softmax(z) }""")
+    for node, name in zip([n for n in model.graph if n.op_type == "Gemm"], ("hidden", "last"), strict=True):
+        node.name = name
+    for name, array in trained(centres[labels] + noise, labels, 64, steps=600).items():
+        set_weight(model, name, array)
+    path = tmp_path_factory.mktemp("sure") / "model.onnx"
+    onnx_ir.save(model, path)
+    drawn = (centres[rng.integers(0, 10, n)] + rng.normal(size=(n, 32)) for n in (800, 4000))
+    return path, *(dataset_of([{"x": x.astype(np.float32)}], kronnx.load(path)) for x in drawn)
+
+
+def trained(x: np.ndarray, labels: np.ndarray, width: int, steps: int) -> dict[str, np.ndarray]:
+    """Weights of two layers with a Relu between, trained by Adam (Kingma and Ba, 2015)."""
+    rng, classes = np.random.default_rng(1), labels.max() + 1
+    a, b = (rng.normal(size=shape) / np.sqrt(shape[0]) for shape in ((x.shape[1], width), (width, classes)))
+    weights = {"a": a, "a_bias": np.zeros(width), "b": b, "b_bias": np.zeros(classes)}
+    first, second = ({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+    for step in range(1, steps + 1):
+        drawn = rng.integers(0, len(x), 256)
+        h = x[drawn] @ weights["a"] + weights["a_bias"]
+        r = np.maximum(h, 0)
+        z = r @ weights["b"] + weights["b_bias"]
+        error = np.exp(z - z.max(1, keepdims=True))
+        error /= error.sum(1, keepdims=True)
+        error[np.arange(256), labels[drawn]] -= 1
+        inner = (error @ weights["b"].T) * (h > 0)
+        gradients = {"a": x[drawn].T @ inner, "a_bias": inner.sum(0), "b": r.T @ error, "b_bias": error.sum(0)}
+        for name, gradient in gradients.items():
+            first[name] += 0.1 * (gradient / 256 - first[name])
+            second[name] += 0.001 * ((gradient / 256) ** 2 - second[name])
+            rate = 3e-3 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            weights[name] = weights[name] - rate * first[name] / (np.sqrt(second[name]) + 1e-8)
+    return weights
+
+
+@pytest.fixture(scope="module")
+def of_sure(sure, tmp_path_factory) -> Sensitivity:
+    path, data, _ = sure
+    return sensitivity(path, data=data, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def test_half_the_rank_of_a_sure_last_layer_costs_what_is_said(sure, of_sure, tmp_path):
+    path, data, others = sure
+    said = rows(of_sure)["last"].rank_halved
+    line = f"svd{{rank={said.form.split()[1]} layers=last}}"
+    report = kronnx.optimize(path, line, data=data, eval_data=others, max_drop="kl=9", cache_dir=tmp_path).report
+    true = report.divergence.kl_mean
+    assert true / 3 < said.predicted < 3 * true
+    assert said.curvature < true / 5  # the softmax is sure: its curvature sees nothing of the classes it rules out
+
+
+def test_layers_are_ordered_by_what_was_measured(of_sure):
+    assert [row.name for row in of_sure.rows] == ["last", "hidden"]
+    costs = [row.rank_halved.predicted for row in of_sure.rows]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_table_and_the_records_tell_measured_from_predicted(of_sure):
+    written = {row["name"]: row for row in json.loads(of_sure.to_json())["rows"]}
+    for row in of_sure.rows:
+        for said, name in ((row.rank_halved, "rank_halved"), (row.channels_removed, "channels_removed")):
+            assert written[row.name][name] == asdict(said)
+            if said.predicted is not None:
+                assert bool(said.measured_on) == (row.name == "last" or said.curvature > 0.005)
+                assert said.measured_on or said.predicted == said.curvature
+    said = rows(of_sure)["last"].rank_halved
+    assert said.measured_on == 200  # a quarter of the samples, which the curvature hasn't seen
+    assert f" {digits(said.predicted)} " in plain_table(of_sure)
+    assert "measured on 200 samples" in plain_table(of_sure)
+
+
+def test_at_another_temperature_nothing_is_measured(sure, tmp_path):
+    path, data, _ = sure
+    found = sensitivity(path, data=data, cache_dir=tmp_path, temperature=4.0)
+    assert all(row.rank_halved.measured_on == 0 for row in found.rows)
+    assert re.search(r" ~0\.\d+ ", plain_table(found))
+
+
+def test_a_sure_sigmoid_is_measured_as_well(tmp_path, rng):
+    text = READERS.replace("y = Gemm(s, c, c_bias)", "z = Gemm(s, c, c_bias)  y = Sigmoid(z)")
+    found = judged(saved(text, tmp_path, c=20 * rng.normal(size=(32, 6))))
+    said = rows(found)["Gemm_2"].rank_halved
+    assert said.measured_on == 200
+    assert said.predicted > said.curvature > 0.005
+
+
+def test_a_part_of_an_operator_that_feeds_probabilities_keeps_its_prediction(tmp_path):
+    text = """(float[N, 5, 8] x) => (float[N, 12] y) <float[1, 48, 8] w, float[1, 48, 12] r> {
+        t = Transpose<perm = [1, 0, 2]>(x)  h, last, c = LSTM<hidden_size = 12>(t, w, r)
+        a = Constant<value = int64[1] {0}>()  s = Squeeze(last, a)  y = Softmax(s) }"""
+    found = judged(saved(text, tmp_path), samples=200)
+    for row in found.rows:
+        said = row.rank_halved
+        assert (said.predicted, said.measured_on, said.reason) == (said.curvature, 0, "inside-operator")
+    assert "Not measured, since it is part of an operator" in plain_table(found)
+
+
 def test_the_example_is_sorted_and_whole(example):
-    assert [row.name for row in example.rows][:1] == ["node_conv2d"]
+    assert [row.name for row in example.rows][:1] == ["node_linear_2"]
     assert {row.shape for row in example.rows} == {"6 x 25", "16 x 150", "120 x 400", "84 x 120", "10 x 84"}
     costs = [row.rank_halved.predicted for row in example.rows]
     assert costs == sorted(costs, reverse=True)
