@@ -1,8 +1,9 @@
 """How far two models' outputs are apart: lists of outputs in, divergences, agreement and accuracies out."""
 
-from .agreement import agreements, changed_share
+from .agreement import agreements
 from .divergence import Divergence, compare, nats
 from .divergences import FLOOR, kl_divergences, relative_error
+from .estimates import CONFIDENCE, Estimate, Mean, Share
 from .outputs import Outputs, run_all
 from .paired import AccuracyChange, loss_bound, paired_change, samples_for_fall, samples_for_loss
 from .scores import (
@@ -15,14 +16,17 @@ from .scores import (
 )
 
 __all__ = [
+    "CONFIDENCE",
     "FLOOR",
     "AccuracyChange",
     "Divergence",
+    "Estimate",
+    "Mean",
     "Outputs",
+    "Share",
     "accuracy",
     "accuracy_change",
     "agreements",
-    "changed_share",
     "check_range",
     "classes_of",
     "compare",

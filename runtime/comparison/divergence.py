@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...ir.output_heads import Head
-from .agreement import agreements, changed_share
-from .divergences import kl_divergences, relative_error
-from .outputs import Outputs, check, recounted
+from .agreement import agreements_by_batch, changes_by_batch
+from .divergences import kl_by_batch, kl_divergences, quotient, relative_error, squares_by_batch
+from .estimates import SQUARES_TAIL, Estimate, Mean, Share, ratios
+from .independent_parts import Parts, independent, lengths, summed
+from .outputs import Outputs, check, recounted, sizes_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Divergence:
     truth values or strings, the worst head's.
     Infinite if the model yields NaN or infinity where the original doesn't. `rows`: the outputs of which there are
     other numbers of rows, and in how many batches; of these there is no other figure.
+    `estimates`: by the names of the other fields how sure each figure is, but for `kl_p99`; of several heads each.
     """
 
     kl_mean: float | None = None
@@ -31,13 +34,14 @@ class Divergence:
     relative_error: float | None = None
     changed: float | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
+    estimates: Mapping[str, tuple[Estimate, ...]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def compare(
     reference: Outputs, candidate: Outputs, heads: Sequence[Head], sizes: Sequence[int] | None = None
 ) -> Divergence:
     """The divergence of `candidate` from `reference`, both the outputs for the same batches, of which `sizes` are the
-    samples (by default the size of an output's first axis).
+    samples (by default the size of the first output's first axis).
 
     Raises VerifyError if an output is missing, or has another shape though it isn't counted; InputError if the
     reference isn't finite.
@@ -45,19 +49,55 @@ def compare(
     check(reference, candidate, heads)
     other_rows = recounted(reference, candidate, heads)
     heads = [head for head in heads if head.output not in other_rows]
+    if not heads:
+        return Divergence(rows=other_rows)
+    both, sizes = (reference, candidate), sizes or sizes_of(reference, heads[0])
     likely = [head for head in heads if head.is_probability]
-    nats = [d for h in likely if (d := kl_divergences(reference, candidate, h, sizes)).size]
-    shares = [float(a.mean()) for h in likely if (a := agreements(reference, candidate, h)).size]
-    errors = [relative_error(reference, candidate, h) for h in heads if h.kind == "gaussian"]
-    others = [changed_share(reference, candidate, h) for h in heads if not h.is_continuous]
-    return Divergence(
-        kl_mean=sum(float(d.mean()) for d in nats) if nats else None,
-        kl_p99=max((_percentile(d, 99) for d in nats), default=None),
-        agreement=min(shares, default=None),
-        relative_error=max(errors, default=None),
-        changed=max((share for share in others if share is not None), default=None),
-        rows=other_rows,
-    )
+    nats = [kl_by_batch(*both, head, sizes) for head in likely]
+    squares = [squares_by_batch(*both, head) for head in heads if head.kind == "gaussian"]
+    answers = [list(agreements_by_batch(*both, head)) for head in likely]
+    changes = [list(changes_by_batch(*both, head)) for head in heads if not head.is_continuous]
+    found = {
+        "kl_mean": _mean_of_sum(nats, sizes),
+        "agreement": _shares(answers, sizes),
+        "relative_error": tuple(_error(errors, norms, sizes) for errors, norms in squares),
+        "changed": _shares(changes, sizes),
+    }
+    known = {name: each for name, each in found.items() if each}
+    worst = {name: (min if name == "agreement" else max)(one.figure for one in each) for name, each in known.items()}
+    p99 = max((_percentile(np.concatenate(parts), 99) for parts in nats if _numbers(parts)), default=None)
+    return Divergence(**worst, kl_p99=p99, rows=other_rows, estimates=known)
+
+
+def _mean_of_sum(nats: Sequence[Parts], sizes: Sequence[int]) -> tuple[Estimate, ...]:
+    """Of the sum over the heads, whose parts these are, as it is in the same samples."""
+    given = [parts for parts in nats if _numbers(parts)]
+    if not given:
+        return ()
+    counts = independent(sizes, given)
+    return (Mean(np.sum([ratios(summed(parts, counts), lengths(parts, counts)) for parts in given], axis=0)),)
+
+
+def _error(errors: Parts, norms: Parts, sizes: Sequence[int]) -> Estimate:
+    counts = independent(sizes, [errors])
+    over, under = summed(errors, counts), summed(norms, counts)
+    whole = quotient(float(over.sum()), float(under.sum()))
+    values = ratios(over, under) if 0 < whole < np.inf else np.full(len(over), whole)
+    return Mean(values, SQUARES_TAIL, root=True)
+
+
+def _shares(hits: Sequence[Parts], sizes: Sequence[int]) -> tuple[Estimate, ...]:
+    """Of each head."""
+    found = []
+    for parts in hits:
+        if _numbers(parts):
+            counts = independent(sizes, [parts])
+            found.append(Share.of(summed(parts, counts), lengths(parts, counts)))
+    return tuple(found)
+
+
+def _numbers(parts: Parts) -> int:
+    return sum(map(len, parts))
 
 
 def _percentile(values: np.ndarray, percent: float) -> float:

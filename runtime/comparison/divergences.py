@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.output_heads import Head, effective_decisions
-from .outputs import Outputs, joined, pairs, pieces, rows
+from .outputs import Outputs, joined, pairs, pieces, pieces_by_batch, sizes_of
 
 FLOOR = float(np.log(np.finfo(np.float32).tiny))  # -87.3, the least logarithm of a probability in float32
 SLACK = 1e-3  # by which rounding may take a probability out of [0, 1]
@@ -22,9 +22,26 @@ def kl_divergences(
     smallest normal number (1.2e-38) are taken for it. Logits of -infinity are probabilities of zero. Infinite where
     the candidate has NaN or +infinity, or zero for a class that the reference allows.
     """
+    return joined(list(kl_by_batch(reference, candidate, head, sizes or sizes_of(reference, head))), np.float64)
+
+
+def kl_by_batch(reference: Outputs, candidate: Outputs, head: Head, sizes: Sequence[int]) -> Sequence[np.ndarray]:
+    """The same, batch by batch; a batch without elements has none."""
     if head.kind == "bernoulli":
         return _of_decisions(reference, candidate, head, sizes)
-    return joined([_of_classes(p, q, head.scale) for p, q in rows(reference, candidate, head)], np.float64)
+    batches = pieces_by_batch(reference, candidate, head)
+    return [joined([_of_classes(p, q, head.scale) for p, q in batch], np.float64) for batch in batches]
+
+
+def squares_by_batch(reference: Outputs, candidate: Outputs, head: Head) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The squares of candidate - reference and of the reference, batch by batch [elements], in float64; of NaN
+    infinite. Where the original holds -infinity the candidate has to, and both are zero."""
+    errors, norms = [], []
+    for batch in pieces_by_batch(reference, candidate, head):
+        both = [_squares(y, z) for y, z in batch]
+        errors.append(joined([error for error, _ in both], np.float64))
+        norms.append(joined([norm for _, norm in both], np.float64))
+    return errors, norms
 
 
 def relative_error(reference: Outputs, candidate: Outputs, head: Head) -> float:
@@ -33,17 +50,23 @@ def relative_error(reference: Outputs, candidate: Outputs, head: Head) -> float:
     An original of zeros only: 0 if the candidate is zero too, else infinite. Where the original holds -infinity the
     candidate has to, and both are left out.
     """
-    error = norm = 0.0
-    for y, other in rows(reference, candidate, head):
-        never = np.isneginf(y)
-        wide = np.where(never, 0, y.astype(np.float64))
-        with np.errstate(invalid="ignore"):
-            difference = np.where(never, np.where(np.isneginf(other), 0, np.inf), other.astype(np.float64) - wide)
-        error += float(np.square(difference).sum())
-        norm += float(np.square(wide).sum())
+    error, norm = (sum(float(part.sum()) for part in parts) for parts in squares_by_batch(reference, candidate, head))
+    return quotient(error, norm) ** 0.5
+
+
+def quotient(error: float, norm: float) -> float:
+    """error / norm, of which nothing over nothing is 0."""
     if not np.isfinite(error):
         return float("inf")
-    return float(np.sqrt(error / norm)) if norm > 0 else (0.0 if error == 0 else float("inf"))
+    return error / norm if norm > 0 else (0.0 if error == 0 else float("inf"))
+
+
+def _squares(reference: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    never = np.isneginf(reference)
+    wide = np.where(never, 0, reference.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(never, np.where(np.isneginf(candidate), 0, np.inf), candidate.astype(np.float64) - wide)
+    return np.nan_to_num(np.square(difference), nan=np.inf, posinf=np.inf).ravel(), np.square(wide).ravel()
 
 
 def _of_classes(reference: np.ndarray, candidate: np.ndarray, scale: str) -> np.ndarray:
@@ -64,20 +87,19 @@ def _log_probabilities(values: np.ndarray, scale: str) -> np.ndarray:
     return wide - (top + np.log(np.exp(wide - top).sum(-1, keepdims=True)))
 
 
-def _of_decisions(reference: Outputs, candidate: Outputs, head: Head, sizes: Sequence[int] | None) -> np.ndarray:
+def _of_decisions(reference: Outputs, candidate: Outputs, head: Head, sizes: Sequence[int]) -> list[np.ndarray]:
     ones = zeros = 0.0
-    sums: list[np.ndarray] = []
-    given = [one[head.output] for one in reference]
-    counts = sizes or [len(y) if y.ndim else 1 for y in given]
-    filled = [samples for samples, y in zip(counts, given, strict=True) if y.size]
-    for samples, (y, z) in zip(filled, pairs(reference, candidate, head), strict=True):
+    found: list[np.ndarray] = []
+    for samples, (y, z) in zip(sizes, pairs(reference, candidate, head), strict=True):
         by_sample = (samples, -1) if samples and y.size % samples == 0 else (1, -1)
-        for one, other in pieces(y.reshape(by_sample), z.reshape(by_sample)):
+        sums: list[np.ndarray] = []
+        for one, other in pieces(y.reshape(by_sample), z.reshape(by_sample)) if y.size else ():
             p, each = _decisions(one, other, head.scale)
             sums.append(each)
             ones, zeros = ones + float(p.sum()), zeros + float((1 - p).sum())
-    samples = sum(map(len, sums)) if sizes is None else sum(sizes)
-    return joined(sums, np.float64) * (sum(map(len, sums)) / effective_decisions(ones, zeros, samples))
+        found.append(joined(sums, np.float64))
+    scale = sum(map(len, found)) / max(effective_decisions(ones, zeros, sum(sizes)), 1.0)
+    return [sums * scale for sums in found]
 
 
 def _decisions(reference: np.ndarray, candidate: np.ndarray, scale: str) -> tuple[np.ndarray, np.ndarray]:

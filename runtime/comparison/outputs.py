@@ -56,11 +56,15 @@ def recounted(reference: Outputs, candidate: Outputs, heads: Sequence[Head]) -> 
     return {name: batches for name, batches in found.items() if batches}
 
 
+def sizes_of(reference: Outputs, head: Head) -> list[int]:
+    """The size of the output's first axis in each batch, which is that of its samples where nothing else is known."""
+    return [len(batch[head.output]) if batch[head.output].ndim else 1 for batch in reference]
+
+
 def pairs(reference: Outputs, candidate: Outputs, head: Head) -> Iterator[Pair]:
-    """Both outputs of each batch that has any elements, with the classes last."""
+    """Both outputs of each batch, with the classes last."""
     for one, other in zip(reference, candidate, strict=True):
-        if one[head.output].size:
-            yield head.classes_last(one[head.output]), head.classes_last(other[head.output])
+        yield head.classes_last(one[head.output]), head.classes_last(other[head.output])
 
 
 def pieces(one: np.ndarray, other: np.ndarray) -> Iterator[Pair]:
@@ -69,11 +73,11 @@ def pieces(one: np.ndarray, other: np.ndarray) -> Iterator[Pair]:
     yield from ((one[i : i + rows], other[i : i + rows]) for i in range(0, len(one), rows))
 
 
-def rows(reference: Outputs, candidate: Outputs, head: Head) -> Iterator[Pair]:
-    """Both outputs as matrices [positions, classes], in pieces of bounded size."""
+def pieces_by_batch(reference: Outputs, candidate: Outputs, head: Head) -> Iterator[Iterator[Pair]]:
+    """Both outputs of each batch as matrices [positions, classes], in pieces of bounded size; none of an empty one."""
     for one, other in pairs(reference, candidate, head):
         classes = one.shape[-1] if one.ndim else 1
-        yield from pieces(one.reshape(-1, classes), other.reshape(-1, classes))
+        yield pieces(one.reshape(-1, classes), other.reshape(-1, classes)) if one.size else iter(())
 
 
 def joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-CONFIDENCE = 0.95
+from .estimates import CONFIDENCE
+
 LARGEST = 10**12  # samples: more are no answer
 
 

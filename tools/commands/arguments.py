@@ -42,7 +42,7 @@ def taken(kind: type[T], options: argparse.Namespace) -> T:
 def budget_of(options: argparse.Namespace) -> Budget:
     """What may be lost and what must be gained. Raises UsageError for what is out of range."""
     drop = limit(options.max_drop, options.labels is not None)
-    return Budget(drop, options.speedup, options.size, options.macs)
+    return Budget(drop, options.speedup, options.size, options.macs, options.confidence)
 
 
 def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:

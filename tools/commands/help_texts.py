@@ -16,7 +16,8 @@ exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 verification faile
 
 `optimize` and `kronnx` are one program."""
 BUDGET = """Without any of these the outputs stay within a mean KL of 0.01 nats (classes, decisions), a relative error
-of 1 % (values) and 1 % of changed elements (integers), or nothing is written. --speedup, --size, --macs and options
+of 1 % (values) and 1 % of changed elements (integers), or nothing is written: with 95 % confidence on all that the
+samples come from, so that more samples let the result come closer to the limit. --speedup, --size, --macs and options
 that fix how much is taken, as in 'svd{rank=0.5}', set no limit by themselves: add --max-drop, or the verdict begins
 with how far the outputs moved."""
 TEXT = "Makes a trained model smaller and faster in ONNX, and measures how little its outputs changed."

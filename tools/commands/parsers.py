@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from ...ir.errors import UsageError
 from ...ir.head_kinds import KINDS
+from ..job.budget import Budget
 from ..job.machine import Machine
 from ..job.sources import Sources
 from .help_texts import (
@@ -149,6 +150,13 @@ def _budget(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="how far the outputs may move: nats of KL for classes, a relative error (0.01 is 1 %%) for values, with "
         "--labels too; kl=X and rel=X say which, acc=X is points of accuracy",
+    )
+    group.add_argument(
+        "--confidence",
+        type=number,
+        default=Budget.confidence,
+        metavar="X",
+        help="how sure it must be that the limit holds on other samples too; default: %(default)s, 0: not at all",
     )
     group.add_argument("--speedup", type=number, metavar="X", help="at least this many times faster, measured")
     group.add_argument("--size", type=number, metavar="X", help="at most this share of the bytes, 0 to 1")

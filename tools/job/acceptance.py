@@ -27,23 +27,37 @@ class Acceptance:
 
 
 def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> Acceptance:
-    """The best of `choices` (best first) that keeps the limit on the reported samples too, or the best one where
-    nothing does or must."""
+    """The best of `choices` (best first) that keeps the limit, or the best one where nothing does or must. The drops
+    that chose, with the confidence that is asked for, have to keep it, and what `gate` measures on the reported
+    samples has to agree."""
     limit = gate.limit
-    seen: list[tuple[MeasuredAttempt, Drop]] = []
+    seen: list[tuple[MeasuredAttempt, Drop, GateRecord]] = []
     for choice in choices:
-        drop = max(choice.drop, gate.drop(choice.attempt.model))
-        seen.append((choice, drop))
+        moved = gate.drop(choice.attempt.model)
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
-            return Acceptance(choice, GateRecord(None, None, drop))
-        if drop <= limit.value:
-            return Acceptance(choice, GateRecord(drop.metric, limit.value, drop))
-    free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _ in seen)
-    if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _ in seen):
-        choice, drop = seen[0]
-        return Acceptance(choice, GateRecord(drop.metric, limit.value, drop, passed=False))
-    missed = min((replace(choice, drop=drop) for choice, drop in seen), key=lambda c: c.drop, default=None)
+            return Acceptance(choice, GateRecord(None, None, moved))
+        record = _record(choice.drop, moved, limit.value, budget.confidence)
+        if record.passed:
+            return Acceptance(choice, record)
+        seen.append((choice, max(choice.drop, moved), record))
+    free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _, _ in seen)
+    if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _, _ in seen):
+        choice, _, record = seen[0]
+        return Acceptance(choice, record)
+    missed = min((replace(choice, drop=drop) for choice, drop, _ in seen), key=lambda one: one.drop, default=None)
     return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
+
+
+def _record(chosen: Drop, moved: Drop, limit: float, confidence: float) -> GateRecord:
+    """What stands against the limit: the larger one of the drop that chose and of what was measured on the reported
+    samples, but where both are of one kind of outputs beside each other."""
+    worst, passed = max(chosen, moved), max(chosen, moved) <= limit
+    certainty = chosen.certainty
+    if certainty is None or (moved > chosen and moved.metric != chosen.metric):
+        return GateRecord(worst.metric, limit, worst, passed)
+    measured = float(moved) if moved.metric == chosen.metric else certainty.estimate
+    rests_on = float(chosen), confidence, certainty.samples, certainty.enough
+    return GateRecord(chosen.metric, limit, measured, passed, *rests_on)
 
 
 def nearest_miss(missed: MeasuredAttempt, efficiency: Efficiency, whole: Cost, expected: bool) -> NearestMiss:

@@ -8,6 +8,7 @@ from ..report.drops import ACCURACY, KL, RELATIVE
 from .nearest_names import did_you_mean
 
 DIVERGENCE = "divergence"
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,24 @@ class Limit:
 @dataclass(frozen=True)
 class Budget:
     """`max_drop` None means the default limit; `speedup` is a least ratio of latencies, above 1; `size` and `macs` are
-    the shares of the original's bytes and multiply-adds that may be left, between 0 and 1."""
+    the shares of the original's bytes and multiply-adds that may be left, between 0 and 1; `confidence` is how sure it
+    must be that the limit is kept on all that the samples come from, from 0 (the estimate is taken for it) up to 1."""
 
     max_drop: Limit | None = None
     speedup: float | None = None
     size: float | None = None
     macs: float | None = None
+    confidence: float = CONFIDENCE
 
     def __post_init__(self) -> None:
         _check("speedup", self.speedup, 1.0, math.inf, "a ratio above 1, such as 1.5")
         _check("size", self.size, 0.0, 1.0, "the share of the bytes to keep, between 0 and 1, such as 0.5")
         _check("macs", self.macs, 0.0, 1.0, "the share of the multiply-adds to keep, between 0 and 1, such as 0.5")
+        if not 0 <= self.confidence < 1:
+            raise UsageError(
+                f"--confidence {self.confidence:g}: must be at least 0 and below 1; 0.95 is right in 19 of 20 runs, "
+                "0 takes the estimate for the truth"
+            )
 
     @property
     def has_target(self) -> bool:

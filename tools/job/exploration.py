@@ -51,7 +51,8 @@ class Explored:
 
     `idle` is what the passes say of every site where the budget buys nothing, under each metric, the colder one first.
     `traces` are those of the layers' blocks of the curvature at temperature 1, for the layers that it was measured of.
-    `missed` is the cheapest attempt beyond the limit; `whole` what all layers of the clean model cost.
+    `missed` is the cheapest attempt beyond the limit, `held_back` the best one that more samples might allow; `whole`
+    what all layers of the clean model cost.
     """
 
     choices: tuple[MeasuredAttempt, ...]
@@ -59,19 +60,22 @@ class Explored:
     idle: tuple[Remark, ...]
     traces: Mapping[str, float]
     missed: MeasuredAttempt | None
+    held_back: MeasuredAttempt | None
     whole: Cost
 
 
 @dataclass(frozen=True)
 class _Searched:
     """What one metric led to: attempts, what the passes say where the budget buys nothing, and what was measured; the
-    cheapest attempt beyond the limit, and the one that came nearest to the targets."""
+    cheapest attempt beyond the limit and the best one that too few samples keep back, and the one that came nearest to
+    the targets."""
 
     choices: tuple[MeasuredAttempt, ...]
     idle: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     traces: Mapping[str, float]
     missed: MeasuredAttempt | None
+    held_back: MeasuredAttempt | None
     nearest: Near | None
 
 
@@ -112,6 +116,7 @@ class Exploration:
             idle=_once(remark for one in searched for remark in one.idle),
             traces=searched[0].traces,
             missed=min((one.missed for one in searched if one.missed), key=_nearness, default=None),
+            held_back=max((one.held_back for one in searched if one.held_back), key=_worth, default=None),
             whole=self._whole,
         )
 
@@ -160,13 +165,14 @@ class Exploration:
         runner, targets = self._runner(moments, worth), Targets(self.budget, self.efficiency)
         search = Search(runner, self._drop if self.expectation is None else self.expectation())
         idle = runner.attempt(0.0)
-        found, missed = self._attempts(search, targets, idle), search.nearest_miss
+        found = self._attempts(search, targets, idle)
         return _Searched(
             choices=tuple(MeasuredAttempt(attempt, drop, temperature) for attempt, drop in found),
             idle=idle.remarks,
             remarks=tuple(remark for _, one in measured for remark in one.remarks),
             traces=next((one.traces for model, one in measured if model is self.clean.model), {}),
-            missed=None if missed is None else MeasuredAttempt(*missed, temperature),
+            missed=_measured(search.nearest_miss, temperature),
+            held_back=_measured(search.held_back, temperature),
             nearest=targets.nearest,
         )
 
@@ -205,6 +211,14 @@ class Exploration:
 
     def _drop(self, attempt: Attempt) -> Drop:
         return self.gate.drop(attempt.model)
+
+
+def _measured(found: tuple[Attempt, Drop] | None, temperature: float) -> MeasuredAttempt | None:
+    return None if found is None else MeasuredAttempt(*found, temperature)
+
+
+def _worth(choice: MeasuredAttempt) -> float:
+    return choice.attempt.worth
 
 
 def _nearness(missed: MeasuredAttempt) -> tuple[float, float]:

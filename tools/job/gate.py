@@ -1,6 +1,6 @@
 """The measured limit: outputs of the original and of a candidate in, one number in the limit's own unit out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir
@@ -8,10 +8,18 @@ import onnx_ir
 from ...ir.errors import DataError, UsageError
 from ...ir.head_kinds import BERNOULLI, CATEGORICAL, GAUSSIAN
 from ...ir.output_heads import Head
-from ...runtime.comparison import Divergence, Outputs, accuracy, compare, run_all
+from ...runtime.comparison import (
+    Divergence,
+    Outputs,
+    accuracy_change,
+    compare,
+    loss_bound,
+    run_all,
+    samples_for_loss,
+)
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
-from ..report.drops import ACCURACY, DEFAULTS, KL, RELATIVE, Drop, drops_of
+from ..report.drops import ACCURACY, DEFAULTS, FIGURES, KL, RELATIVE, Certainty, Drop, drops_of
 from .budget import DIVERGENCE, Limit
 
 
@@ -31,30 +39,56 @@ class Judge:
         """How far outputs for the same samples are from the original's."""
         return compare(self.reference, outputs, self.heads, self.data.sizes)
 
-    def drop(self, model: onnx_ir.Model, limit: Limit) -> Drop:
+    def drop(self, model: onnx_ir.Model, limit: Limit, confidence: float = 0.0) -> Drop:
         """What `limit` holds: points of accuracy (never below 0), or the largest of what is measured of each kind of
-        outputs, in the unit of that kind."""
+        outputs, in the unit of that kind. With a confidence it is the most that this may be on all that the samples
+        come from."""
         outputs = run_all(Session(model, self.target), self.data)
         if limit.metric == ACCURACY:
-            assert self.data.labels is not None
-            before, after = (accuracy(o, self.data.labels, self.heads) for o in (self.reference, outputs))
-            return Drop(100 * max(0.0, before - after), ACCURACY)
-        found = drops_of(self.compared(outputs))
-        if not found:
+            return self._accuracy_lost(outputs, limit.value, confidence)
+        found = self.compared(outputs)
+        drops = list(_bounds(found, limit.value, confidence)) if confidence and not found.rows else drops_of(found)
+        if not drops:
             raise DataError("the model gives no rows on this data, so nothing can be compared; give it other inputs")
-        return max(found)
+        return max(drops)
+
+    def _accuracy_lost(self, outputs: Outputs, limit: float, confidence: float) -> Drop:
+        assert self.data.labels is not None
+        change = accuracy_change(self.reference, outputs, self.data.labels, self.heads)
+        estimate = 100 * max(0.0, change.before - change.after)
+        if not confidence:
+            return Drop(estimate, ACCURACY)
+        counts, sure = (change.lost, change.won, change.samples), _one_sided(confidence)
+        certainty = Certainty(estimate, change.samples, samples_for_loss(*counts, limit / 100, sure))
+        return Drop(100 * max(0.0, loss_bound(*counts, sure)), ACCURACY, certainty)
+
+
+def _bounds(found: Divergence, limit: float, confidence: float) -> Iterator[Drop]:
+    """The upper end of each head's figure. A one-sided bound would be that of less than this two-sided interval: see
+    `_one_sided`."""
+    for metric, name in FIGURES.items():
+        for one in found.estimates.get(name, ()):
+            certainty = Certainty(one.figure, one.samples, one.enough(limit, confidence))
+            yield Drop(one.interval(confidence)[1], metric, certainty)
+
+
+def _one_sided(confidence: float) -> float:
+    """Half of the risk is for one look at the samples; the other half is for all the other looks of a search, which
+    are at nearly the same model (docs/decisions/0025)."""
+    return (1 + confidence) / 2
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A limit, and who measures whether it is kept."""
+    """A limit, who measures whether it is kept, and how sure that must be; 0 takes the estimate for the truth."""
 
     judge: Judge
     limit: Limit
+    confidence: float = 0.0
 
     def drop(self, model: onnx_ir.Model) -> Drop:
         """What the limit holds."""
-        return self.judge.drop(model, self.limit)
+        return self.judge.drop(model, self.limit, self.confidence)
 
 
 def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:

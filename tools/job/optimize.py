@@ -20,9 +20,9 @@ from ..report.layer_records import Inventory
 from ..report.limited_progress import LimitedProgress
 from ..report.progress import Progress, Silent
 from ..report.records import GateRecord
-from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do, rows_of
+from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do, rows_of, with_more_samples
 from .acceptance import Acceptance, accepted, in_vain, nearest_miss
-from .budget import Budget
+from .budget import CONFIDENCE, Budget
 from .budget import limit as parsed_limit
 from .cache import cache_folder, checkpoint_store, tidy
 from .efficiency import Efficiency
@@ -55,6 +55,7 @@ def optimize(
     train_labels: Labels | None = None,
     calibration: int = LARGEST_CALIBRATION,
     max_drop: str | float | None = None,
+    confidence: float = CONFIDENCE,
     speedup: float | None = None,
     size: float | None = None,
     macs: float | None = None,
@@ -102,7 +103,7 @@ def optimize(
     """
     given = example_inputs, inputs, data, eval_data, labels, train_labels, calibration, heads, judge, seed
     sources = Sources(source, *given)
-    budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs)
+    budget = Budget(parsed_limit(max_drop, labels is not None), speedup, size, macs, confidence)
     machine = Machine(target, threads, batch, cache_dir, memory_limit, fresh, time_limit)
     return optimized(sources, Settings(Pipeline.of(parse(passes)), budget, machine, opset), progress or Silent())
 
@@ -149,7 +150,7 @@ class _Job:
     def run(self) -> Result:
         limit = resolved(self.settings.budget.max_drop, self.subject.heads)
         samples = self.subject.samples
-        choosing = Gate(self.subject.judge(samples.validation), limit)
+        choosing = Gate(self.subject.judge(samples.validation), limit, self.settings.confidence)
         reason = self.subject.nothing_found(choosing.judge) or self.subject.unrepeatable(choosing.judge)
         if reason is not None:
             return self.left_alone(*reason)
@@ -161,7 +162,7 @@ class _Job:
         finish = self._finish(retraining, choosing)
         explored = self._explored(clean, choosing, retraining, finish)
         layers = Inventory(clean.model, clean.shapes, explored.traces)
-        final = Gate(self.subject.judge(samples.evaluation), limit) if samples.separate else choosing
+        final = Gate(self.subject.judge(samples.evaluation), limit)
         choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
         found = accepted(choices, final, self.settings.budget)
         if found.choice is not None and (found.choice.attempt.steps or self.settings.budget.has_target):
@@ -173,11 +174,11 @@ class _Job:
         """`gate` is what the nearest change was measured at."""
         if found.choice is not None and found.choice.attempt.fixed:
             return nothing_to_do()
-        missed = found.missed or explored.missed
+        missed = found.missed or explored.held_back or explored.missed
         expected = found.missed is None and self.settings.pipeline.final is not None
         miss = None if missed is None else nearest_miss(missed, self._efficiency, explored.whole, expected)
         rows = self._rows_of(missed, gate) if missed is not None and missed.drop.metric == ROWS else ""
-        return not_worth_it(gate.limit.metric, gate.limit.value, miss, rows)
+        return not_worth_it(gate.limit.metric, gate.limit.value, miss, rows, self._wanted(missed))
 
     def _rows_of(self, missed: MeasuredAttempt, gate: Gate) -> str:
         """Of which outputs, and what to judge in their place."""
@@ -239,12 +240,29 @@ class _Job:
         if text is not None:
             return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records())
         records = sites(choice.attempt, explored.remarks)
-        result = self._reporter.changed(model, written.notes, records, gate, timing, final.judge, outputs)
+        more = self._more(choice, explored)
+        result = self._reporter.changed(model, written.notes, records, gate, timing, final.judge, outputs, more)
         worked_on = self.subject.delivered(choice.attempt.model)
         shapes = self.subject.shapes(worked_on, self._efficiency.sample)
         became = layers.records_after(worked_on, shapes, choice.attempt.lineage)
         recovery = None if choice.recovery is None else choice.recovery.record(final.judge, outputs)
         return replace(result, report=replace(result.report, layers=became, recovery=recovery))
+
+    def _more(self, choice: MeasuredAttempt, explored: Explored) -> str:
+        """What more samples would buy, if the best attempt that they might allow saves more than the one taken."""
+        held_back = explored.held_back
+        if held_back is None or held_back.attempt.worth <= choice.attempt.worth:
+            return ""
+        return with_more_samples(
+            self._wanted(held_back), nearest_miss(held_back, self._efficiency, explored.whole, expected=False)
+        )
+
+    def _wanted(self, missed: MeasuredAttempt | None) -> int | None:
+        """How many samples would show whether the attempt keeps the limit, of what the choosing ones are taken from."""
+        certainty = None if missed is None else missed.drop.certainty
+        if certainty is None or certainty.enough is None:
+            return None
+        return round(certainty.enough / self.subject.samples.choosing)
 
     @cached_property
     def _efficiency(self) -> Efficiency:

@@ -8,41 +8,40 @@ from ...passes.planning.stages import Attempt, StageRunner
 from ..report.drops import Drop
 
 STEPS = 12
-MARGIN = 0.9
 CLOSE = 1.03
 
 
 @dataclass
 class Search:
     """Tries one runner. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
-    once. `nearest_miss` is the attempt of the least drop that `within` found beyond its aim."""
+    once. Of the attempts that `within` found beyond its limit, `nearest_miss` is that of the least drop, and
+    `held_back` the one of the largest worth whose estimate keeps the limit: too few samples make it unsure."""
 
     runner: StageRunner
     drop: Callable[[Attempt], Drop]
     advance: Callable[[], None] = lambda: None
     drops: dict[tuple, Drop] = field(default_factory=dict)
     nearest_miss: tuple[Attempt, Drop] | None = None
+    held_back: tuple[Attempt, Drop] | None = None
 
     def within(self, limit: float, start: float) -> list[tuple[Attempt, Drop]]:
-        """The attempts whose drop is within a little less than `limit`, with their drops, the one of the largest
-        worth first.
+        """The attempts whose drop is within `limit`, with their drops, the one of the largest worth first.
 
-        The bisection is over the logarithm of the price; a margin is kept, since the samples are few.
+        The bisection is over the logarithm of the price.
         """
         found: dict[tuple, tuple[Attempt, Drop]] = {}
-        aim = limit * MARGIN
         low, high = 0.0, math.inf
         price = start
         for _ in range(STEPS):
             attempt, drop = self._try(price)
-            if drop <= aim:
+            if drop <= limit:
                 low = price
                 if attempt.steps:
                     found[attempt.key] = attempt, drop
             else:
                 high = price
-                self._missed(attempt, drop)
-            following = self._next(low, high, drop, aim, price)
+                self._missed(attempt, drop, limit)
+            following = self._next(low, high, drop, limit, price)
             if following is None:
                 break
             price = following
@@ -73,18 +72,20 @@ class Search:
         self.advance()
         return attempt, self.drops[attempt.key]
 
-    def _missed(self, attempt: Attempt, drop: Drop) -> None:
+    def _missed(self, attempt: Attempt, drop: Drop, limit: float) -> None:
         """Of those that are infinitely far off the one that takes least is the nearest."""
-        nearest = self.nearest_miss
+        nearest, held_back = self.nearest_miss, self.held_back
         if attempt.steps and (nearest is None or (drop, attempt.worth) < (nearest[1], nearest[0].worth)):
             self.nearest_miss = attempt, drop
+        if drop.estimate <= limit and (held_back is None or attempt.worth > held_back[0].worth):
+            self.held_back = attempt, drop
 
-    def _next(self, low: float, high: float, drop: float, aim: float, price: float) -> float | None:
+    def _next(self, low: float, high: float, drop: float, limit: float, price: float) -> float | None:
         """The next price: a secant step in logarithms while one side is open, then halving."""
         if high == math.inf:
-            step = aim / drop if drop > 0 else 16.0
+            step = limit / drop if drop > 0 else 16.0
             return price * min(max(step, 1.5), 16.0) if price < 1e6 else None
         if low == 0.0:
-            step = aim / drop if drop > 0 and math.isfinite(drop) else 1 / 16
+            step = limit / drop if drop > 0 and math.isfinite(drop) else 1 / 16
             return price * max(min(step, 1 / 1.5), 1 / 64) if price > 1e-12 else None
         return math.sqrt(low * high) if high > low * CLOSE else None

@@ -1,12 +1,12 @@
 """The results of a run with their reports: of a model that was changed, and of one that stays as it was."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import onnx_ir
 
 from ...ir.remarks import Remark
-from ...runtime.comparison import Outputs, accuracy_change
+from ...runtime.comparison import Divergence, Outputs, accuracy_change
 from ...runtime.environment import versions
 from ...runtime.timing import Timing
 from ..report.accounting import sites
@@ -54,16 +54,18 @@ class Reporter:
         timing: Timing,
         judge: Judge,
         outputs: Outputs,
+        more: str = "",
     ) -> Result:
-        """`outputs` are the model's on the samples of `judge`, `notes` say in which versions it is written."""
+        """`outputs` are the model's on the samples of `judge`, `notes` say in which versions it is written, `more` what
+        more samples would buy."""
         before = replace(self.efficiency.before, latency_us=timing.before_us, latency_spread_us=timing.before_spread_us)
         after = replace(
             self.efficiency.after(model), latency_us=timing.after_us, latency_spread_us=timing.after_spread_us
         )
-        divergence = DivergenceFigures(**asdict(judge.compared(outputs)))
+        divergence = _figures(judge.compared(outputs))
         accuracy, record = self._accuracy(judge, outputs), self._timing_record(timing)
         compared = listed(self.subject.judged) or "outputs"
-        verdict = of_change(before, after, record, gate, divergence, accuracy, compared)
+        verdict = of_change(before, after, record, gate, divergence, accuracy, compared, more)
         report = replace(
             self._report(before, after, gate, records, notes),
             verdict=verdict.text,
@@ -80,7 +82,7 @@ class Reporter:
         """The original, which is within any limit, in the opset that is asked for, and in `text` why."""
         before, written = self.efficiency.before, self.finishing.unchanged()
         after = before if written is None else self.efficiency.after(written.model)
-        kept = replace(gate, measured=None if gate.metric is None else 0.0, passed=True)
+        kept = replace(gate, measured=None if gate.metric is None else 0.0, passed=True, bound=None)
         notes = () if written is None else written.notes
         report = self._report(before, after, kept, sites(None, remarks), notes)
         report = replace(report, verdict=text, layers=layers)
@@ -131,3 +133,14 @@ class Reporter:
         return TimingRecord(
             timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.machine.batch
         )
+
+
+def _figures(found: Divergence) -> DivergenceFigures:
+    """With the interval of the worst of several outputs."""
+    intervals = {
+        f"{name}_interval": next(one.interval() for one in each if one.figure == getattr(found, name))
+        for name, each in found.estimates.items()
+    }
+    return DivergenceFigures(
+        found.kl_mean, found.kl_p99, found.agreement, found.relative_error, found.changed, found.rows, **intervals
+    )

@@ -6,20 +6,21 @@ from dataclasses import dataclass, replace
 import onnx_ir
 
 from ...ir.errors import DataError, UsageError
-from ...runtime.data.named_data import MAX_SAMPLES, Dataset, read_data
+from ...runtime.data.named_data import Dataset, read_data
 from ...runtime.data.synthetic import synthesize
 from ...runtime.data.trials import Run, reason_for_single
-from .sources import Sources
+from .sources import LARGEST_CALIBRATION, Sources
 
-VALIDATION_SHARE = 0.25
+EVALUATION_SHARE = 0.2
+VALIDATION_SHARE = 0.3
 HELD_OUT_SHARE = 0.1
-LARGEST_VALIDATION = 512
+LARGEST_VALIDATION = 4096  # these and those that are reported cost forward passes only
+LARGEST_EVALUATION = 4096
 LARGEST_HELD_OUT = 512
-LARGEST_TRAINING = 100_000  # taken from a function, which may never end
+LARGEST_GIVEN = LARGEST_CALIBRATION + LARGEST_VALIDATION + LARGEST_EVALUATION  # taken from a function, without end
+LARGEST_TRAINING = 100_000  # the same for recovery
 
-CHECKED = ("guide the run", "check it")
 HELD_OUT = ("are trained on", "say when to stop")
-TRAINED_ON = (*HELD_OUT, "check the result")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Purposes:
 
 @dataclass(frozen=True)
 class Samples:
-    """`calibration` guides, `validation` chooses, `evaluation` is reported; no two share a sample, but `evaluation` is
-    `validation` where no data was given for it.
+    """`calibration` guides, `validation` chooses, which is `choosing` of the samples that were given, and `evaluation`
+    is reported; no two share a sample.
 
     For recovery there are two more, else None: `training`, of which `calibration` is a part, and `held_out`, which says
     when training stops and which weights were best; none of the others has a sample of it. `single` says why the model
@@ -47,10 +48,7 @@ class Samples:
     training: Dataset | None = None
     held_out: Dataset | None = None
     single: str | None = None
-
-    @property
-    def separate(self) -> bool:
-        return self.evaluation is not self.validation
+    choosing: float = VALIDATION_SHARE
 
 
 def gather(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes) -> Samples:
@@ -58,7 +56,8 @@ def gather(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes)
     chooses, the other is reported. With `recovering` there are samples for training too, at most 100,000 of a
     function's, labelled where those of `data` are.
 
-    Raises DataError for what doesn't fit, and where there are too few samples to keep the purposes apart.
+    What isn't needed to guide chooses. Raises DataError for what doesn't fit, and where there are too few samples to
+    keep the purposes apart.
     """
     given, reported = _given(sources, model, run, purposes), _reported(sources, model)
     single = reason_for_single(given, run)
@@ -68,26 +67,41 @@ def gather(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes)
         raise UsageError("a drop in accuracy can only be measured with --labels")
     if purposes.by_accuracy and reported is not None:
         validation, evaluation = reported.split(0.5, sources.seed)
-        rest = given
+        rest, choosing = given, 0.5
     else:
-        _check_enough(given, TRAINED_ON if purposes.recovering else CHECKED)
-        validation, rest = given.split(min(VALIDATION_SHARE, LARGEST_VALIDATION / given.samples), sources.seed)
-        evaluation = validation if reported is None else reported
+        _check_enough(given, _uses(reported is None, purposes.recovering))
+        evaluation, rest = (reported, given) if reported is not None else _reported_part(given, sources.seed)
+        spared = 0 if purposes.recovering else rest.samples - sources.calibration
+        wanted = min(max(VALIDATION_SHARE * given.samples, spared), LARGEST_VALIDATION)
+        validation, rest = rest.split(wanted / rest.samples, sources.seed)
+        choosing = VALIDATION_SHARE
     if not purposes.recovering:
-        return Samples(_limited(rest, sources.calibration), validation, evaluation, single=single)
+        return Samples(_limited(rest, sources.calibration), validation, evaluation, single=single, choosing=choosing)
     _check_enough(rest, HELD_OUT)
     share = min(HELD_OUT_SHARE * given.samples, LARGEST_HELD_OUT) / rest.samples
     held_out, training = rest.split(share, sources.seed + 1)
-    return Samples(_limited(training, sources.calibration), validation, evaluation, training, held_out, single)
+    calibration = _limited(training, sources.calibration)
+    return Samples(calibration, validation, evaluation, training, held_out, single, choosing)
 
 
 def _given(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes) -> Dataset:
     data = synthesize(model, seed=sources.seed, run=run) if sources.data is None else sources.data
-    return read_data(data, sources.labels_of_data, model, LARGEST_TRAINING if purposes.recovering else MAX_SAMPLES)
+    return read_data(data, sources.labels_of_data, model, LARGEST_TRAINING if purposes.recovering else LARGEST_GIVEN)
 
 
 def _reported(sources: Sources, model: onnx_ir.Model) -> Dataset | None:
     return None if sources.eval_data is None else read_data(sources.eval_data, sources.labels, model)
+
+
+def _reported_part(given: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """The samples that are reported, and the others."""
+    return given.split(min(EVALUATION_SHARE, LARGEST_EVALUATION / given.samples), seed + 2)
+
+
+def _uses(reporting: bool, recovering: bool) -> tuple[str, ...]:
+    """What the samples of `data` do."""
+    guiding = HELD_OUT if recovering else ("guide the run",)
+    return (*guiding, "choose", *(("check the result",) if reporting else ()))
 
 
 def _limited(data: Dataset, most: int) -> Dataset:
@@ -101,7 +115,7 @@ def _check_enough(given: Dataset, uses: tuple[str, ...]) -> None:
         return
     if not given.batches or not given.batches[0]:
         raise DataError("the model has no inputs: its outputs are constants, and there is nothing to measure")
-    why = f"some samples {' and others '.join(uses)}, so give at least {wanted}"
+    why = f"some samples {', others '.join(uses[:-1])} and others {uses[-1]}, so give at least {wanted}"
     if given.synthetic:
         raise DataError(f"only {given.samples} sample(s) could be made up from the graph: {why}, with --data")
     raise DataError(f"{given.source} has {given.samples} sample(s): {why}")

@@ -26,6 +26,11 @@ class Settings:
     opset: int | None = None
 
     @property
+    def confidence(self) -> float:
+        """How sure the samples that choose must be of the limit; where none holds, what was measured is looked at."""
+        return self.budget.confidence if self.budget.is_limited else 0.0
+
+    @property
     def purposes(self) -> Purposes:
         """What samples are needed for."""
         limit = self.budget.max_drop

@@ -2,13 +2,12 @@
 
 from dataclasses import asdict
 
-from ...runtime.comparison import AccuracyChange, loss_bound, samples_for_fall, samples_for_loss
+from ...runtime.comparison import CONFIDENCE, AccuracyChange, loss_bound, samples_for_fall, samples_for_loss
 from .drops import ACCURACY, drop
-from .quantities import percent, percent_of, signed
+from .quantities import percent, percent_of, rounded, signed
 from .records import AccuracyFigures
 
 MARGIN = 0.005  # a share: what a loss must surely be below to be called none, where no limit says it
-CONFIDENCE = 0.95
 FELL, KEPT, UNSURE = "fell", "kept", "cannot tell"
 
 
@@ -33,7 +32,7 @@ def sentence(figures: AccuracyFigures) -> str:
     margin, most = drop(ACCURACY, 100 * figures.margin), drop(ACCURACY, 100 * max(figures.bound, 0.0))
     if figures.verdict == KEPT:
         return f"no loss of accuracy beyond {margin} (at most {most}, {percent_of(figures.confidence)} sure)"
-    advice = "" if figures.enough is None else f"; about {rounded_up(figures.enough):,} would do"
+    advice = "" if figures.enough is None else f"; about {rounded(figures.enough)} would do"
     return (
         f"{figures.samples:,} labelled samples can't tell whether accuracy fell by more than {margin} "
         f"(at most {most}{advice})"
@@ -48,12 +47,6 @@ def cell(figures: AccuracyFigures) -> str:
     if figures.verdict == KEPT and figures.margin is not None:
         return f"{change}, no loss beyond {100 * figures.margin:.3g} pt"
     return f"{change}, {figures.verdict}" if figures.verdict else change
-
-
-def rounded_up(number: int) -> int:
-    """To two significant digits: 1,234 to 1,300."""
-    unit = 10 ** max(len(str(number)) - 2, 0)
-    return -(-number // unit) * unit
 
 
 def _fell(figures: AccuracyFigures) -> str:

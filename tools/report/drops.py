@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 from .quantities import percent_of
@@ -17,16 +18,33 @@ NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Certainty:
+    """What a drop rests on: the `estimate` of which it is the upper end, how many `samples`, and how many would be
+    `enough` to be as sure of the limit that was asked for, None where no number would do."""
+
+    estimate: float
+    samples: int
+    enough: int | None
+
+
 class Drop(float):
     """How far outputs moved, in the unit of `metric`; of several drops that one limit holds, the largest. Other numbers
-    of rows are infinitely far."""
+    of rows are infinitely far. With a `certainty` it is what they moved at most, with the confidence that was asked
+    for."""
 
     metric: str
+    certainty: Certainty | None
 
-    def __new__(cls, value: float, metric: str) -> Self:
+    def __new__(cls, value: float, metric: str, certainty: Certainty | None = None) -> Self:
         found = super().__new__(cls, value)
-        found.metric = metric
+        found.metric, found.certainty = metric, certainty
         return found
+
+    @property
+    def estimate(self) -> float:
+        """What was measured."""
+        return float(self) if self.certainty is None else self.certainty.estimate
 
 
 class Divergences(Protocol):
@@ -42,9 +60,13 @@ class Divergences(Protocol):
     def rows(self) -> Mapping[str, int]: ...
 
 
+FIGURES = {KL: "kl_mean", RELATIVE: "relative_error", CHANGED: "changed"}
+"""What of a divergence has which metric."""
+
+
 def drops_of(found: Divergences) -> tuple[Drop, ...]:
     """One for each kind of outputs that there are; the first one is for outputs of other numbers of rows, if any."""
-    measured = (KL, found.kl_mean), (RELATIVE, found.relative_error), (CHANGED, found.changed)
+    measured = ((metric, getattr(found, name)) for metric, name in FIGURES.items())
     uncounted = tuple(Drop(value, metric) for metric, value in measured if value is not None)
     return (Drop(math.inf, ROWS), *uncounted) if found.rows else uncounted
 

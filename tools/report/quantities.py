@@ -22,6 +22,12 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.0f} {unit}".rstrip()
 
 
+def rounded(count: int) -> str:
+    """A number of samples to two digits, '1,300', upwards."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return f"{-(-count // step) * step:,}"
+
+
 def duration(microseconds: float, spread: float | None = None) -> str:
     """'123 µs', '4.56 ms' or '7.89 s'; with a spread '45.2 ± 0.9 µs', both to the same place."""
     size, unit = _time_unit(microseconds)

@@ -29,12 +29,16 @@ class Figures:
     latency_spread_us: float | None = None
 
 
+Interval = tuple[float, float | None]
+
+
 @dataclass(frozen=True)
 class DivergenceFigures:
     """KL in nats of all outputs that are probabilities together, its 99th percentile, the share of equal answers (the
     first class, the side of one half), the relative error of values, and the share of integers, truth values and
     strings that changed; of several outputs the worst. `rows` are the outputs that have other numbers of rows, and in
-    how many batches; of these there is no other figure."""
+    how many batches; of these there is no other figure. An interval is the two-sided 95 % one of its figure, of several
+    outputs the worst one's; without an upper end where there are too few samples for any."""
 
     kl_mean: float | None = None
     kl_p99: float | None = None
@@ -42,6 +46,10 @@ class DivergenceFigures:
     relative_error: float | None = None
     changed: float | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
+    kl_mean_interval: Interval | None = None
+    agreement_interval: Interval | None = None
+    relative_error_interval: Interval | None = None
+    changed_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -143,12 +151,20 @@ class LayerRecord:
 @dataclass(frozen=True)
 class GateRecord:
     """The limit that the result had to keep and what was measured, of several kinds of outputs that which came nearest
-    to it (`metric` kl, rel, changed or acc; None: no limit was set)."""
+    to it (`metric` kl, rel, changed or acc; None: no limit was set).
+
+    `measured` is on the samples that are reported. `bound` is the most that it may be on all that the samples come
+    from, by the `samples` that chose and with this `confidence`; None where that is 0. `enough` of them would be as
+    sure of the limit, if they were like these; None where no number would do."""
 
     metric: str | None = None
     limit: float | None = None
     measured: float | None = None
     passed: bool = True
+    bound: float | None = None
+    confidence: float | None = None
+    samples: int | None = None
+    enough: int | None = None
 
 
 @dataclass(frozen=True)

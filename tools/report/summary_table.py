@@ -1,6 +1,7 @@
 """What a person sees of a report: the before/after table with its verdict line, and one remark for each site."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from .records import (
     AccuracyFigures,
     DivergenceFigures,
     Figures,
+    Interval,
     RecoveryRecord,
     Report,
     SiteRecord,
@@ -77,14 +79,27 @@ def _speed(timing: TimingRecord) -> tuple[str, str]:
 
 def _divergence(figures: DivergenceFigures, heads: Mapping[str, str]) -> list[Row]:
     measured = [
-        ("KL divergence, mean", figures.kl_mean, _nats),
-        ("KL divergence, p99", figures.kl_p99, _nats),
-        (_same_answer(heads), figures.agreement, percent),
-        ("Relative error", figures.relative_error, percent),
-        ("Changed elements", figures.changed, percent),
+        ("KL divergence, mean", figures.kl_mean, figures.kl_mean_interval, _nats),
+        ("KL divergence, p99", figures.kl_p99, None, _nats),
+        (_same_answer(heads), figures.agreement, figures.agreement_interval, percent),
+        ("Relative error", figures.relative_error, figures.relative_error_interval, percent),
+        ("Changed elements", figures.changed, figures.changed_interval, percent),
     ]
     others = [Row("Other numbers of rows", "", rows_of(figures.rows))] if figures.rows else []
-    return [*others, *(Row(label, "", show(value)) for label, value, show in measured if value is not None)]
+    known = (row for row in measured if row[1] is not None)
+    return [*others, *(Row(label, "", show(value), _interval(ends, show)) for label, value, ends, show in known)]
+
+
+def _interval(ends: Interval | None, show: Callable[[float], str]) -> str:
+    """'0.0041 to 0.0062 nats', with the unit once."""
+    if ends is None:
+        return ""
+    low, high = ends
+    if high is None or not math.isfinite(high):
+        return "too few samples for an interval"
+    lower, _, unit = show(low).partition(" ")
+    upper, _, other = show(high).partition(" ")
+    return f"{lower} to {upper} {unit}" if unit == other else f"{show(low)} to {show(high)}"
 
 
 def _same_answer(heads: Mapping[str, str]) -> str:

@@ -1,14 +1,16 @@
 """The words that sum up a run: what was measured in, one line out, with a unit beside every number."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .accuracy import FELL, KEPT, sentence
 from .drops import ACCURACY, DEFAULTS, KL, NAMES, ROWS, Drop, drop, drop_of, drops_of
-from .quantities import percent, percent_of
+from .quantities import percent, percent_of, rounded
 from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 
 SHORT = {KL: "KL"}
+ASKED_FOR = 10_000_000  # samples: more are no advice
 SAME_SIZE = 0.005  # of the bytes: what a change of size is not worth a word below
 
 
@@ -52,9 +54,10 @@ def of_change(
     divergence: DivergenceFigures | None,
     accuracy: AccuracyFigures | None,
     compared: str = "outputs",
+    more: str = "",
 ) -> Verdict:
     """What a change brought and what it did to the outputs, or to what was `compared` in their place, and to accuracy;
-    that comes first where no limit held it."""
+    that comes first where no limit held it. `more` is what more samples would buy."""
     gains = f"{_size(before, after)}, {_speed(timing)}"
     fell = accuracy is not None and accuracy.verdict == FELL
     loss = "" if accuracy is None or _said_by(gate, accuracy) else sentence(accuracy)
@@ -65,7 +68,7 @@ def of_change(
         return Verdict(_joined(moved, loss, "no limit was set", gains), beyond or fell)
     warning = fell and gate.metric != ACCURACY
     outputs = _joined(_kept(gate, compared), loss)
-    return Verdict(_joined(gains, outputs) if gate.passed else _joined(outputs, gains), warning)
+    return Verdict(_joined(gains, outputs, more) if gate.passed else _joined(outputs, gains), warning)
 
 
 def left_alone(detail: str) -> str:
@@ -73,19 +76,41 @@ def left_alone(detail: str) -> str:
     return f"left alone: {detail}"
 
 
-def not_worth_it(metric: str, limit: float, miss: NearestMiss | None, rows: str = "") -> str:
+def not_worth_it(metric: str, limit: float, miss: NearestMiss | None, rows: str = "", wanted: int | None = None) -> str:
     """Of a model that comes back as it was, since no change is worth it within the limit. `rows` says of which outputs
-    the nearest one changes the number of rows, if it does, and what to do about it."""
+    the nearest one changes the number of rows, if it does, and what to do about it; so many samples are `wanted` to be
+    sure of it."""
     said = f"returned unchanged: nothing is worth its price within {drop_of(metric, limit)}"
     if miss is None:
         return f"{said}; no change that saves anything was found"
     time = f"{percent_of(abs(miss.time))} of the layers' time"
     saved = f"saves {percent_of(miss.size)} of the size and " + (time if miss.time >= 0 else f"costs {time}")
-    margin = "" if miss.drop > limit else " (the search keeps a tenth of the limit in reserve)"
     verb = "gives" if miss.drop.metric == ROWS else "would cost" if miss.expected else "costs"
     how = " after recovery, going by short ones" if verb == "would cost" else ""
-    costs = f"{verb} {drop_of(miss.drop.metric, miss.drop)}{how}{margin}{rows}"
-    return f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}"
+    costs = f"{verb} {_uncertain(miss.drop)}{how}{rows}"
+    return _joined(f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}", _would_do(wanted))
+
+
+def with_more_samples(wanted: int | None, miss: NearestMiss) -> str:
+    """What so many samples might allow, if they are not too many to ask for."""
+    if wanted is None or wanted > ASKED_FOR:
+        return ""
+    what = f"{1 / (1 - miss.size):.2f}x smaller" if miss.size > SAME_SIZE else f"{percent_of(miss.time)} less time"
+    return f"with about {rounded(wanted)} samples {what} may be within the limit"
+
+
+def _uncertain(found: Drop) -> str:
+    certainty = found.certainty
+    if certainty is None:
+        return drop_of(found.metric, found)
+    estimate = drop_of(found.metric, certainty.estimate)
+    if found == math.inf:
+        return f"{estimate} on {certainty.samples} samples, which are too few to tell"
+    return f"{estimate}, or by its {certainty.samples} samples up to {drop(found.metric, found)}"
+
+
+def _would_do(wanted: int | None) -> str:
+    return "" if wanted is None or wanted > ASKED_FOR else f"about {rounded(wanted)} samples would tell"
 
 
 def rows_of(changed: Mapping[str, int]) -> str:
@@ -126,9 +151,10 @@ def too_dear(targets: str, least: Drop, limit: float) -> str:
     if least.metric == ROWS:
         said = f"{targets} gives {drop_of(ROWS, least)}, which is beyond every limit"
         return f"{said}; ask for less, or compare inner values with --judge"
+    beyond = "which is not surely within" if least.estimate <= limit else "beyond"
     return (
-        f"{targets} costs {drop_of(least.metric, least)}, beyond the limit of {drop(least.metric, limit)}; "
-        "ask for less, or raise --max-drop"
+        f"{targets} costs {_uncertain(least)}, {beyond} the limit of {drop(least.metric, limit)}; "
+        f"ask for less, {'give more samples, ' if least.estimate <= limit else ''}or raise --max-drop"
     )
 
 
@@ -141,11 +167,11 @@ def gate_line(gate: GateRecord) -> str:
     """The limit and what was measured, or '' where there was no limit."""
     if gate.metric is None or gate.limit is None:
         return ""
-    measured = "not measured" if gate.measured is None else drop(gate.metric, gate.measured)
     kept = "kept" if gate.passed else "NOT kept"
     if gate.metric == ROWS:
         return f"{NAMES[ROWS]}: {kept}"
-    return f"{NAMES[gate.metric]} {measured}, limit {drop(gate.metric, gate.limit)}: {kept}"
+    measured = f"{NAMES[gate.metric]} not measured" if gate.measured is None else _measured(gate)
+    return f"{measured}{_at_most(gate)}, limit {drop(gate.metric, gate.limit)}: {kept}"
 
 
 def _size(before: Figures, after: Figures) -> str:
@@ -172,8 +198,30 @@ def _kept(gate: GateRecord, compared: str) -> str:
     word = "within" if gate.passed else "BEYOND"
     if gate.metric == ROWS and gate.measured is not None:
         return f"{compared} {word} the limit ({drop_of(ROWS, gate.measured)})"
-    measured = "not measured" if gate.measured is None else f"{NAMES[gate.metric]} {drop(gate.metric, gate.measured)}"
-    return f"{compared} {word} the limit ({measured} of {drop(gate.metric, gate.limit)})"
+    limit = drop(gate.metric, gate.limit)
+    if gate.bound is None or gate.confidence is None:
+        return f"{compared} {word} the limit ({_measured(gate)} of {limit})"
+    if gate.bound <= gate.limit or (gate.measured or 0) > gate.limit:
+        return f"{compared} {word} the limit ({_measured(gate)}{_at_most(gate)}, of {limit})"
+    return f"{compared} not surely within the limit ({_measured(gate)}{_at_most(gate)}, of {limit}{_lack(gate)})"
+
+
+def _measured(gate: GateRecord) -> str:
+    assert gate.metric is not None
+    return "not measured" if gate.measured is None else f"{NAMES[gate.metric]} {drop(gate.metric, gate.measured)}"
+
+
+def _at_most(gate: GateRecord) -> str:
+    """The upper end, where there is one."""
+    if gate.bound is None or gate.confidence is None or gate.metric is None:
+        return ""
+    if gate.bound == math.inf:
+        return f"; {gate.samples} samples are too few to be {percent_of(gate.confidence)} sure of anything"
+    return f", at most {drop(gate.metric, gate.bound)} with {percent_of(gate.confidence)} confidence"
+
+
+def _lack(gate: GateRecord) -> str:
+    return "" if gate.enough is None else f"; {gate.samples} samples chose, about {rounded(gate.enough)} would do"
 
 
 def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:

@@ -1,6 +1,7 @@
 """Which attempt is taken, on a model whose relative error is known in closed form: y = x, and after it (1 + e) x."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from kronnx.tools.job.acceptance import Acceptance, accepted, in_vain
 from kronnx.tools.job.budget import Budget, Limit
 from kronnx.tools.job.exploration import MeasuredAttempt
 from kronnx.tools.job.gate import Gate, Judge
-from kronnx.tools.report.drops import Drop
+from kronnx.tools.report.drops import Certainty, Drop
 from kronnx.tools.report.records import GateRecord
 from networks import parsed
 
@@ -52,6 +53,22 @@ def test_the_first_that_keeps_the_limit_on_the_reported_samples_is_taken(gate: G
 
 def test_what_the_choosing_samples_say_counts_too(gate: Gate) -> None:
     assert taken([choice(0.001, chosen=0.02), choice(0.002, chosen=0.003)], gate, Budget(LIMIT))[0] == 1
+
+
+def test_the_gate_says_what_was_reported_and_what_it_may_be_at_most(gate: Gate) -> None:
+    sure = replace(choice(0.004), drop=Drop(0.009, "rel", Certainty(0.005, 60, 40)))
+    _, record, _ = taken([sure], gate, Budget(LIMIT, confidence=0.9))
+    assert (record.passed, record.bound, record.confidence) == (True, 0.009, 0.9)
+    assert (record.samples, record.enough) == (60, 40)
+    assert record.measured == pytest.approx(0.004, rel=1e-4)
+
+
+def test_what_too_few_samples_are_not_sure_of_is_not_taken(gate: Gate) -> None:
+    unsure = replace(choice(0.004), drop=Drop(0.011, "rel", Certainty(0.004, 60, 90)))
+    assert taken([unsure, choice(0.001)], gate, Budget())[0] == 1
+    asked_for = replace(unsure, attempt=replace(unsure.attempt, fixed=True))
+    _, record, _ = taken([asked_for], gate, Budget(LIMIT))
+    assert (record.passed, record.bound, record.enough) == (False, 0.011, 90)
 
 
 def test_where_nothing_keeps_the_limit_the_cheapest_is_the_nearest_miss(gate: Gate) -> None:

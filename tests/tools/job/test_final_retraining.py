@@ -119,7 +119,7 @@ def test_within_the_same_limit_a_search_that_knows_of_the_recovery_takes_more(re
     bench, end = bench_of(retraining, Svd(), Prune()), finish(retraining, replace(BRIEF, steps=200))
     plain, knowing = (
         Search(bench, drop).within(0.05, 1e-5)[0][0]
-        for drop in (lambda attempt: retraining.divergence(attempt.model), end.expectation())
+        for drop in (lambda attempt: Drop(retraining.divergence(attempt.model), "kl"), end.expectation())
     )
     assert knowing.worth > 1.02 * plain.worth
     (choice,) = end.choices(choices([knowing]), limit=0.05)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kronnx.ir.errors import DataError, UsageError
 from kronnx.ir.output_heads import Head, find_heads
-from kronnx.runtime.comparison import run_all
+from kronnx.runtime.comparison import loss_bound, run_all, samples_for_loss
 from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session, Target
 from kronnx.tools.job.budget import Limit
@@ -143,3 +143,27 @@ def test_outputs_without_rows_are_said_to_be_no_basis(rng):
     judge = Judge(data, run_all(Session(model, Target("cpu", 1)), data), (CLASSES,), Target("cpu", 1))
     with pytest.raises(DataError, match="no rows"):
         judge.drop(model, Limit("kl", 0.01))
+
+
+@pytest.mark.parametrize(("head", "limit"), [(CLASSES, Limit("kl", 0.1)), (VALUES, Limit("rel", 0.5))])
+def test_a_gate_that_must_be_sure_holds_the_upper_end(judged, head, limit):
+    judge, model = judged(head), linear(0.75 * np.eye(4))
+    sure, plain = judge.drop(model, limit, 0.9), judge.drop(model, limit)
+    assert sure.certainty is not None
+    assert (sure.estimate, sure.certainty.samples) == (pytest.approx(plain), 50)
+    surer = judge.drop(model, limit, 0.99)
+    assert plain < sure < surer
+    assert surer.certainty.enough > sure.certainty.enough
+
+
+def test_a_gate_that_must_be_sure_of_accuracy_takes_half_of_the_risk_for_one_look(judged):
+    judge = judged(CLASSES)
+    found = judge.drop(linear(np.eye(4)), Limit("acc", 5.0), 0.9)
+    assert found == pytest.approx(100 * loss_bound(0, 0, 50, 0.95))
+    assert (found.estimate, found.certainty.enough) == (0.0, samples_for_loss(0, 0, 50, 0.05, 0.95))
+
+
+def test_labels_that_change_are_held_by_the_upper_end_of_their_share(of_several):
+    found = of_several.drop(several(np.eye(4)), Limit("kl", 0.01), 0.95)
+    assert (found.metric, found.estimate) == ("changed", 0.0)
+    assert found == pytest.approx(3.8415 / (50 + 3.8415), rel=1e-4)  # Wilson's, of none in 50

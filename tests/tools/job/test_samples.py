@@ -7,7 +7,7 @@ import pytest
 from kronnx.ir.errors import DataError, UsageError
 from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session
-from kronnx.tools.job.samples import LARGEST_HELD_OUT, LARGEST_VALIDATION, Purposes, Samples, gather
+from kronnx.tools.job.samples import LARGEST_EVALUATION, LARGEST_HELD_OUT, LARGEST_VALIDATION, Purposes, Samples, gather
 from kronnx.tools.job.sources import LARGEST_CALIBRATION, Sources
 from networks import build
 
@@ -31,19 +31,24 @@ def gathered(model, data, eval_data=None, by_accuracy=False, seed=0):
     return gather(sources, model, lambda feed: {}, Purposes(by_accuracy))
 
 
-def test_calibration_and_validation_share_no_sample(model):
+def test_what_guides_what_chooses_and_what_is_reported_share_no_sample(model):
     found = gathered(model, numbered(100))
-    assert numbers(found.calibration) | numbers(found.validation) == set(range(100))
-    assert (found.calibration.samples, found.validation.samples) == (75, 25)
-    assert found.evaluation is found.validation
-    assert not found.separate
+    parts = found.calibration, found.validation, found.evaluation
+    assert set.union(*map(numbers, parts)) == set(range(100))
+    assert tuple(part.samples for part in parts) == (50, 30, 20)
+
+
+def test_what_can_not_guide_chooses(model):
+    found = gathered(model, numbered(6000))
+    assert (found.calibration.samples, found.evaluation.samples) == (LARGEST_CALIBRATION, 1200)
+    assert found.validation.samples == 6000 - 1200 - LARGEST_CALIBRATION
 
 
 def test_evaluation_data_guide_nothing(model):
     found = gathered(model, numbered(100), numbered(50, 1000))
     assert numbers(found.evaluation) == set(range(1000, 1050))
     assert numbers(found.calibration) | numbers(found.validation) == set(range(100))
-    assert found.separate
+    assert (found.calibration.samples, found.validation.samples) == (70, 30)
 
 
 def test_a_model_that_takes_one_sample_a_run_gets_them_one_by_one():
@@ -83,7 +88,7 @@ def test_large_data_are_cut_to_what_helps(model):
 
 
 def test_a_single_sample_can_not_serve_two_purposes(model):
-    with pytest.raises(DataError, match=r"numbers has 1 sample\(s\).*at least 2"):
+    with pytest.raises(DataError, match=r"numbers has 1 sample\(s\).*at least 3"):
         gathered(model, numbered(1))
 
 
@@ -113,11 +118,10 @@ def test_only_recovery_holds_samples_for_training(model):
 def test_samples_for_training_choosing_and_stopping_are_apart(model):
     found = recovering(model, numbered(1000))
     training, held_out = trained(found)
-    sets = [numbers(part) for part in (training, held_out, found.validation)]
-    assert [len(part) for part in sets] == [650, 100, 250]
+    sets = [numbers(part) for part in (training, held_out, found.validation, found.evaluation)]
+    assert [len(part) for part in sets] == [400, 100, 300, 200]
     assert set.union(*sets) == set(range(1000))
     assert numbers(found.calibration) == sets[0]
-    assert found.evaluation is found.validation
     assert numbers(found.validation) == numbers(gathered(model, numbered(1000)).validation)
 
 
@@ -125,7 +129,7 @@ def test_all_large_data_are_trained_on_but_few_calibrate(model):
     found = recovering(model, numbered(20_000))
     training, held_out = trained(found)
     assert (held_out.samples, found.validation.samples) == (LARGEST_HELD_OUT, LARGEST_VALIDATION)
-    assert training.samples == 20_000 - LARGEST_HELD_OUT - LARGEST_VALIDATION
+    assert training.samples == 20_000 - LARGEST_HELD_OUT - LARGEST_VALIDATION - found.evaluation.samples
     assert found.calibration.samples == LARGEST_CALIBRATION
     assert numbers(found.calibration) < numbers(training)
 
@@ -178,11 +182,11 @@ def test_the_same_seed_trains_on_the_same_samples(model):
     assert first == again != other
 
 
-@pytest.mark.parametrize(("samples", "fixed"), [(3, None), (12, 4)])
-def test_three_samples_or_batches_are_enough_and_fewer_are_an_error(model, samples, fixed):
+@pytest.mark.parametrize(("samples", "fixed"), [(4, None), (16, 4)])
+def test_four_samples_or_batches_are_enough_and_fewer_are_an_error(model, samples, fixed):
     x = np.arange(samples, dtype=np.float32)[:, None].repeat(2, 1)
     found = recovering(model, Dataset(({"x": x},), fixed=fixed, source="few").filled())
-    assert [part.samples for part in (*trained(found), found.validation)] == [samples // 3] * 3
+    assert [part.samples for part in (*trained(found), found.validation, found.evaluation)] == [samples // 4] * 4
     fewer = Dataset(({"x": x[: -(fixed or 1)]},), fixed=fixed, source="few")
     with pytest.raises(DataError, match=rf"few has \d+ sample\(s\): some samples are trained on.*at least {samples}"):
         recovering(model, fewer)
@@ -203,6 +207,7 @@ def test_recovery_takes_more_samples_of_a_function(model, tmp_path):
     """
     (tmp_path / "endless.py").write_text(textwrap.dedent(text))
     spec = f"{tmp_path}/endless.py:endless"
-    assert sum(part.samples for part in trained(recovering(model, spec))) == 100_000 - LARGEST_VALIDATION
+    rest = 100_000 - LARGEST_VALIDATION - LARGEST_EVALUATION
+    assert sum(part.samples for part in trained(recovering(model, spec))) == rest
     found = gathered(model, spec)
     assert found.calibration.samples + found.validation.samples == LARGEST_CALIBRATION + LARGEST_VALIDATION

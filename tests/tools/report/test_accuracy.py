@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 import pytest
 from kronnx.runtime.comparison import loss_bound, paired_change
-from kronnx.tools.report.accuracy import cell, judged, rounded_up, sentence
+from kronnx.tools.report.accuracy import cell, judged, sentence
 
 DRAWS = 4000
 
@@ -97,8 +97,3 @@ def test_the_table_says_which_of_the_three_it_is(lost, won, samples, said):
 def test_figures_without_a_verdict_have_no_words():
     bare = replace(judged(change(0, 0, 9)), low=None, high=None, verdict="", bound=None, margin=None, confidence=None)
     assert (cell(bare), sentence(bare)) == ("+0.00 pt", "")
-
-
-@pytest.mark.parametrize(("number", "rounded"), [(7, 7), (99, 99), (101, 110), (1300, 1300), (1301, 1400)])
-def test_a_number_of_samples_is_rounded_up(number, rounded):
-    assert rounded_up(number) == rounded

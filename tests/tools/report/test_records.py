@@ -80,7 +80,7 @@ def test_json_has_the_promised_keys():
     plain = json.loads(REPORT.to_json())
     assert set(KEYS) <= set(plain)
     assert set(plain["before"]) >= {"parameters", "macs", "bytes", "latency_us"}
-    assert set(plain["divergence"]) == {"kl_mean", "kl_p99", "agreement", "relative_error", "changed", "rows"}
+    assert set(plain["divergence"]) >= {"kl_mean", "kl_p99", "agreement", "relative_error", "changed", "rows"}
     assert set(plain["sites"][0]) >= {"name", "pass", "verdict", "reason", "predicted", "saving"}
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from kronnx.tools.report.drops import Drop
+from kronnx.tools.report.drops import Certainty, Drop
 from kronnx.tools.report.records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 from kronnx.tools.report.verdict import (
     NearestMiss,
@@ -15,6 +15,7 @@ from kronnx.tools.report.verdict import (
     of_change,
     out_of_reach,
     too_dear,
+    with_more_samples,
 )
 
 BEFORE, AFTER = Figures(200, 400, 1000), Figures(100, 200, 500)
@@ -217,7 +218,7 @@ MISS = NearestMiss("low rank 9 of fc1", Drop(0.034, "kl"), 0.12, 0.03)
         (
             *("rel", 0.05, replace(MISS, drop=Drop(0.034, "rel"))),
             "within a relative error of 5 %; the nearest that was tried, low rank 9 of fc1, costs a relative error of "
-            "3.4 % (the search keeps a tenth of the limit in reserve) and saves 12 % of the size and 3 % of the "
+            "3.4 % and saves 12 % of the size and 3 % of the "
             "layers' time",
         ),
         (
@@ -317,3 +318,59 @@ def test_the_values_that_were_judged_are_named_in_the_place_of_outputs():
 )
 def test_the_gate_has_a_line_with_its_units(gate, said):
     assert gate_line(gate) == said
+
+
+SURE = GateRecord("kl", 0.01, 0.0052, bound=0.0094, confidence=0.95, samples=300, enough=260)
+UNSURE_OF_IT = replace(SURE, passed=False, bound=0.014, enough=900)
+
+
+@pytest.mark.parametrize(
+    ("gate", "said", "line"),
+    [
+        (
+            SURE,
+            f"{SMALL_AND_FAST}; outputs within the limit (mean KL 0.0052 nats, at most 0.0094 nats with 95 % "
+            "confidence, of 0.01 nats)",
+            "mean KL 0.0052 nats, at most 0.0094 nats with 95 % confidence, limit 0.01 nats: kept",
+        ),
+        (
+            UNSURE_OF_IT,
+            "outputs not surely within the limit (mean KL 0.0052 nats, at most 0.014 nats with 95 % confidence, of "
+            f"0.01 nats; 300 samples chose, about 900 would do); {SMALL_AND_FAST}",
+            "mean KL 0.0052 nats, at most 0.014 nats with 95 % confidence, limit 0.01 nats: NOT kept",
+        ),
+        (
+            replace(UNSURE_OF_IT, measured=0.011, enough=None),
+            "outputs BEYOND the limit (mean KL 0.011 nats, at most 0.014 nats with 95 % confidence, of 0.01 nats); "
+            f"{SMALL_AND_FAST}",
+            "mean KL 0.011 nats, at most 0.014 nats with 95 % confidence, limit 0.01 nats: NOT kept",
+        ),
+    ],
+)
+def test_a_limit_is_said_to_hold_as_far_as_the_samples_are_sure_of_it(gate, said, line):
+    assert of_change(BEFORE, AFTER, FASTER, gate, HARDLY, None).text == said
+    assert gate_line(gate) == line
+
+
+UNSURE_DROP = Drop(0.014, "kl", Certainty(0.0052, 300, 900))
+
+
+def test_a_miss_for_lack_of_samples_says_how_many_would_tell():
+    said = not_worth_it("kl", 0.01, replace(MISS, drop=UNSURE_DROP), wanted=3000)
+    assert "costs a mean KL of 0.0052 nats, or by its 300 samples up to 0.014 nats and saves" in said
+    assert said.endswith("; about 3,000 samples would tell")
+    few = replace(MISS, drop=Drop(math.inf, "kl", Certainty(0.0001, 3, 8)))
+    assert "costs a mean KL of 0.0001 nats on 3 samples, which are too few to tell" in not_worth_it("kl", 0.01, few)
+
+
+def test_a_target_that_samples_are_not_sure_of_says_so():
+    said = too_dear("--size 0.5", UNSURE_DROP, 0.01)
+    assert (
+        "up to 0.014 nats, which is not surely within the limit of 0.01 nats; ask for less, give more samples" in said
+    )
+
+
+@pytest.mark.parametrize(("wanted", "said"), [(2010, "with about 2,100 samples 1.14x smaller may be within the limit")])
+def test_what_more_samples_would_buy(wanted, said):
+    assert with_more_samples(wanted, MISS) == said
+    assert with_more_samples(None, MISS) == with_more_samples(10**9, MISS) == ""

@@ -1,0 +1,28 @@
+"""What is independent in outputs: numbers in the order of an output, batch by batch, in; their sums by sample out."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+Parts = Sequence[np.ndarray]
+
+
+def independent(sizes: Sequence[int], outputs: Iterable[Parts]) -> list[int]:
+    """How many independent parts each batch has, of `sizes` samples: as many where all outputs have as many numbers
+    for each, else one."""
+    columns = zip(*(map(len, parts) for parts in outputs), strict=True)
+    return [
+        size if size and all(length % size == 0 for length in lengths) else 1
+        for size, lengths in zip(sizes, columns, strict=True)
+    ]
+
+
+def summed(parts: Parts, counts: Sequence[int]) -> np.ndarray:
+    """The sums of so many equal pieces of each part [sum(counts)], in float64."""
+    found = [part.reshape(count, -1).sum(1, dtype=np.float64) for part, count in zip(parts, counts, strict=True)]
+    return np.concatenate(found)
+
+
+def lengths(parts: Parts, counts: Sequence[int]) -> np.ndarray:
+    """How many numbers each of these pieces has [sum(counts)]."""
+    return np.concatenate([np.full(n, len(part) / n) for part, n in zip(parts, counts, strict=True)])
