@@ -8,8 +8,8 @@ from scipy.linalg import block_diag
 
 from ...ir.layers import Layer
 from .graph import GradientSums, InputSums, Task
+from .halves import Half, steadied
 from .moments import ROUNDING, Moments
-from .shrinkage import shrunken
 from .sums import Arrays
 
 # Neighbouring positions say nearly the same: more than a few of a sample don't count as samples of their own (math:
@@ -20,13 +20,14 @@ INDEPENDENT_POSITIONS = 4
 @dataclass(frozen=True)
 class Inner:
     """What a layer reads (or gives): the second moment [groups, d, d] and the mean [groups, d] over `count` rows, and
-    the mean and the mean square [groups, probes] of the probed reads."""
+    the mean and the mean square [groups, probes] of the probed reads; where there were two parts, the first of them."""
 
     second: np.ndarray
     mean: np.ndarray
     count: float
     probed: np.ndarray
     square: np.ndarray
+    half: Half | None = None
 
     def energy(self, centered: bool) -> np.ndarray:
         """The mean square norm of a row [groups], of its distance from the mean if `centered`."""
@@ -43,18 +44,19 @@ class Inner:
         eye = np.ones(()) if self.second.ndim == 2 else np.eye(self.second.shape[-1])
         second = np.broadcast_to(eye, self.second.shape).astype(self.second.dtype)
         zeros, ones = np.zeros_like(self.probed), np.ones_like(self.square)
-        return replace(self, second=second, mean=np.zeros_like(self.mean), probed=zeros, square=ones)
+        return Inner(second, np.zeros_like(self.mean), self.count, zeros, ones)
 
 
 @dataclass(frozen=True)
 class Outer:
     """The gradients of a layer, over samples and draws: G [groups, k, k], and of P = sum_t g (a^T z) and s = sum_t g
-    the means of |P|^2, P s [groups, probes] and |s|^2 [groups]."""
+    the means of |P|^2, P s [groups, probes] and |s|^2 [groups]; where there were two parts, the first of them."""
 
     second: np.ndarray
     square: np.ndarray
     crossed: np.ndarray
     total: np.ndarray
+    half: Half | None = None
 
     def trace(self, mean: np.ndarray) -> float:
         """The mean over samples of || sum_t g (a - mean)^T ||_F^2, given the probed mean [groups, probes]."""
@@ -76,7 +78,8 @@ class Factors:
     random probes, and are exact for layers of so few inputs. G is that of Q^T g where `basis` Q [out, k] is given:
     the layer's columns lie in its range. `samples` and `rows` are how many were seen: N, and the rows that A is the
     mean of. Of a layer with more than some thousand inputs (or outputs) A (or G) is block-diagonal, [blocks, d, d];
-    of a table of embeddings A is a diagonal [1, in].
+    of a table of embeddings A is a diagonal [1, in]. `half` is that part of A (or of the outputs' moment), and
+    `gradient_half` that of G, that was measured on every other batch, if there were two.
     """
 
     sharing: str
@@ -91,6 +94,8 @@ class Factors:
     rows: float
     draws: int
     basis: np.ndarray | None = None
+    half: Half | None = None
+    gradient_half: Half | None = None
 
     def with_bias(self) -> np.ndarray:
         """A [groups, in + 1, in + 1] of inputs with one more that is always 1. Raises ValueError where A is not
@@ -120,7 +125,8 @@ class Factors:
 
 def assembled_inner(spec: InputSums, sums: Arrays, dtype: np.dtype) -> Inner:
     """The means of the sums that `spec` names, zeros where no row was seen; the large matrix is kept in `dtype`."""
-    count = max(sum(float(np.sum(sums[name])) for name in spec.counts), 1.0)
+    rows = sum(float(np.sum(sums[name])) for name in spec.counts)
+    count = max(rows, 1.0)
     second = _total([product.second(sums) for product in spec.products])
     second /= count
     first = _total([product.first(sums) for product in spec.products])
@@ -128,7 +134,22 @@ def assembled_inner(spec: InputSums, sums: Arrays, dtype: np.dtype) -> Inner:
         probed, square = _of_probes(spec.vectors, first / count, second)
     else:
         probed, square = (_total([sums[name] for name in names]) / count for names in (spec.probed, spec.squares))
-    return Inner(second.astype(dtype, copy=False), first / count, count, probed, square)
+    return Inner(second.astype(dtype, copy=False), first / count, rows, probed, square)
+
+
+def joined_inner(parts: Sequence[Inner]) -> Inner:
+    """The means over the rows of one or two parts."""
+    seen = [part for part in parts if part.count] or parts[:1]
+    if len(seen) == 1:
+        return seen[0]
+    first, other = seen
+    share = first.count / (first.count + other.count)
+    second, mean, probed, square = (
+        share * getattr(first, name) + (1 - share) * getattr(other, name)
+        for name in ("second", "mean", "probed", "square")
+    )
+    half = Half(first.second, share, first.mean, mean)
+    return Inner(second, mean, first.count + other.count, probed, square, half)
 
 
 def _of_probes(vectors: np.ndarray, mean: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,11 +163,22 @@ def assembled_outer(parts: Sequence[tuple[GradientSums, Arrays]], runs: float, d
     `dtype`."""
     second = _total([product.second(sums) for spec, sums in parts for product in spec.products])
     second /= runs
-    traces = (
+    square, crossed, total = (
         _total([sums[name] for spec, sums in parts for name in getattr(spec, names)]) / runs
         for names in ("squares", "crossed", "totals")
     )
-    return Outer(second.astype(dtype, copy=False), *traces)
+    return Outer(second.astype(dtype, copy=False), square, crossed, total)
+
+
+def joined_outer(parts: Sequence[Outer], shares: Sequence[float]) -> Outer:
+    """The means over all samples of one or two parts, of so large a share each."""
+    if len(parts) == 1:
+        return parts[0]
+    (first, other), (share, rest) = parts, shares
+    second, square, crossed, total = (
+        share * getattr(first, name) + rest * getattr(other, name) for name in ("second", "square", "crossed", "total")
+    )
+    return Outer(second, square, crossed, total, Half(first.second, share))
 
 
 def _total(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -178,9 +210,11 @@ def factors_of(layer: Layer, task: Task, inner: Inner, outer: Outer | None, samp
         trace=trace,
         energy=inner.energy(layer.absorbs),
         samples=samples,
-        rows=inner.count,
+        rows=max(inner.count, 1.0),
         draws=draws,
         basis=task.basis,
+        half=inner.half,
+        gradient_half=outer.half if outer is not None and usable else None,
     )
 
 
@@ -202,16 +236,16 @@ def _outer(mean: np.ndarray) -> np.ndarray:
 
 
 def moments_of(layer: Layer, factors: Factors) -> Moments:
-    """The factors, shrunken, with G scaled so that tr(G) tr(A) is the exact trace of the layer's block.
+    """The factors, cross-fitted or shrunken, with G scaled so that tr(G) tr(A) is the exact trace of the layer's block.
 
-    Covariances are shrunk, means are kept. Where the layer absorbs a mean, the trace is that about the mean, which adds
-    up over all positions and is the bias's to correct. Without a gradient G is the identity over the mean square of the
-    layer's outputs: the input-only metric. A table of embeddings is known by the moments of its outputs.
+    That is done to covariances, means are kept. Where the layer absorbs a mean, the trace is that about the mean, which
+    adds up over all positions and is the bias's to correct. Without a gradient G is the identity over the mean square
+    of the layer's outputs: the input-only metric. A table of embeddings is known by the moments of its outputs.
     """
     known = _of_table(layer, factors) if layer.op == "Gather" else _shrunken_inner(layer, factors)
     if factors.gradient is None:
         return _input_only(layer, known)
-    kept = shrunken(factors.gradient.astype(np.float64), factors.effective * factors.draws)
+    kept = steadied(factors.gradient.astype(np.float64), factors.gradient_half, factors.effective * factors.draws)
     predicted = factors.predicted_trace
     scale = factors.trace / predicted if predicted > 0 < factors.trace else 1.0  # inputs that never change have none
     return known.with_gradient(whole(kept, layer.groups) * scale, factors.basis)
@@ -237,7 +271,8 @@ def _shrunken_inner(layer: Layer, factors: Factors) -> _Activations:
     assert mean is not None
     blocks = mean.reshape(len(second), -1)
     prior = layer.matrix() @ layer.matrix().transpose(0, 2, 1) if factors.input is None and len(blocks) == 1 else None
-    kept = whole(shrunken(second - _outer(blocks), factors.effective, prior), layer.groups) + _outer(mean)
+    steady = steadied(second - _outer(blocks), factors.half, factors.effective, prior)
+    kept = whole(steady, layer.groups) + _outer(mean)
     diagonal = np.einsum("gii->gi", kept)
     diagonal += ROUNDING * diagonal.mean(axis=1, keepdims=True)  # where nothing varies, the mean alone is singular
     if factors.input is not None:
@@ -250,7 +285,7 @@ def _of_table(layer: Layer, factors: Factors) -> _Activations:
     weight = layer.matrix()
     second = (weight * factors.input[:, None]) @ weight.transpose(0, 2, 1)
     mean = np.einsum("goi,gi->go", weight, factors.input)
-    return _Activations(output=shrunken(second, factors.effective), output_mean=mean)
+    return _Activations(output=steadied(second, None, factors.effective), output_mean=mean)
 
 
 def _input_only(layer: Layer, known: _Activations) -> Moments:

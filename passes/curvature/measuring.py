@@ -7,6 +7,7 @@ Grosse, 2015 (K-FAC); Grosse and Martens, 2016 (convolutions); Eschenhagen et al
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +17,17 @@ from ...ir.remarks import ANALYSIS, Remark
 from ...ir.shelf import Shelf
 from .allowance import allowance, chunks, statistics_shelf
 from .bench import Bench
-from .factors import Factors, Inner, Outer, assembled_inner, assembled_outer, factors_of, moments_of
+from .factors import (
+    Factors,
+    Inner,
+    Outer,
+    assembled_inner,
+    assembled_outer,
+    factors_of,
+    joined_inner,
+    joined_outer,
+    moments_of,
+)
 from .graph import Graph, Task, statistics_graph
 from .moments import Moments, Want
 from .records import Records
@@ -26,6 +37,8 @@ from .sharing import choose_sharing
 from .store import Store
 from .sums import Arrays, accumulate
 from .work import measurable
+
+Moment = TypeVar("Moment", Inner, Outer)
 
 WIDEST = 4096  # outputs whose gradients are taken one by one; more of them along the columns of the weight
 BYTES = 4  # of a number
@@ -157,14 +170,15 @@ class _Run:
         return chunks((task for task in self.tasks.values() if self._bytes(task)), self._bytes, self.allowed)
 
     def _bytes(self, task: Task) -> float:
-        """What the sums of a task take: what a run gives, the sum of that, and the matrix that is made of it."""
+        """What the sums of a task take: what a run gives, the sums of that over two parts of the feeds, and the matrix
+        that is made of them."""
         layer = self.layers[task.layer]
         inner = _elements(layer.inputs if task.inputs else layer.out)
         if layer.op == "Gather":
             inner = layer.inputs
         outer = _elements(layer.out if task.basis is None else task.basis.shape[1])
         open_ = inner * (task.layer not in self.inner) + outer * (task.layer not in self.outer)
-        return 3.0 * BYTES * layer.groups * open_
+        return 4.0 * BYTES * layer.groups * open_
 
     def _measure_group(self, group: Sequence[Task], steps: "_Steps") -> None:
         """Measures a group; if the graph with gradients doesn't run, what the layers read is measured without."""
@@ -184,53 +198,76 @@ class _Run:
         if first.gradients and self.bench.draws > 1:
             again = [task for task in open_ if task.layer in first.gradients]
             graphs.append(statistics_graph(self.bench.model, (), again, self.bench.heads, self.bench.settings))
-        sums = self._run(graphs, (*inputs, *open_), steps) if first.inputs or first.gradients else [{}]
-        runs = self.bench.samples * (self.bench.draws if len(graphs) > 1 else 1)
-        unit_ = self._unit(graphs, sums, runs)
+        sums = self._run(graphs, (*inputs, *open_), steps) if first.inputs or first.gradients else [[{}]]
         for remark in first.blocked:
             self._keep_outer(self.tasks[remark.site], remark.detail)
+        runs = [samples * (self.bench.draws if len(graphs) > 1 else 1) for samples in self._samples(len(sums))]
+        unit_ = self._unit(graphs, sums, sum(runs))
         for name in first.gradients:
-            parts = [(graph.gradients[name], found) for graph, found in zip(graphs, sums, strict=True)]
-            over = runs / unit_ if unit_ else np.inf  # what is zero, or not finite, has no scale
-            self._keep_outer(self.tasks[name], assembled_outer(parts, over, first.dtype))
-            for spec, found in parts:
-                _drop(found, spec.names)
+            self._keep_outer(self.tasks[name], self._assembled_outer(name, graphs, sums, runs, unit_))
         for number, task in enumerate(inputs):
             spec, later = first.inputs[task.layer], [first.inputs[other.layer] for other in inputs[number + 1 :]]
-            self._keep_inner(task, assembled_inner(spec, sums[0], first.dtype))
-            _drop(sums[0], spec.names.difference(*(other.names for other in later)))
+            self._keep_inner(task, joined_inner([assembled_inner(spec, part[0], first.dtype) for part in sums]))
+            for part in sums:
+                _drop(part[0], spec.names.difference(*(other.names for other in later)))
 
-    def _unit(self, graphs: Sequence[Graph], sums: Sequence[Arrays], runs: float) -> float:
-        seen = [(graph.seeds, found) for graph, found in zip(graphs, sums, strict=True) if graph.seeds is not None]
-        return unit(self.bench.heads, seen, runs)
+    def _samples(self, parts: int) -> list[int]:
+        """How many samples are in each part of the feeds."""
+        return [sum(self.bench.survey.counts[part::parts]) for part in range(parts)]
+
+    def _assembled_outer(
+        self, name: str, graphs: Sequence[Graph], sums: Sequence[Sequence[dict]], runs: Sequence[float], unit_: float
+    ) -> Outer:
+        """The gradients of one layer, whose sums are dropped; `runs` are the samples times draws of each part."""
+        found: list[Outer] = []
+        for part, count in zip(sums, runs, strict=True):
+            specs = [(graph.gradients[name], one) for graph, one in zip(graphs, part, strict=True)]
+            over = count / unit_ if unit_ else np.inf  # what is zero, or not finite, has no scale
+            found.append(assembled_outer(specs, over, graphs[0].dtype))
+            for spec, one in specs:
+                _drop(one, spec.names)
+        return joined_outer(found, [count / sum(runs) for count in runs])
+
+    def _unit(self, graphs: Sequence[Graph], sums: Sequence[Sequence[Arrays]], runs: float) -> float:
+        pairs = [pair for part in sums for pair in zip(graphs, part, strict=True)]
+        return unit(self.bench.heads, [(graph.seeds, found) for graph, found in pairs if graph.seeds is not None], runs)
 
     def _keep_inner(self, task: Task, found: Inner) -> None:
-        self.inner[task.layer] = replace(found, second=self.shelf.keep(found.second))
+        self.inner[task.layer] = self._kept(found)
         self.records.keep_inner(task, found)
 
     def _keep_outer(self, task: Task, found: Outer | str) -> None:
-        kept = found if isinstance(found, str) else replace(found, second=self.shelf.keep(found.second))
-        self.outer[task.layer] = kept
+        self.outer[task.layer] = found if isinstance(found, str) else self._kept(found)
         self.records.keep_outer(task, found)
 
-    def _run(self, graphs: Sequence[Graph], tasks: Sequence[Task], steps: "_Steps") -> list[dict[str, np.ndarray]]:
-        """The sums of each graph over all feeds: the first one runs on the first vector of every sample, the second on
-        all others."""
+    def _kept(self, found: Moment) -> Moment:
+        """The same with its matrices on the shelf."""
+        half = found.half
+        if half is not None:
+            half = replace(half, second=self.shelf.keep(half.second))
+        return replace(found, second=self.shelf.keep(found.second), half=half)
+
+    def _run(
+        self, graphs: Sequence[Graph], tasks: Sequence[Task], steps: "_Steps"
+    ) -> list[list[dict[str, np.ndarray]]]:
+        """The sums of each graph over every other feed, and over the rest if there is one: the first graph runs on the
+        first vector of every sample, the second on all others."""
         runners = [self.bench.execute(graph.model) for graph in graphs]
-        done, sums = self.records.progress(tasks) or (0, [{} for _ in graphs])
+        parts = min(len(self.bench.feeds), 2)
+        done, sums = self.records.progress(tasks) or (0, [{} for _ in range(parts * len(graphs))])
         saved = time.monotonic()
         with statistics_shelf(self.allowed) as shelf:
             for number in range(done, len(self.bench.feeds)):
                 for draw in range(self.bench.draws if len(graphs) > 1 else 1):
                     k = min(draw, 1)
                     feed = self.bench.feed(graphs[k].seeds, number, draw, graphs[k].dtype)
-                    accumulate(sums[k], runners[k](feed), shelf)
+                    accumulate(sums[number % parts * len(graphs) + k], runners[k](feed), shelf)
                 steps.advance()
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.records.keep_progress(tasks, number + 1, sums)
                     saved = time.monotonic()
         self.records.forget_progress(tasks)
-        return sums
+        return [sums[part * len(graphs) : (part + 1) * len(graphs)] for part in range(parts)]
 
 
 def _elements(width: int) -> int:

@@ -8,7 +8,10 @@ import numpy as np
 from .bench import Bench
 from .factors import Inner, Outer
 from .graph import Task
+from .halves import Half
 from .store import Store, digest_of_feeds, digest_of_model
+
+HALF = "half "
 
 
 class Records:
@@ -25,10 +28,10 @@ class Records:
         if found is None:
             return None
         sharing, count = str(found.pop("sharing")), float(found.pop("count"))
-        return sharing, Inner(count=count, **found)
+        return sharing, Inner(count=count, half=_half(found), **found)
 
     def keep_inner(self, task: Task, inner: Inner) -> None:
-        arrays = {name: np.asarray(value) for name, value in vars(inner).items()}
+        arrays = _arrays(inner)
         parts = "inner", task.layer, task.inputs, self.settings.sharing
         self._write({"sharing": np.array(task.sharing), **arrays}, *parts)
 
@@ -37,10 +40,10 @@ class Records:
         found = self._read(*self._outer(task))
         if found is None:
             return None
-        return str(found["blocked"]) if "blocked" in found else Outer(**found)
+        return str(found["blocked"]) if "blocked" in found else Outer(half=_half(found), **found)
 
     def keep_outer(self, task: Task, outer: Outer | str) -> None:
-        arrays = {"blocked": np.array(outer)} if isinstance(outer, str) else dict(vars(outer))
+        arrays = {"blocked": np.array(outer)} if isinstance(outer, str) else _arrays(outer)
         self._write(arrays, *self._outer(task))
 
     def progress(self, tasks: Sequence[Task]) -> tuple[int, list[dict[str, np.ndarray]]] | None:
@@ -76,6 +79,19 @@ class Records:
     def _write(self, arrays: Mapping[str, np.ndarray], *parts: object) -> None:
         if self.store is not None:
             self.store.write(self.store.key(self.base, *parts), arrays)
+
+
+def _arrays(found: Inner | Outer) -> dict[str, np.ndarray]:
+    """The fields by name; of the half with HALF before them."""
+    arrays = {name: np.asarray(value) for name, value in vars(found).items() if name != "half"}
+    half = {} if found.half is None else {HALF + name: np.asarray(x) for name, x in vars(found.half).items()}
+    return arrays | {name: array for name, array in half.items() if array.dtype != object}
+
+
+def _half(arrays: dict[str, np.ndarray]) -> Half | None:
+    """Takes the half out of `arrays`, if they hold one."""
+    found = {name.removeprefix(HALF): arrays.pop(name) for name in list(arrays) if name.startswith(HALF)}
+    return Half(share=float(found.pop("share")), **found) if found else None
 
 
 def _base(bench: Bench) -> tuple:

@@ -13,7 +13,7 @@ import onnx_ir
 from ...ir.atomic_files import replacing
 from .settings import Feed
 
-FORMAT = "1"
+FORMAT = "2"
 NAMES = "names of all arrays"  # an entry that damage hides would not be missed
 LIMIT = 4 << 30  # bytes on disk; beyond it what was not used for longest goes
 

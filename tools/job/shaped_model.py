@@ -32,7 +32,8 @@ class ShapedModel:
 
     def feeds(self, data: Dataset, memory_limit: int | None = None) -> tuple[Feed, ...]:
         """The samples in batches of at most LARGEST_BATCH, for which the patches of the widest layer stay below
-        LARGEST_PATCHES and a run with gradients below LARGEST_RUN and half of `memory_limit`, both in bytes.
+        LARGEST_PATCHES and a run with gradients below LARGEST_RUN and half of `memory_limit`, both in bytes; two at
+        least where there are two samples, so that curvature is cross-fitted.
 
         What is free counts for nothing: the same options give the same batches.
         """
@@ -40,7 +41,8 @@ class ShapedModel:
         run = LARGEST_RUN if memory_limit is None else min(LARGEST_RUN, memory_limit / 2)
         each = BYTES_OF_AN_ELEMENT * sum(prod(shape) for shape in self.shapes.values()) / samples
         size = min(LARGEST_PATCHES / max(self._widest() / samples, 1), run / max(each, 1))
-        return tuple(data.rebatch(int(np.clip(size, 1, LARGEST_BATCH))).batches)
+        most = max(min(LARGEST_BATCH, -(-data.samples // 2)), 1)
+        return tuple(data.rebatch(int(np.clip(size, 1, most))).batches)
 
     def _widest(self) -> int:
         layers = Analyses(self.model).layers.found.values()

@@ -106,7 +106,7 @@ def test_the_means_of_a_layer_are_over_the_rows_of_all_its_nodes() -> None:
 def test_no_rows_make_zeros() -> None:
     spec = InputSums((Counts(2, "a"),), ("rows",), vectors=np.eye(2)[None])
     found = assembled_inner(spec, {"a": np.zeros(2), "rows": np.zeros(1)}, np.dtype(np.float32))
-    assert (found.count, found.second.tolist(), found.finite) == (1, [[0, 0]], True)
+    assert (found.count, found.second.tolist(), found.finite) == (0, [[0, 0]], True)
 
 
 @pytest.mark.parametrize("part", ["second", "mean", "square"])

@@ -41,12 +41,12 @@ GEOMETRY = {"strides": 1, "dilations": 1}
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """No shrinkage."""
-    monkeypatch.setattr("kronnx.passes.curvature.factors.shrunken", lambda matrix, samples, prior=None: matrix)
+    monkeypatch.setattr("kronnx.passes.curvature.factors.steadied", lambda matrix, *_: matrix)
 
 
 @pytest.fixture
 def unshrunken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kronnx.passes.curvature.factors.shrunken", lambda matrix, samples, prior=None: matrix)
+    monkeypatch.setattr("kronnx.passes.curvature.factors.steadied", lambda matrix, *_: matrix)
 
 
 def taken(

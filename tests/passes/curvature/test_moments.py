@@ -30,7 +30,7 @@ READERS = """(float[N,6] x) => (float[N,3] y, float[N,4] z, float[N,2] q)
 @pytest.fixture(autouse=True)
 def _unshrunken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shrinkage and a rewrite don't commute; equality holds without it."""
-    monkeypatch.setattr("kronnx.passes.curvature.factors.shrunken", lambda matrix, samples, prior=None: matrix)
+    monkeypatch.setattr("kronnx.passes.curvature.factors.steadied", lambda matrix, *_: matrix)
 
 
 def taken(model: onnx_ir.Model, feed: Feed, draws: int = 4) -> dict[str, Moments]:

@@ -1,6 +1,6 @@
 """What a run costs and keeps (the store, groups of layers, files), and what is measured beside plain layers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from kronnx.passes.curvature import (
     measuring,
     score,
 )
+from kronnx.passes.curvature.halves import Half
 from kronnx.passes.curvature.layer_changes import changes_of
 from kronnx.passes.curvature.moments import Want
 from kronnx.passes.low_rank.factorization import Factorizer
@@ -96,8 +97,15 @@ def assert_same(found: Mapping[str, Factors], wanted: Mapping[str, Factors]) -> 
     """The same bits."""
     assert list(found) == list(wanted)
     for name, factors in found.items():
-        for field in fields(Factors):
-            np.testing.assert_array_equal(getattr(factors, field.name), getattr(wanted[name], field.name))
+        for part, other in zip(parts(factors), parts(wanted[name]), strict=True):
+            np.testing.assert_array_equal(part, other)
+
+
+def parts(found: object) -> Iterator[object]:
+    """The fields, one after the other, those of the halves in their place."""
+    for field in fields(found):
+        value = getattr(found, field.name)
+        yield from parts(value) if isinstance(value, Half) else (value,)
 
 
 def test_what_the_store_holds_is_not_measured_again(feeds: list[Feed], tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ def test_very_many_outputs_are_measured_along_the_columns_of_the_weight(monkeypa
 
 
 def test_a_layer_of_very_many_outputs_is_cut_as_with_all_of_g(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kronnx.passes.curvature.factors.shrunken", nearly_unshrunken)
+    monkeypatch.setattr("kronnx.passes.curvature.factors.steadied", nearly_unshrunken)
     model = networks.build(WIDE)
     layer, feed = find_layers(model).found["MatMul_1"], networks.draw(model, 60)
     exact = Curvature(exact_classes=40, probes=100)
@@ -252,7 +260,7 @@ def test_a_layer_of_very_many_outputs_is_cut_as_with_all_of_g(monkeypatch: pytes
     np.testing.assert_allclose(losses[0] / losses[0, 0], losses[1] / losses[1, 0], rtol=1e-3)
 
 
-def nearly_unshrunken(matrix: np.ndarray, samples: float, prior: np.ndarray | None = None) -> np.ndarray:
+def nearly_unshrunken(matrix: np.ndarray, *_: object) -> np.ndarray:
     return matrix + 1e-7 * np.trace(matrix[0]) * np.eye(matrix.shape[-1])
 
 
