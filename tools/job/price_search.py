@@ -75,7 +75,9 @@ class Search:
     def _missed(self, attempt: Attempt, drop: Drop, limit: float) -> None:
         """Of those that are infinitely far off the one that takes least is the nearest."""
         nearest, held_back = self.nearest_miss, self.held_back
-        if attempt.steps and (nearest is None or (drop, attempt.worth) < (nearest[1], nearest[0].worth)):
+        if not attempt.steps:
+            return
+        if nearest is None or (drop, attempt.worth) < (nearest[1], nearest[0].worth):
             self.nearest_miss = attempt, drop
         if drop.estimate <= limit and (held_back is None or attempt.worth > held_back[0].worth):
             self.held_back = attempt, drop

@@ -124,8 +124,9 @@ class Subject:
         )
 
     def judge(self, data: Dataset) -> Judge:
-        """Compares models with the original on `data`. Raises DataError for labels that don't fit the heads."""
-        batches = data.rebatch(JUDGED_BATCH)
+        """Compares models with the original on `data`, one sample a run where an output has rows of which it can't be
+        told whose they are. Raises DataError for labels that don't fit the heads."""
+        batches = data.rebatch(1 if any(head.counted for head in self.heads) else JUDGED_BATCH)
         with self.progress.step("outputs of the original"):
             reference = run_all(self.reference, batches)
         if batches.labels is not None and any(h.is_probability for h in self.heads):

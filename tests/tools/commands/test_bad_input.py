@@ -127,7 +127,7 @@ DATA: dict[str, tuple[Callable[[Files], Words], int, str]] = {
         r"eval\.npz.*'x'",
     ),
     "number of labels": (labels_of_another_number, 3, "63.*64|64.*63"),
-    "one sample": (lambda f: [f.model, "--data", f.data(x=good(1))], 3, "1 sample.*at least 2"),
+    "one sample": (lambda f: [f.model, "--data", f.data(x=good(1))], 3, "1 sample.*at least 3"),
     "labels of no class": (labels_of_no_class, 3, "9.*classes 0 to 3"),
     "no such function": (lambda f: [f.model, "--data", f"{f.written(b'', 'load.py')}:feeds"], 3, "feeds"),
 }

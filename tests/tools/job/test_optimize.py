@@ -74,7 +74,7 @@ def test_the_reported_divergence_is_that_of_the_file(planted, tmp_path):
     low, high = result.report.divergence.kl_mean_interval
     assert 0.002 < low < found.kl_mean < high
     gate = result.report.gate
-    assert (gate.passed, gate.samples) == (gate.bound <= 0.01, 60)
+    assert (gate.passed, gate.samples) == (gate.bound <= 0.01, 90)
 
 
 def test_the_report_has_all_that_was_promised(result, tmp_path):
@@ -139,7 +139,7 @@ def test_nothing_worth_its_price_says_the_nearest_miss(planted):
     report = run(planted, "svd", max_drop="kl=1e-12").report
     said = (
         r"within a mean KL of 1e-12 nats; the nearest that was tried, .*, costs a mean KL of \S+ nats, "
-        r"or by its 60 samples up to \S+ nats and saves "
+        r"or by its 90 samples up to \S+ nats and saves "
         r"\S+ % of the size and"
     )
     assert re.search(said, report.verdict)
@@ -194,9 +194,9 @@ def test_a_fixed_rank_beyond_a_limit_that_is_asked_for_ends_with_5_and_writes_no
 
 
 def test_accuracy_is_gated_on_one_half_of_the_labelled_samples_and_reported_on_the_other(planted):
-    report = run(planted, "svd", eval_data=planted.evaluation, labels=planted.labels, max_drop="acc=1").report
-    assert (report.gate.metric, report.accuracy.samples) == ("acc", 100)
-    assert report.gate.measured <= 1.0
+    report = run(planted, "svd", eval_data=planted.evaluation, labels=planted.labels, max_drop="acc=10").report
+    assert (report.gate.metric, report.accuracy.samples, report.gate.samples) == ("acc", 100, 100)
+    assert report.gate.measured < report.gate.bound <= 10
 
 
 def test_values_are_held_to_a_relative_error(tmp_path, rng):
@@ -284,7 +284,7 @@ LENET = {
 def test_the_example_gets_smaller_and_faster_within_the_default_gate(tmp_path):
     """On a machine whose latencies are known: what is chosen on another one hangs on what is slow there."""
     report = optimize(EXAMPLES / "lenet5.onnx", cache_dir=tmp_path, **LENET).report
-    assert report.before.parameters / report.after.parameters >= 3
+    assert report.before.parameters / report.after.parameters >= 2.5
     assert report.before.macs / report.after.macs >= 1.25
     assert report.timing.verdict == "faster"
     assert report.divergence.kl_mean <= report.gate.limit == 0.01

@@ -42,17 +42,17 @@ def data(rng) -> dict[str, np.ndarray]:
 def test_a_change_that_moves_the_rows_is_beyond_the_limit_and_the_way_out_is_named(tail, data, tmp_path):
     result = optimize(network(tail), "svd", data=data, cache_dir=tmp_path)
     assert result.report.verdict.startswith("returned unchanged")
-    assert "gives other numbers of rows of 'y' in 1 batch (to compare" in result.report.verdict
+    assert "gives other numbers of rows of 'y' in " in result.report.verdict
     assert "say --judge s)" in result.report.verdict
     assert result.report.gate.passed
 
 
 def test_where_nothing_is_limited_the_report_says_of_which_outputs_the_rows_moved(data, tmp_path):
     result = optimize(network("NonZero"), "svd{rank=0.3}", data=data, cache_dir=tmp_path)
-    assert result.report.divergence.rows == {"y": 1}
+    assert 1 < result.report.divergence.rows["y"] <= result.report.data.evaluation  # sample by sample
     assert result.report.divergence.relative_error is None
     assert result.report.warning
-    assert "outputs moved: other numbers of rows of 'y' in 1 batch" in result.report.verdict
+    assert "outputs moved: other numbers of rows of 'y' in " in result.report.verdict
 
 
 def test_a_limit_that_options_go_beyond_by_their_rows_is_not_kept(data, tmp_path):
@@ -91,7 +91,7 @@ def test_a_model_whose_rows_the_clean_up_moves_is_left_alone(data, tmp_path, mon
     monkeypatch.setattr(subjects, "clean", rounding)
     result = optimize(network("NonZero"), "svd{rank=0.5}", data=data, cache_dir=tmp_path)
     assert result.report.sites[0].reason == "rows-by-rounding"
-    assert "rounding alone changes how many rows there are of 'y' in 1 batch" in result.report.verdict
+    assert "rounding alone changes how many rows there are of 'y' in " in result.report.verdict
 
 
 def test_other_rows_of_one_output_leave_the_figures_of_the_others():
