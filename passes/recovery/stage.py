@@ -19,6 +19,7 @@ from .training.schedule import Schedule
 from .training.update import Rules
 
 KFAC = "kfac"
+BRIEF_LOOKS = 5
 AUTO, ORDINARY, NONE = "auto", "ordinary", "none"
 OPTIMIZERS: dict[str, type[Optimizer]] = {one.name: one for one in (Sgd, Adam, AdamW, AdaMax)}
 RATES = {"adam": 1e-3, "adamax": 2e-3, "adamw": 1e-3, "sgd": 0.02, KFAC: 0.02}
@@ -104,9 +105,9 @@ class Recover:
         return TrainingPlan(schedule, max(1, self.steps // self.looks), self.patience, seconds, self.sparsifies)
 
     def tenth(self) -> "Recover":
-        """A tenth of it, with one look at the end."""
+        """A tenth of it, with looks enough to go back from where a model that is nearly right was made worse."""
         minutes = None if self.minutes is None else self.minutes / 10
-        return replace(self, steps=max(1, self.steps // 10), minutes=minutes, looks=1)
+        return replace(self, steps=max(1, self.steps // 10), minutes=minutes, looks=BRIEF_LOOKS)
 
     def rules(self) -> Rules:
         """How it trains."""

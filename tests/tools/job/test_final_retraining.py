@@ -9,7 +9,7 @@ import pytest
 import retrainings
 from kronnx.passes.planning.stages import Attempt
 from kronnx.passes.prune import Prune
-from kronnx.passes.recovery.stage import Recover
+from kronnx.passes.recovery.stage import BRIEF_LOOKS, Recover
 from kronnx.passes.svd import Svd
 from kronnx.tools.job.exploration import MeasuredAttempt
 from kronnx.tools.job.final_retraining import LONGEST, TRIES, FinalRetraining, brief
@@ -133,6 +133,14 @@ def test_a_probe_is_what_a_brief_recovery_leaves(retraining: Retraining, attempt
     assert expected == pytest.approx(retraining.divergence(written(attempts[0].model, found.weights)))
 
 
+def test_a_brief_recovery_of_what_is_nearly_right_makes_it_better(retraining: Retraining) -> None:
+    """The usual rate makes it worse at first; seen once, at the end, all of it would be undone."""
+    near = attempted(retraining, Svd(rank=0.8))
+    found = retraining.retrained(near.model, near.heirs, brief(replace(BRIEF, steps=400)))
+    assert found.before < 1e-4
+    assert found.after < 0.9 * found.before
+
+
 def test_a_probe_leaves_no_checkpoint(attempts: list[Attempt], tmp_path) -> None:
     kept = retraining_of(fashion.classifier(), fashion.training(300).x, folder=tmp_path)
     finish(kept, replace(BRIEF, steps=200)).expectation()(attempts[0])
@@ -142,8 +150,8 @@ def test_a_probe_leaves_no_checkpoint(attempts: list[Attempt], tmp_path) -> None
 @pytest.mark.parametrize(("steps", "few"), [(1000, 100), (10_000, LONGEST), (400, 40), (19, 1), (3, 1)])
 def test_a_brief_recovery_takes_a_tenth_of_the_steps(steps: int, few: int) -> None:
     short = brief(Recover(steps=steps, minutes=5.0, optimizer="kfac", keep=0.5))
-    assert short == Recover(steps=few, minutes=0.5, looks=1, optimizer="kfac", keep=0.5)
-    assert short.plan().interval == few
+    assert short == Recover(steps=few, minutes=0.5, looks=BRIEF_LOOKS, optimizer="kfac", keep=0.5)
+    assert short.plan().interval == max(1, few // BRIEF_LOOKS)
     assert brief(Recover(steps=steps)).minutes is None
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.passes.planning.stages import Attempt
+from kronnx.passes.recovery.least_squares.refit import Refitted
 from kronnx.passes.recovery.stage import Retrained
 from kronnx.passes.svd import Svd
 from kronnx.runtime.data.named_data import load_data
+from kronnx.tools.job import retraining as job
 from kronnx.tools.job.retraining import Retraining, written
 from retrainings import (
     BRIEF,
@@ -88,6 +90,36 @@ def test_least_squares_before_few_steps_end_better(retraining: Retraining, compr
     settings = replace(BRIEF, steps=10, looks=3)
     chosen, other = (retrained(retraining, compressed, replace(settings, refit=refit))[0] for refit in ("auto", "none"))
     assert chosen.after < other.after
+
+
+def test_training_begins_with_least_squares_where_that_ends_better(retraining: Retraining) -> None:
+    """They undo the noise in one layer exactly."""
+    chosen, fitted, bare = beginnings(retraining, disturbed(retraining.original, ["k"]))
+    assert_same(chosen, fitted)
+    assert chosen.after < 0.1 * bare.after
+    assert "refitted" in {remark.reason for remark in chosen.remarks if remark.by == "refit"}
+
+
+def test_training_begins_without_a_fit_that_it_ends_worse_from(
+    retraining: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros, which stay, are better than much noise, and a tenth of the training is better than zeros."""
+    zeros = np.zeros((32, 10), np.float32)
+    monkeypatch.setattr(job, "refit", lambda *_: Refitted({"v": zeros}, ()))
+    chosen, fitted, bare = beginnings(retraining, disturbed(retraining.original, ["v"], scale=2.0))
+    assert fitted.after < 0.9 * fitted.before
+    assert_same(chosen, bare)
+    assert chosen.after < 0.5 * fitted.after
+    assert {remark.reason for remark in chosen.remarks if remark.by == "refit"} == {"not-needed"}
+
+
+def beginnings(retraining: Retraining, model: onnx_ir.Model) -> list[Retrained]:
+    """Recoveries with the beginning that is chosen, with least squares and without."""
+    settings = replace(BRIEF, steps=200, looks=4)
+    layers = as_they_were(model)
+    return [
+        retraining.retrained(model, layers, replace(settings, refit=refit)) for refit in ("auto", "ordinary", "none")
+    ]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(
