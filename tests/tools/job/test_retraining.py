@@ -71,27 +71,6 @@ def test_least_squares_alone_helps_and_training_begins_behind_it(retraining: Ret
     assert {remark.by for remark in found.remarks} == {"refit", "recover"}
 
 
-@pytest.mark.parametrize(
-    ("steps", "wanted"),
-    [(10, "ordinary"), (300, "none")],
-    ids=["least squares before few steps", "none before many"],
-)
-def test_training_begins_with_least_squares_where_few_steps_follow(
-    retraining: Retraining, compressed: Attempt, steps: int, wanted: str
-) -> None:
-    settings = replace(BRIEF, steps=steps, looks=3)
-    chosen, same = (retrained(retraining, compressed, replace(settings, refit=refit))[0] for refit in ("auto", wanted))
-    assert_same(chosen, same)
-    told = {remark.reason for remark in chosen.remarks if remark.by == "refit"}
-    assert ("refitted" in told, "not-needed" in told) == (wanted == "ordinary", wanted == "none")
-
-
-def test_least_squares_before_few_steps_end_better(retraining: Retraining, compressed: Attempt) -> None:
-    settings = replace(BRIEF, steps=10, looks=3)
-    chosen, other = (retrained(retraining, compressed, replace(settings, refit=refit))[0] for refit in ("auto", "none"))
-    assert chosen.after < other.after
-
-
 def test_training_begins_with_least_squares_where_that_ends_better(retraining: Retraining) -> None:
     """They undo the noise in one layer exactly."""
     chosen, fitted, bare = beginnings(retraining, disturbed(retraining.original, ["k"]))
