@@ -93,7 +93,8 @@ class Mean:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of elements, which is worth as much as that of `number` independent ones; with Wilson's interval (1927).
+    """A share of elements, which is worth as much as that of `number` independent ones; with the exact interval of
+    these (Clopper and Pearson, 1934), which holds shares near 0 or 1 too.
 
     Of elements that come in samples `number` is the effective one: their variance by sample is compared with that of
     independent ones (the design effect of survey sampling; Korn and Graubard, 1998). Where all are alike it shows
@@ -114,20 +115,16 @@ class Share:
         return cls(share, min(number, total), samples)
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        low, high = self._wilson(self.number, confidence)
-        return (low, high) if self.samples >= LEAST else (0.0, 1.0)
+        if self.samples < LEAST:
+            return 0.0, 1.0
+        low = 1 - _upper_share(1 - self.figure, self.number, confidence)
+        return low, _upper_share(self.figure, self.number, confidence)
 
     def enough(self, limit: float, confidence: float) -> int | None:
         if not self.figure < limit:
             return None
         each = self.number / self.samples
-        return _least(lambda samples: self._wilson(samples * each, confidence)[1] <= limit)
-
-    def _wilson(self, number: float, confidence: float) -> tuple[float, float]:
-        z, p = _quantile(confidence), self.figure
-        centre = (p + z**2 / (2 * number)) / (1 + z**2 / number)
-        half = z / (1 + z**2 / number) * sqrt(p * (1 - p) / number + z**2 / (4 * number**2))
-        return max(centre - half, 0.0), min(centre + half, 1.0)
+        return _least(lambda samples: _upper_share(self.figure, samples * each, confidence) <= limit)
 
 
 def ratios(over: np.ndarray, under: np.ndarray) -> np.ndarray:
@@ -137,6 +134,14 @@ def ratios(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     if not np.isfinite(ratio):
         return np.full(len(over), np.inf)
     return ratio + (over - ratio * under) / under.mean()
+
+
+def _upper_share(share: float, number: float, confidence: float) -> float:
+    """The upper end of the exact interval of a share of `number` elements, which needn't be whole."""
+    from scipy.special import betaincinv
+
+    hits = share * number
+    return 1.0 if share == 1 else float(betaincinv(hits + 1, number - hits, (1 + confidence) / 2))
 
 
 def _quantile(confidence: float) -> float:

@@ -74,11 +74,11 @@ def test_what_is_not_finite_has_no_end():
 
 
 @pytest.mark.parametrize("hits", [0, 1, 17, 49, 50])
-def test_the_interval_of_a_share_is_wilson_s(hits):
+def test_the_interval_of_a_share_is_the_exact_one(hits):
     answers = np.arange(50) < hits
     found = Share.of(answers, np.ones(50))
     assert found.number == pytest.approx(50, rel=0.03)  # the variance is divided by n - 1
-    wanted = proportion_confint(hits, 50, method="wilson")
+    wanted = proportion_confint(hits, 50, method="beta")
     assert Share(hits / 50, 50, 50).interval() == pytest.approx(wanted, abs=1e-12)
 
 
@@ -136,4 +136,4 @@ def test_the_estimate_of_values_has_the_error_for_its_figure(rng):
 def test_indices_that_never_change_are_known_as_well_as_there_are_elements():
     y = np.arange(300).reshape(30, 10)
     (estimate,) = compare([{"y": y}], [{"y": y}], [INDICES]).estimates["changed"]
-    assert estimate.interval() == pytest.approx(proportion_confint(0, 300, method="wilson"))
+    assert estimate.interval() == pytest.approx(proportion_confint(0, 300, method="beta"))

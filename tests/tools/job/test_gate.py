@@ -166,4 +166,4 @@ def test_a_gate_that_must_be_sure_of_accuracy_takes_half_of_the_risk_for_one_loo
 def test_labels_that_change_are_held_by_the_upper_end_of_their_share(of_several):
     found = of_several.drop(several(np.eye(4)), Limit("kl", 0.01), 0.95)
     assert (found.metric, found.estimate) == ("changed", 0.0)
-    assert found == pytest.approx(3.8415 / (50 + 3.8415), rel=1e-4)  # Wilson's, of none in 50
+    assert found == pytest.approx(1 - 0.025 ** (1 / 50), rel=1e-4)  # of none in 50
