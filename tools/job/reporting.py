@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import onnx_ir
 
 from ...ir.remarks import Remark
-from ...runtime.comparison import Divergence, Outputs, accuracy_change
+from ...runtime.comparison import CONFIDENCE, Divergence, Outputs, accuracy_change
 from ...runtime.environment import versions
 from ...runtime.timing import Timing
 from ..report.accounting import sites
@@ -119,13 +119,9 @@ class Reporter:
         if judge.data.labels is None:
             return None
         change = accuracy_change(judge.reference, outputs, judge.data.labels, self.subject.heads)
-        return judged(change, self._margin)
-
-    @property
-    def _margin(self) -> float:
-        """The loss of accuracy that doesn't count, a share: what the limit allows, if it is in accuracy."""
-        limit = self.settings.budget.max_drop
-        return limit.value / 100 if limit is not None and limit.metric == ACCURACY else MARGIN
+        limit, confidence = self.settings.budget.max_drop, self.settings.budget.confidence
+        margin = limit.value / 100 if limit is not None and limit.metric == ACCURACY else MARGIN
+        return judged(change, margin, confidence if confidence >= 0.5 else CONFIDENCE)
 
     def _timing_record(self, timing: Timing) -> TimingRecord:
         target = self.subject.timed

@@ -30,12 +30,13 @@ def sentence(figures: AccuracyFigures) -> str:
     if figures.bound is None or figures.margin is None or figures.confidence is None:
         return ""
     margin, most = drop(ACCURACY, 100 * figures.margin), drop(ACCURACY, 100 * max(figures.bound, 0.0))
+    sure = f"{percent_of(figures.confidence)} confidence"
     if figures.verdict == KEPT:
-        return f"no loss of accuracy beyond {margin} (at most {most}, {percent_of(figures.confidence)} sure)"
+        return f"no loss of accuracy beyond {margin} (at most {most} with {sure})"
     advice = "" if figures.enough is None else f"; about {rounded(figures.enough)} would do"
     return (
         f"{figures.samples:,} labelled samples can't tell whether accuracy fell by more than {margin} "
-        f"(at most {most}{advice})"
+        f"(at most {most} with {sure}{advice})"
     )
 
 

@@ -234,8 +234,10 @@ def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:
 
 
 def _said_by(gate: GateRecord, accuracy: AccuracyFigures) -> bool:
-    """Whether the limit has the words already, being in accuracy itself."""
-    return gate.metric == ACCURACY and gate.passed and accuracy.verdict == KEPT
+    """Whether the limit has the words already, being in accuracy itself: what it must surely be, and that nothing was
+    lost beyond it."""
+    sure = gate.bound is not None or (gate.passed and accuracy.verdict == KEPT)
+    return gate.metric == ACCURACY and sure and accuracy.verdict != FELL
 
 
 def _reached(best: Reach) -> str:
