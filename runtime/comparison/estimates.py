@@ -11,7 +11,7 @@ import numpy as np
 CONFIDENCE = 0.95
 LEAST = 8  # samples; of fewer nothing is known that a single one could not overturn
 MOST = 10**9
-ROUNDING = 1e-5  # nats, or a relative error: what is no larger was changed by nothing else, and few samples show it
+ROUNDING = 1e-5  # a relative error: what is no larger was changed by nothing else, and few samples show it
 NATS_TAIL = 20.0  # means: KL by sample is heavy-tailed, its largest of 10,000 is 60 to 300 means
 SQUARES_TAIL = 5.0  # means, of the squared errors of values
 
@@ -77,7 +77,7 @@ class Mean:
 
     def _upper(self, samples: int, confidence: float) -> float:
         """What the upper end would be of so many samples that are like these."""
-        if not isfinite(self._mean) or (samples < LEAST and self.figure > ROUNDING):
+        if not isfinite(self._mean) or (samples < LEAST and not (self.root and self.figure <= ROUNDING)):
             return inf
         largest = max(float(self.values.max()), self.tail * self._mean)
         unseen = -log((1 - confidence) / 2)

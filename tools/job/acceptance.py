@@ -27,37 +27,36 @@ class Acceptance:
 
 
 def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> Acceptance:
-    """The best of `choices` (best first) that keeps the limit, or the best one where nothing does or must. The drops
-    that chose, with the confidence that is asked for, have to keep it, and what `gate` measures on the reported
-    samples has to agree."""
+    """The best of `choices` (best first) that keeps the limit, or the best one where nothing does or must. The drop
+    that chose has to keep it, and what `gate` measures on the reported samples has to agree."""
     limit = gate.limit
-    seen: list[tuple[MeasuredAttempt, Drop, GateRecord]] = []
+    seen: list[tuple[MeasuredAttempt, GateRecord]] = []
     for choice in choices:
-        moved = gate.drop(choice.attempt.model)
+        reported = gate.drop(choice.attempt.model)
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
-            return Acceptance(choice, GateRecord(None, None, moved))
-        record = _record(choice.drop, moved, limit.value, budget.confidence)
+            return Acceptance(choice, GateRecord(None, None, reported.estimate))
+        bound = choice.drop if reported.estimate <= choice.drop else reported
+        record = _record(bound, reported, limit.value, gate.confidence)
         if record.passed:
             return Acceptance(choice, record)
-        seen.append((choice, max(choice.drop, moved), record))
-    free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _, _ in seen)
-    if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _, _ in seen):
-        choice, _, record = seen[0]
-        return Acceptance(choice, record)
-    missed = min((replace(choice, drop=drop) for choice, drop, _ in seen), key=lambda one: one.drop, default=None)
-    return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
+        seen.append((replace(choice, drop=bound), record))
+    free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _ in seen)
+    if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _ in seen):
+        return Acceptance(*seen[0])
+    return Acceptance(
+        None, GateRecord(limit.metric, limit.value, 0.0), min((c for c, _ in seen), key=_drop, default=None)
+    )
 
 
-def _record(chosen: Drop, moved: Drop, limit: float, confidence: float) -> GateRecord:
-    """What stands against the limit: the larger one of the drop that chose and of what was measured on the reported
-    samples, but where both are of one kind of outputs beside each other."""
-    worst, passed = max(chosen, moved), max(chosen, moved) <= limit
-    certainty = chosen.certainty
-    if certainty is None or (moved > chosen and moved.metric != chosen.metric):
-        return GateRecord(worst.metric, limit, worst, passed)
-    measured = float(moved) if moved.metric == chosen.metric else certainty.estimate
-    rests_on = float(chosen), confidence, certainty.samples, certainty.enough
-    return GateRecord(chosen.metric, limit, measured, passed, *rests_on)
+def _record(bound: Drop, reported: Drop, limit: float, confidence: float) -> GateRecord:
+    """`bound` is the most that it may be by the samples that chose, or by the reported ones where these say more."""
+    measured = reported.estimate if reported.metric == bound.metric else bound.estimate
+    passed = bound <= limit and reported.estimate <= limit
+    certainty = bound.certainty
+    if certainty is None:
+        return GateRecord(bound.metric, limit, measured, passed)
+    rests_on = float(bound), confidence, certainty.samples, certainty.enough
+    return GateRecord(bound.metric, limit, measured, passed, *rests_on)
 
 
 def nearest_miss(missed: MeasuredAttempt, efficiency: Efficiency, whole: Cost, expected: bool) -> NearestMiss:

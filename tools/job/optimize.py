@@ -88,8 +88,9 @@ def optimize(
     `max_drop` is a number (nats of KL for probabilities, a relative error for values, a share for integers) or text
     such as `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below
     1.
-    Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %, measured on samples
-    that guided nothing. A target alone, or options of passes that fix how much is taken, set no limit: then the verdict
+    Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %. `confidence`, from 0
+    up to 1, is how sure it must be that a limit holds on all that the samples come from, by those that choose; 0 takes
+    the estimate for the truth. A target alone, or options of passes that fix how much is taken, set no limit: then the verdict
     begins with the outputs, and `report.warning` says that the default limit would not have held.
     `time_limit` is the seconds that all of it may take: then a TimeLimitError says what was under way. An operator that
     is computed just then is waited for.
@@ -162,7 +163,7 @@ class _Job:
         finish = self._finish(retraining, choosing)
         explored = self._explored(clean, choosing, retraining, finish)
         layers = Inventory(clean.model, clean.shapes, explored.traces)
-        final = Gate(self.subject.judge(samples.evaluation), limit)
+        final = replace(choosing, judge=self.subject.judge(samples.evaluation))
         choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
         found = accepted(choices, final, self.settings.budget)
         if found.choice is not None and (found.choice.attempt.steps or self.settings.budget.has_target):

@@ -65,6 +65,7 @@ def test_of_too_few_samples_nothing_is_known():
     few = np.full(LEAST - 1, 7e-5)
     assert Mean(few).interval()[1] == math.inf
     assert Mean(few).enough(0.01, 0.95) == LEAST
+    assert Mean(few**2 * 1e-4, root=True).interval()[1] < 1e-5  # values that are the same up to rounding
     assert Share.of(np.ones(3), np.ones(3)).interval() == (0.0, 1.0)
 
 

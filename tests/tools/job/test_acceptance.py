@@ -41,7 +41,8 @@ def choice(error: float, chosen: float = 0.0, fixed: bool = False, price: float 
 
 def taken(choices: Sequence[MeasuredAttempt], gate: Gate, budget: Budget) -> tuple[int | None, GateRecord, Acceptance]:
     found = accepted(choices, gate, budget)
-    return None if found.choice is None else list(choices).index(found.choice), found.gate, found
+    models = [choice.attempt.model for choice in choices]
+    return None if found.choice is None else models.index(found.choice.attempt.model), found.gate, found
 
 
 def test_the_first_that_keeps_the_limit_on_the_reported_samples_is_taken(gate: Gate) -> None:
@@ -57,7 +58,7 @@ def test_what_the_choosing_samples_say_counts_too(gate: Gate) -> None:
 
 def test_the_gate_says_what_was_reported_and_what_it_may_be_at_most(gate: Gate) -> None:
     sure = replace(choice(0.004), drop=Drop(0.009, "rel", Certainty(0.005, 60, 40)))
-    _, record, _ = taken([sure], gate, Budget(LIMIT, confidence=0.9))
+    _, record, _ = taken([sure], replace(gate, confidence=0.9), Budget(LIMIT))
     assert (record.passed, record.bound, record.confidence) == (True, 0.009, 0.9)
     assert (record.samples, record.enough) == (60, 40)
     assert record.measured == pytest.approx(0.004, rel=1e-4)
@@ -69,6 +70,17 @@ def test_what_too_few_samples_are_not_sure_of_is_not_taken(gate: Gate) -> None:
     asked_for = replace(unsure, attempt=replace(unsure.attempt, fixed=True))
     _, record, _ = taken([asked_for], gate, Budget(LIMIT))
     assert (record.passed, record.bound, record.enough) == (False, 0.011, 90)
+
+
+def test_where_the_reported_samples_say_more_than_the_bound_theirs_is_taken(gate: Gate) -> None:
+    """A relative error that is the same for every sample is sure, of nine of them twice the others' bound."""
+    sure = replace(gate, confidence=0.95)
+    flattered = replace(choice(0.004), drop=Drop(0.001, "rel", Certainty(0.0005, 60, 40)))
+    _, record, _ = taken([flattered], sure, Budget(LIMIT))
+    assert 0.004 < record.bound <= 0.01
+    assert (record.passed, record.samples) == (True, 9)
+    worse = replace(choice(0.009), drop=Drop(0.001, "rel", Certainty(0.0005, 60, 40)))
+    assert taken([worse, choice(0.001)], sure, Budget())[0] == 1
 
 
 def test_where_nothing_keeps_the_limit_the_cheapest_is_the_nearest_miss(gate: Gate) -> None:

@@ -39,7 +39,9 @@ def test_a_limit_that_can_not_be_meant_is_refused(given, message):
         limit(given, labelled=False)
 
 
-@pytest.mark.parametrize("wrong", [{"speedup": 1.0}, {"speedup": 0.5}, {"size": 0.0}, {"size": 1.0}, {"macs": 50.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"speedup": 1.0}, {"speedup": 0.5}, {"size": 0.0}, {"size": 1.0}, {"macs": 50.0}, {"confidence": 1.0}]
+)
 def test_a_target_out_of_range_is_refused(wrong):
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))} "):
         Budget(**wrong)
