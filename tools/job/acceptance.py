@@ -43,9 +43,8 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> 
     free = (choice.attempt.price == 0 and choice.drop > limit.value for choice, _ in seen)
     if any(free) or any(budget.has_target or choice.attempt.fixed for choice, _ in seen):
         return Acceptance(*seen[0])
-    return Acceptance(
-        None, GateRecord(limit.metric, limit.value, 0.0), min((c for c, _ in seen), key=_drop, default=None)
-    )
+    missed = min((choice for choice, _ in seen), key=lambda choice: choice.drop, default=None)
+    return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
 
 
 def _record(bound: Drop, reported: Drop, limit: float, confidence: float) -> GateRecord:

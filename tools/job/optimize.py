@@ -88,10 +88,10 @@ def optimize(
     `max_drop` is a number (nats of KL for probabilities, a relative error for values, a share for integers) or text
     such as `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below
     1.
-    Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %. `confidence`, from 0
-    up to 1, is how sure it must be that a limit holds on all that the samples come from, by those that choose; 0 takes
-    the estimate for the truth. A target alone, or options of passes that fix how much is taken, set no limit: then the verdict
-    begins with the outputs, and `report.warning` says that the default limit would not have held.
+    Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %. A target alone, or
+    options of passes that fix how much is taken, set no limit: then the verdict begins with the outputs, and
+    `report.warning` says that the default limit would not have held. `confidence`, from 0 up to 1, is how sure it must
+    be that a limit holds on all that the samples come from, by those that choose; 0 takes the estimate for the truth.
     `time_limit` is the seconds that all of it may take: then a TimeLimitError says what was under way. An operator that
     is computed just then is waited for.
     `memory_limit` is the bytes that the measuring of statistics may take, by default a share of what is free; `fresh`
