@@ -11,6 +11,7 @@ from kronnx.tools.bench.prediction_calibration import agreement, cross_fitted, f
 from kronnx.tools.bench.prediction_outcomes import INPUT_ONLY, KFAC, METRICS, SMALL, Effort, Outcome, Outcomes, outcomes
 from kronnx.tools.bench.predictions import ALL, EXACT, calibrated, goals, lines, main, table, worst, worst_table
 from kronnx.tools.zoo.entry import Entry
+from kronnx.tools.zoo.fashion import lenet5
 from networks import parsed, set_weight
 
 PROJECTION = """(float[N, 48] x) => (float[N, 40] y) <float[48, 40] w> { y = MatMul (x, w) }"""
@@ -69,9 +70,10 @@ def test_one_site_alone_can_not_be_calibrated(spread):
 
 
 def made(measured: np.ndarray, exact: np.ndarray, model: str = "made") -> Outcomes:
-    """Changes of which the exact prediction is given, and all others are ten times off."""
+    """Changes of which the exact prediction is given, and all others are ten times off; other samples measure ten times
+    the former, which is what the pass predicted."""
     changes = tuple(
-        Outcome(model, "svd", name, f"low rank {k}", m, m, m, {**dict.fromkeys(METRICS, 10 * m), EXACT: p})
+        Outcome(model, "svd", name, f"low rank {k}", m, 10 * p, m, {**dict.fromkeys(METRICS, 10 * m), EXACT: p})
         for k, (name, m, p) in enumerate(zip(sites(len(measured)), measured, exact, strict=True))
     )
     return Outcomes(model, 10, 10, "vectors", 1e-5, 1.0, changes)
@@ -93,6 +95,14 @@ def test_only_changes_between_rounding_and_the_limit_are_compared(spread):
     assert total.metrics[EXACT].count == ((spread > 1e-5) & (spread <= SMALL)).sum()
     assert total.metrics[EXACT].error == 0
     assert total.metrics[KFAC].error == pytest.approx(np.log(10))
+
+
+def test_what_passes_predict_for_other_samples_is_compared_where_those_measure_little(spread):
+    """All of it is right but that of every other change, which is beyond the limit there."""
+    found = made(spread, np.where(np.arange(300) % 2, spread, 1.0))
+    total = next(line for line in lines([found], SMALL) if line.model == ALL)
+    assert total.planned.count == ((spread > 1e-6) & (10 * spread <= SMALL) & (np.arange(300) % 2 == 1)).sum()
+    assert total.planned.error == pytest.approx(0, abs=1e-12)
 
 
 def test_the_worst_come_first_and_both_tables_name_them(spread):
@@ -152,3 +162,12 @@ def test_an_unknown_model_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench.predictions", "nosuch"])
     assert main() == 2
     assert "the zoo has no 'nosuch'" in capsys.readouterr().err
+
+
+def test_what_is_predicted_for_the_example_holds_for_samples_that_it_was_not_made_from():
+    """Within a factor of two, at the median, from 200 pictures; shrinkage was off by e^1.3."""
+    found = outcomes(lenet5(Path()), Effort(200, 50, 1), 24)
+    planned = next(line.planned for line in lines([found], SMALL) if line.kind == ALL)
+    assert planned.count > 10
+    assert planned.error < np.log(2)
+    assert planned.correlation > 0.9
