@@ -289,7 +289,7 @@ def test_half_the_rank_of_a_sure_last_layer_costs_what_is_said(sure, of_sure, tm
     line = f"svd{{rank={said.form.split()[1]} layers=last}}"
     report = kronnx.optimize(path, line, data=data, eval_data=others, max_drop="kl=9", cache_dir=tmp_path).report
     true = report.divergence.kl_mean
-    assert true / 3 < said.predicted < 3 * true
+    assert true / 3 < said.predicted < 4 * true  # a run takes the better of two temperatures
     assert said.curvature < true / 5  # the softmax is sure: its curvature sees nothing of the classes it rules out
 
 
