@@ -3,12 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from ...passes.planning.stages import Attempt, StageRunner
+from ...passes.planning.stages import Attempt
 from ..report.drops import Drop
 
 STEPS = 12
 CLOSE = 1.03
+
+
+class Runner(Protocol):
+    """What can be tried at any price, such as a StageRunner."""
+
+    def attempt(self, price: float) -> Attempt: ...
 
 
 @dataclass
@@ -17,7 +24,7 @@ class Search:
     once. Of the attempts that `within` found beyond its limit, `nearest_miss` is that of the least drop, and
     `held_back` the one of the largest worth whose estimate keeps the limit: too few samples make it unsure."""
 
-    runner: StageRunner
+    runner: Runner
     drop: Callable[[Attempt], Drop]
     advance: Callable[[], None] = lambda: None
     drops: dict[tuple, Drop] = field(default_factory=dict)
