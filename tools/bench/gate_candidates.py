@@ -16,7 +16,6 @@ from ...passes.planning.stages import Attempt, StageRunner
 from ...runtime.comparison import Mean
 from ...runtime.latency import LatencyTable
 from ...runtime.sessions import Target
-from ...runtime.stopwatch import Stopwatch
 from ..job.budget import Budget
 from ..job.cache import statistics_store
 from ..job.efficiency import Efficiency
@@ -31,6 +30,7 @@ from ..job.sources import LARGEST_CALIBRATION, Sources
 from ..job.subject import Subject, open_subject
 from ..job.worth import cost_of_layers, timer_of, worths
 from ..report.progress import Silent
+from .counted_latency import COUNTED
 
 PASSES = "svd,prune"
 STEP = 1.25  # the ratio of neighbouring prices, so that searches share their attempts
@@ -76,14 +76,14 @@ class Candidates:
 @contextmanager
 def candidates(model: Path, given: np.ndarray, judging: np.ndarray, cache: Path) -> Iterator[Sequence[Candidates]]:
     """One for each temperature, for a classifier with one input: half of the images `given` [n, ...] guide, as in a
-    job; those of `judging` [m, ...] are what may judge. Latencies and statistics are kept in `cache`."""
+    job; those of `judging` [m, ...] are what may judge. Counted latencies and statistics are kept in `cache`."""
     target = Target("cpu", 1)
     sources = Sources(str(model), data=given, eval_data=judging, calibration=guiding(len(given)))
     subject = open_subject(sources, Purposes(), target, target, Silent())
     judge = subject.judge(subject.samples.evaluation)
-    efficiency = Efficiency(subject, 1, Stopwatch())
+    efficiency = Efficiency(subject, 1, COUNTED)
     clean = subject.shaped(subject.cleaned(judge)[0], efficiency.sample)
-    with LatencyTable(target, cache, Stopwatch()) as table:
+    with LatencyTable(target, cache, COUNTED) as table:
         timer = timer_of(table)
         whole = cost_of_layers(clean, timer)
         (worth,) = worths(Budget(), whole)

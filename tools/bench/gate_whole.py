@@ -1,15 +1,13 @@
-"""Whole jobs, as a person runs them but for the long timing: samples in, what the result is on other images out."""
+"""Whole jobs, as a person runs them but for latencies, which are counted: samples in, what the result is on other
+images out."""
 
 from pathlib import Path
 
 import numpy as np
 import onnx_ir
 
-from ...passes.curvature import Feed
 from ...runtime.data.named_data import dataset_of_arrays
 from ...runtime.sessions import Target
-from ...runtime.stopwatch import Loaded, Stopwatch, measured_pair
-from ...runtime.timing import Timing
 from ..job.budget import Budget, Limit
 from ..job.machine import Machine
 from ..job.optimize import optimized
@@ -21,10 +19,9 @@ from ..job.sources import Sources
 from ..job.subject import open_subject
 from ..report.drops import KL
 from ..report.progress import Silent
+from .counted_latency import COUNTED
 from .gate_candidates import PASSES
 from .gate_runs import Outcome
-
-GLANCE = 0.05  # seconds
 
 
 def whole_job(
@@ -34,7 +31,7 @@ def whole_job(
     settings = Settings(
         Pipeline.of(parse(PASSES)), Budget(Limit(KL, limit), confidence=confidence), Machine(cache_dir=cache)
     )
-    result = optimized(Sources(str(model), data=given), settings, Silent(), Stopwatch(pair=_glance))
+    result = optimized(Sources(str(model), data=given), settings, Silent(), COUNTED)
     report = result.report
     if result.unchanged is not None or report.divergence is None or report.timing is None:
         return Outcome()
@@ -48,7 +45,3 @@ def _true(model: Path, result: onnx_ir.Model, test: np.ndarray) -> float:
     subject = open_subject(Sources(str(model), data=test), Purposes(), target, target, Silent())
     data = dataset_of_arrays(test, subject.original)
     return subject.judge(data).divergence(result).kl_mean or 0.0
-
-
-def _glance(before: Loaded, after: Loaded, feed: Feed, _: float) -> Timing:
-    return measured_pair(before, after, feed, GLANCE)
