@@ -39,8 +39,8 @@ class Half:
 
 def steadied(matrix: np.ndarray, half: Half | None, samples: float, prior: np.ndarray | None = None) -> np.ndarray:
     """What the second moment `matrix` [groups, d, d] of so many samples is for others: cross-fitted where its halves
-    are known, else shrunken."""
-    if half is None or not half.usable:
+    are known, else shrunken. What is not finite stays so."""
+    if half is None or not half.usable or not np.isfinite(matrix).all():
         return shrunken(matrix, samples, prior)
     return cross_fitted(matrix, half)
 

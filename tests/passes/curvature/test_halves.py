@@ -118,6 +118,12 @@ def test_without_halves_or_with_very_many_features_it_is_shrunken(monkeypatch: p
     np.testing.assert_array_equal(steadied(matrix, half, 50), shrunken(matrix, 50))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_is_not_finite_stays_so_for_the_passes_to_refuse() -> None:
+    matrix = np.full((1, 3, 3), np.inf)
+    assert not np.isfinite(steadied(matrix, Half(matrix, 0.5), 5)).any()
+
+
 def measured(feeds: list[Feed]) -> Factors:
     model = networks.build(TEXT)
     settings = Curvature(exact_classes=3, probes=100)
