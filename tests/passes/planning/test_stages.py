@@ -23,6 +23,7 @@ from kronnx.passes.project import Project
 from kronnx.passes.prune import Prune
 from kronnx.passes.svd import Svd
 from kronnx.tools.job.price_search import Search
+from kronnx.tools.report.drops import Drop
 from own_structures import InBytes, Twice
 
 MLP = """(float[N,12] x) => (float[N,5] y) <float[12,24] w, float[24] b, float[24,16] u, float[16] c, float[16,5] v>
@@ -285,7 +286,7 @@ def test_two_candidates_of_one_label_are_two_attempts_and_later_stages_see_each(
     assert (len(slight.steps), len(drastic.steps), labels) == (1, 1, {"thin"})
     assert slight.key != drastic.key
     assert [context.analyses.layers.found["Gemm_0.0"].out for context in watcher.seen] == [6, 2]
-    drops = Search(runner, lambda attempt: attempt.predicted).within(0.5, 1e-3)
+    drops = Search(runner, lambda attempt: Drop(attempt.predicted, "kl")).within(0.5, 1e-3)
     assert [(attempt.key, drop) for attempt, drop in drops] == [(slight.key, 0.0)]
 
 
