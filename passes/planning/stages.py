@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import onnx_ir
@@ -19,14 +19,19 @@ from ..curvature import Execute, Feed
 from ..curvature.moments import Moments, Want
 from ..recovery.stage import Recover, Retrained
 from .choice import Option, choose, options
+from .followed import Followed
 from .pass_calls import applied, proposed, saving, verified, wanted
 from .proposal import Candidate, Context, Pass, Proposal
+from .trials import Stand, Trials
 
 Shapes = Mapping[str, tuple[int, ...]]
 Stage = Pass | Recover
 
 
 Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Recover], Retrained]
+MeasureMoments = Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
+
+ROUNDS = 6  # of measuring what a choice takes, at one price
 
 
 @dataclass(frozen=True)
@@ -98,11 +103,12 @@ class Attempt:
 
 @dataclass
 class StageRunner:
-    """One model under one metric, ready to be tried at any price.
+    """One model, ready to be tried at any price.
 
     `sample` is the feed whose shapes count for the cost; `worth` turns a saving into the unit of the budget.
-    `retrain` gives new weights for a model, given what gives the outputs of the original's layers and the stage that
-    asks for them.
+    `measure_moments` is the metric of the predictions. `retrain` gives new weights for a model, given what gives the
+    outputs of the original's layers and the stage that asks for them. `trials` measure what predictions can't be
+    trusted for, as that metric makes it and as the `others` do.
     """
 
     model: onnx_ir.Model
@@ -111,23 +117,33 @@ class StageRunner:
     execute: Execute
     timer: Timer | None
     worth: Callable[[Cost], float]
-    measure_moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
+    measure_moments: MeasureMoments
     retrain: Retrain | None = None
+    others: Sequence[MeasureMoments] = ()
+    trials: Trials | None = None
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
     _retrainings: dict[tuple, Retrained] = field(default_factory=dict)
+    _firsts: dict[int, Stand] = field(default_factory=dict)
 
     def wants(self) -> tuple[Want, ...]:
         """What all stages want of the model as it is at first."""
         analyses = Analyses(self.model)
         return merged(w for stage in self.stages if isinstance(stage, Pass) for w in wanted(stage, analyses))
 
+    def told(self, attempt: Attempt) -> Attempt:
+        """The same attempt with its changes at what they cost alone, where the choice hasn't gone by that."""
+        return attempt if self.trials is None or self.trials.priced else self._attempt(attempt.price, told=True)
+
     def attempt(self, price: float) -> Attempt:
         """Runs all stages at `price`, in nats for the whole of the model's cost."""
+        return self._attempt(price, told=False)
+
+    def _attempt(self, price: float, told: bool) -> Attempt:
         rewriter = Rewriter(clone(self.model))
         layers = rewriter.analyses.layers.found
-        moments = self._measured((), self.model, self.wants)
+        followed = self._followed((), self.model, self.wants, rewriter)
         steps: list[Step] = []
         remarks = list(rewriter.analyses.layers.left)
         fixed = True
@@ -141,17 +157,16 @@ class StageRunner:
                     steps.append(AppliedRetraining(stage.name, number))
                 continue
             if number and any(isinstance(r, Cleaned | Tuned) for r in rewriter.log):
-                moments = self._measured(done, rewriter.model, partial(_wants, stage, rewriter))
-            context = self._context(rewriter, moments)
-            proposal = self._propose(done, stage, context)
+                followed = self._followed(done, clone(rewriter.model), partial(_wants, stage, rewriter), rewriter)
+            stand = self._stand(number, done, stage, rewriter, followed)
+            context, (proposal, chosen) = stand.context(0), self._chosen(stand, price, told)
             fixed = fixed and proposal.fixed
-            chosen = self._chosen(stage, proposal, price)
-            remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, chosen)))
-            with verified(stage, [option.candidate for option in chosen], context, rewriter, self._outputs):
-                for option in chosen:
+            remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, [option for option, _ in chosen])))
+            with verified(stage, [option.candidate for option, _ in chosen], context, rewriter, self._outputs):
+                for option, metric in chosen:
                     begun = len(rewriter.log)
-                    moments = applied(stage, option.candidate, context, rewriter, moments)
-                    context = replace(context, analyses=rewriter.analyses, moments=moments)
+                    here = replace(context, analyses=rewriter.analyses, moments=followed.now(metric))
+                    followed.set(0, applied(stage, option.candidate, here, rewriter, followed.now(0)))
                     if len(rewriter.log) > begun:
                         steps.append(AppliedCandidate(stage.name, option, number))
         became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
@@ -160,15 +175,38 @@ class StageRunner:
     def _outputs(self, model: onnx_ir.Model) -> Mapping[str, np.ndarray]:
         return self.execute(model)(self.sample)
 
-    def _measured(self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]]) -> dict[str, Moments]:
-        if key not in self._moments:
-            wants = wanted()
-            self._moments[key] = dict(self.measure_moments(model, wants)) if wants else {}
-        return dict(self._moments[key])
+    def _followed(
+        self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]], rewriter: Rewriter
+    ) -> Followed:
+        wants = cache(wanted)
+        if key:
+            wants()  # of the model as it is now
+        return Followed(lambda metric: self._measured((metric, *key), model, wants), rewriter.log)
 
-    def _context(self, rewriter: Rewriter, moments: Mapping[str, Moments]) -> Context:
-        shapes = concrete_shapes(rewriter.model, self.sample, self.execute)
-        return Context(rewriter.analyses, shapes, moments, self._memory)
+    def _measured(self, key: tuple, model: onnx_ir.Model, wanted: Callable[[], Sequence[Want]]) -> dict[str, Moments]:
+        """What `wanted` asks for of the model; the first part of the key is the number of the metric."""
+        if key not in self._moments:
+            wants, measure = wanted(), (self.measure_moments, *self.others)[key[0]]
+            self._moments[key] = dict(measure(model, wants)) if wants else {}
+        return self._moments[key]
+
+    def _stand(self, number: int, done: tuple, stage: Pass, rewriter: Rewriter, followed: Followed) -> Stand:
+        analyses, shapes = rewriter.analyses, concrete_shapes(rewriter.model, self.sample, self.execute)
+        context = cache(lambda metric: Context(analyses, shapes, followed.now(metric), self._memory))
+
+        def proposal(metric: int) -> Proposal:
+            return self._propose((metric, *done), stage, context(metric))
+
+        return Stand(number, stage, rewriter.model, context, proposal)
+
+    def _first(self, stand: Stand) -> Stand:
+        """The same stage in the model as it is at first."""
+        number = stand.number
+        if number not in self._firsts:
+            rewriter = Rewriter(clone(self.model))
+            followed = self._followed((), self.model, self.wants, rewriter)
+            self._firsts[number] = self._stand(number, (number,), stand.stage, rewriter, followed)
+        return self._firsts[number]
 
     def _retrained(self, done: tuple, layers: Mapping[str, Layer], rewriter: Rewriter, stage: Recover) -> Retrained:
         """What a retraining gives, which the same steps need only once."""
@@ -183,7 +221,25 @@ class StageRunner:
             self._proposals[done] = proposed(stage, context)
         return self._proposals[done]
 
-    def _chosen(self, stage: Pass, proposal: Proposal, price: float) -> list[Option]:
+    def _chosen(self, stand: Stand, price: float, told: bool) -> tuple[Proposal, list[tuple[Option, int]]]:
+        """What is proposed, at what it costs as far as that is known, and what is taken of it, each with the number of
+        the metric that makes it. What is measured may be too dear then, and the choice is made again."""
+        trials = self.trials
+        if trials is None or not trials.priced:
+            proposal = stand.proposal(0)
+            chosen = self._options(stand.stage, proposal, price)
+            if trials is not None and told:
+                trials.measure(chosen, stand, partial(self._first, stand))
+                chosen = [trials.told(option, stand) for option in chosen]
+            return proposal, [(option, 0) for option in chosen]
+        for _ in range(ROUNDS):
+            chosen = self._options(stand.stage, trials.corrected(stand), price)
+            if not trials.measure(chosen, stand, partial(self._first, stand)):
+                break
+        proposal = trials.corrected(stand)
+        return proposal, [trials.built(option, stand) for option in self._options(stand.stage, proposal, price)]
+
+    def _options(self, stage: Pass, proposal: Proposal, price: float) -> list[Option]:
         def saved(candidate: Candidate) -> Cost:
             return saving(stage, candidate, self.timer)
 

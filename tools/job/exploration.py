@@ -2,8 +2,8 @@
 that meets the budget."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import onnx_ir
 
@@ -20,6 +20,7 @@ from ..report.drops import Drop
 from ..report.verdict import Reach, out_of_reach, too_dear
 from .budget import Budget, Limit
 from .cache import statistics_store
+from .candidate_trials import trials
 from .efficiency import Efficiency
 from .gate import Gate
 from .price_search import STEPS, Search
@@ -36,12 +37,10 @@ TEMPERATURES = (1.0, 4.0)
 
 @dataclass(frozen=True)
 class MeasuredAttempt:
-    """An attempt, its drop (measured, or expected where a recovery is still to come), the temperature of the metric
-    that found it, and what a recovery did to it."""
+    """An attempt, its drop (measured, or expected where a recovery is still to come), and what a recovery did to it."""
 
     attempt: Attempt
     drop: Drop
-    temperature: float
     recovery: Recovered | None = None
 
 
@@ -49,7 +48,7 @@ class MeasuredAttempt:
 class Explored:
     """The attempts that meet the budget, the best first; none where nothing is worth doing within the limit.
 
-    `idle` is what the passes say of every site where the budget buys nothing, under each metric, the colder one first.
+    `idle` is what the passes say of every site where the budget buys nothing, under the metric of nats.
     `traces` are those of the layers' blocks of the curvature at temperature 1, for the layers that it was measured of.
     `missed` is the cheapest attempt beyond the limit, `held_back` the best one that more samples might allow; `whole`
     what all layers of the clean model cost.
@@ -101,8 +100,9 @@ class Exploration:
 
         Raises BudgetError if the budget has a target that can't be reached, or not within the limit.
         """
+        known = _Known(self._measured, self.clean.model)
         searched = [
-            self._searched(t, worth) for t in self._temperatures() for worth in worths(self.budget, self._whole)
+            self._searched(t, worth, known) for t in self._temperatures() for worth in worths(self.budget, self._whole)
         ]
         choices = [choice for one in searched for choice in one.choices]
         if self.budget.has_target:
@@ -113,7 +113,7 @@ class Exploration:
         return Explored(
             choices=tuple(choices),
             remarks=_once(remark for one in searched for remark in one.remarks),
-            idle=_once(remark for one in searched for remark in one.idle),
+            idle=searched[0].idle,
             traces=searched[0].traces,
             missed=min((one.missed for one in searched if one.missed), key=_nearness, default=None),
             held_back=max((one.held_back for one in searched if one.held_back), key=_worth, default=None),
@@ -154,34 +154,30 @@ class Exploration:
         analyses = Analyses(self.clean.model)
         return any(wanted(stage, analyses) for stage in self.settings.pipeline.searched if isinstance(stage, Pass))
 
-    def _searched(self, temperature: float, worth: Worth) -> _Searched:
-        measured: list[tuple[onnx_ir.Model, Measured]] = []
-
-        def moments(model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
-            found = self._measured(model, wants, temperature)
-            measured.append((model, found))
-            return found.moments
-
-        runner, targets = self._runner(moments, worth), Targets(self.budget, self.efficiency)
+    def _searched(self, temperature: float, worth: Worth, known: "_Known") -> _Searched:
+        runner, targets = self._runner(temperature, worth, known), Targets(self.budget, self.efficiency)
         search = Search(runner, self._drop if self.expectation is None else self.expectation())
         idle = runner.attempt(0.0)
         found = self._attempts(search, targets, idle)
         return _Searched(
-            choices=tuple(MeasuredAttempt(attempt, drop, temperature) for attempt, drop in found),
+            choices=tuple(MeasuredAttempt(runner.told(attempt), drop) for attempt, drop in found),
             idle=idle.remarks,
-            remarks=tuple(remark for _, one in measured for remark in one.remarks),
-            traces=next((one.traces for model, one in measured if model is self.clean.model), {}),
-            missed=_measured(search.nearest_miss, temperature),
-            held_back=_measured(search.held_back, temperature),
+            remarks=known.remarks(temperature),
+            traces=known.traces(temperature),
+            missed=_measured(search.nearest_miss),
+            held_back=_measured(search.held_back),
             nearest=targets.nearest,
         )
 
-    def _runner(
-        self, moments: Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]], worth: Worth
-    ) -> StageRunner:
-        clean, stages = self.clean, self.settings.pipeline.searched
-        given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth, moments
-        return StageRunner(*given, retrain=self.retrain)
+    def _runner(self, temperature: float, worth: Worth, known: "_Known") -> StageRunner:
+        """Changes of which the predictions at the first temperature can't be trusted are made as the others make them,
+        too."""
+        clean, stages, first = self.clean, self.settings.pipeline.searched, temperature == TEMPERATURES[0]
+        others = [partial(known.moments, other) for other in self._temperatures()[1:] if first]
+        given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth
+        measuring = trials(self.subject, clean.model, 1 + len(others), first) if self._wants_curvature() else None
+        moments = partial(known.moments, temperature)
+        return StageRunner(*given, moments, retrain=self.retrain, others=others, trials=measuring)
 
     def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:
         machine, subject = self.settings.machine, self.subject
@@ -213,8 +209,32 @@ class Exploration:
         return self.gate.drop(attempt.model)
 
 
-def _measured(found: tuple[Attempt, Drop] | None, temperature: float) -> MeasuredAttempt | None:
-    return None if found is None else MeasuredAttempt(*found, temperature)
+@dataclass
+class _Known:
+    """What was measured at each temperature, of the clean model once."""
+
+    measure: Callable[[onnx_ir.Model, Sequence[Want], float], Measured]
+    clean: onnx_ir.Model
+    found: dict[float, list[tuple[onnx_ir.Model, Measured]]] = field(default_factory=dict)
+
+    def moments(self, temperature: float, model: onnx_ir.Model, wants: Sequence[Want]) -> Mapping[str, Moments]:
+        before = self.found.setdefault(temperature, [])
+        same = [one for known, one in before if known is model is self.clean]
+        one = same[0] if same else self.measure(model, wants, temperature)
+        if not same:
+            before.append((model, one))
+        return one.moments
+
+    def remarks(self, temperature: float) -> tuple[Remark, ...]:
+        return tuple(remark for _, one in self.found.get(temperature, ()) for remark in one.remarks)
+
+    def traces(self, temperature: float) -> Mapping[str, float]:
+        """Those of the clean model."""
+        return next((one.traces for model, one in self.found.get(temperature, ()) if model is self.clean), {})
+
+
+def _measured(found: tuple[Attempt, Drop] | None) -> MeasuredAttempt | None:
+    return None if found is None else MeasuredAttempt(*found)
 
 
 def _worth(choice: MeasuredAttempt) -> float:

@@ -17,6 +17,7 @@ from ...passes.curvature import Bench, measurable
 from ...passes.curvature.moments import Moments
 from ...passes.low_rank.factorization import corrected_bias
 from ...runtime.comparison import nats, run_all
+from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session
 from ..report.sensitivity_records import INPUT_ONLY, Row, StandardChange
 from .gate import Judge
@@ -24,7 +25,7 @@ from .standard_changes import Change, channels_removed, rank_halved
 from .subject import Subject
 
 TRUSTED = 0.005  # nats up to which a prediction is left as it is, of a layer that feeds no probabilities
-FORWARD = 16_384  # runs of one sample that all layers have together
+FORWARD = 16_384  # runs of one sample that all changes have together
 FEWEST, MOST = 32, 256  # samples that a change is measured on
 INSIDE = "inside-operator", "it is part of an operator such as LSTM or Gather, in which it can't be changed"
 
@@ -41,11 +42,8 @@ class Measuring:
 
     @classmethod
     def of(cls, model: onnx_ir.Model, bench: Bench, subject: Subject, layers: int) -> "Measuring":
-        """On samples that the curvature of `bench` hasn't seen: so few that the two changes of each of so many layers
-        stay within FORWARD runs together, but FEWEST at least."""
-        count = int(np.clip(FORWARD // (2 * max(layers, 1)), FEWEST, MOST))
-        data = subject.samples.validation
-        few = data if data.samples <= count else data.split(count / data.samples, subject.seed)[0]
+        """On samples that the curvature of `bench` hasn't seen, for the two changes of each of so many layers."""
+        few = few_of(subject.samples.validation, 2 * layers, subject.seed)
         return cls(model, Analyses(model), subject.judge(few), feeds_probabilities(bench.model, bench.heads))
 
     def wants(self, row: Row) -> bool:
@@ -82,6 +80,13 @@ class Measuring:
         rewriter.replace(layer, form, corrected_bias(layer, form, moments))
         outputs = run_all(Session(rewriter.model, judge.target), judge.data)
         return nats(judge.reference, outputs, judge.heads, judge.data.sizes)
+
+
+def few_of(data: Dataset, changes: int, seed: int) -> Dataset:
+    """The samples that each of so many changes is measured on: so few that all stay within FORWARD runs together, but
+    FEWEST at least."""
+    count = int(np.clip(FORWARD // max(changes, 1), FEWEST, MOST))
+    return data if data.samples <= count else data.split(count / data.samples, seed)[0]
 
 
 def feeds_probabilities(model: onnx_ir.Model, heads: Iterable[Head]) -> frozenset[str]:

@@ -36,7 +36,7 @@ def gate() -> Gate:
 
 def choice(error: float, chosen: float = 0.0, fixed: bool = False, price: float = 1.0) -> MeasuredAttempt:
     """An attempt of this relative error on the samples of the gate, and of `chosen` on those that chose it."""
-    return MeasuredAttempt(Attempt(scaled(1 + error), price, (), (), fixed), Drop(chosen, "rel"), 1.0)
+    return MeasuredAttempt(Attempt(scaled(1 + error), price, (), (), fixed), Drop(chosen, "rel"))
 
 
 def taken(choices: Sequence[MeasuredAttempt], gate: Gate, budget: Budget) -> tuple[int | None, GateRecord, Acceptance]:

@@ -4,13 +4,12 @@ import numpy as np
 import onnx_ir
 import pytest
 from kronnx.ir.errors import BudgetError
-from kronnx.ir.remarks import Remark
 from kronnx.passes.registry import STAGES
 from kronnx.runtime.sessions import Target
 from kronnx.tools.commands.cli import main
 from kronnx.tools.job.budget import Budget, Limit
 from kronnx.tools.job.efficiency import Efficiency
-from kronnx.tools.job.exploration import TEMPERATURES, Exploration, Explored
+from kronnx.tools.job.exploration import Exploration, Explored
 from kronnx.tools.job.gate import Gate
 from kronnx.tools.job.machine import Machine
 from kronnx.tools.job.pipeline import Pipeline
@@ -143,14 +142,10 @@ def timer(structure, shape: tuple[int, ...]) -> float:
     return 1e-3 * structure.macs(shape)
 
 
-def test_what_the_passes_pass_over_is_said_under_every_metric(planted):
-    idle: dict[str, list[Remark]] = {}
-    for remark in explored(planted, "svd").idle:
-        idle.setdefault(remark.site, []).append(remark)
-    said = [remarks for remarks in idle.values() if remarks[0].reason == "not-worth-it"]
+def test_what_the_passes_pass_over_is_said_once(planted):
+    said = [remark.site for remark in explored(planted, "svd").idle if remark.reason == "not-worth-it"]
     assert said
-    for remarks in said:
-        assert len({remark.detail for remark in remarks}) == len(TEMPERATURES)  # a warmer softmax, other nats
+    assert len(said) == len(set(said))
 
 
 def test_a_size_is_priced_in_bytes_as_they_are_stored(planted, monkeypatch):

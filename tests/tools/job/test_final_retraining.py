@@ -33,7 +33,7 @@ def finish(retraining: Retraining, settings: Recover = BRIEF) -> FinalRetraining
 
 
 def choices(attempts: Iterable[Attempt]) -> list[MeasuredAttempt]:
-    return [MeasuredAttempt(attempt, Drop(1.0, "kl"), 1.0) for attempt in attempts]
+    return [MeasuredAttempt(attempt, Drop(1.0, "kl")) for attempt in attempts]
 
 
 def test_a_choice_is_recovered_and_judged_as_it_is_then(retraining: Retraining, attempts: list[Attempt]) -> None:
@@ -44,7 +44,7 @@ def test_a_choice_is_recovered_and_judged_as_it_is_then(retraining: Retraining, 
     assert [step.by for step in choice.attempt.steps] == [*(step.by for step in given.steps), "recover"]
     assert choice.attempt.worth == given.worth
     assert {remark.by for remark in choice.attempt.remarks} >= {"recover"}
-    assert (choice.attempt.lineage, choice.temperature) == (given.lineage, 1.0)
+    assert choice.attempt.lineage == given.lineage
 
 
 def test_the_attempt_itself_stays_as_it_was(retraining: Retraining, attempts: list[Attempt]) -> None:
