@@ -14,8 +14,11 @@ import pytest
 from kronnx.ir.analyses import Analyses
 from kronnx.ir.errors import InputError
 from kronnx.ir.model import save
+from kronnx.ir.output_heads import Head
 from kronnx.passes.curvature.moments import Moments
+from kronnx.runtime.comparison import kl_divergences, run_all
 from kronnx.runtime.data.named_data import Dataset, dataset_of
+from kronnx.runtime.sessions import Session, Target
 from kronnx.tools.commands.cli import main
 from kronnx.tools.job.sensitivity import Sensitivity, effective_rank, sensitivity
 from kronnx.tools.job.standard_changes import channels_removed
@@ -287,9 +290,10 @@ def test_half_the_rank_of_a_sure_last_layer_costs_what_is_said(sure, of_sure, tm
     path, data, others = sure
     said = rows(of_sure)["last"].rank_halved
     line = f"svd{{rank={said.form.split()[1]} layers=last}}"
-    report = kronnx.optimize(path, line, data=data, eval_data=others, max_drop="kl=9", cache_dir=tmp_path).report
-    true = report.divergence.kl_mean
-    assert true / 3 < said.predicted < 4 * true  # a run takes the better of two temperatures
+    changed = kronnx.optimize(path, line, data=data, max_drop="kl=9", cache_dir=tmp_path).model
+    before, after = (run_all(Session(model, Target()), others) for model in (kronnx.load(path), changed))
+    true = float(kl_divergences(before, after, Head("y", "categorical", "probabilities")).mean())
+    assert true / 3 < said.predicted < 3 * true
     assert said.curvature < true / 5  # the softmax is sure: its curvature sees nothing of the classes it rules out
 
 
@@ -308,9 +312,9 @@ def test_the_table_and_the_records_tell_measured_from_predicted(of_sure):
                 assert bool(said.measured_on) == (row.name == "last" or said.curvature > 0.005)
                 assert said.measured_on or said.predicted == said.curvature
     said = rows(of_sure)["last"].rank_halved
-    assert said.measured_on == 240  # three tenths of the samples, which the curvature hasn't seen
+    assert said.measured_on == of_sure.data.validation  # which the curvature hasn't seen
     assert f" {digits(said.predicted)} " in plain_table(of_sure)
-    assert "measured on 240 samples" in plain_table(of_sure)
+    assert f"measured on {said.measured_on} samples" in plain_table(of_sure)
 
 
 def test_at_another_temperature_nothing_is_measured(sure, tmp_path):
@@ -324,7 +328,7 @@ def test_a_sure_sigmoid_is_measured_as_well(tmp_path, rng):
     text = READERS.replace("y = Gemm(s, c, c_bias)", "z = Gemm(s, c, c_bias)  y = Sigmoid(z)")
     found = judged(saved(text, tmp_path, c=20 * rng.normal(size=(32, 6))))
     said = rows(found)["Gemm_2"].rank_halved
-    assert said.measured_on == 240
+    assert said.measured_on == found.data.validation
     assert said.predicted > said.curvature > 0.005
 
 
