@@ -207,7 +207,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=100, help="jobs of a draw (default: %(default)s)")
     parser.add_argument("--whole", type=int, default=0, help="whole jobs beside them (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="the zoo's folder (default: %(default)s)")
-    parser.add_argument("--store", type=Path, help="a file of draws: what is in it isn't measured again")
+    parser.add_argument("--store", type=Path, help="a file of draws: what is in it isn't measured again, and shown too")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this Markdown file")
     return parser.parse_args()
 

@@ -2,7 +2,7 @@
 choose and are reported, and what each job would end with; or a whole job."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,8 +68,9 @@ class Pictures:
         return self.training[random.choice(len(self.training), samples, replace=False)]
 
 
-def draws(plans: Iterable[Plan], runs: int, zoo: Path, store: Path | None) -> Iterator[Draw]:
-    """What is measured for each plan; what is in the file `store` is taken from there, the rest is added to it."""
+def draws(plans: Sequence[Plan], runs: int, zoo: Path, store: Path | None) -> Iterator[Draw]:
+    """What is measured for each plan, and all else that the file `store` holds; what is in it isn't measured
+    again, and the rest is added to it."""
     known = {} if store is None or not store.exists() else _read(store)
     for plan in plans:
         if plan not in known:
@@ -77,7 +78,7 @@ def draws(plans: Iterable[Plan], runs: int, zoo: Path, store: Path | None) -> It
             if store is not None:
                 with store.open("a") as stream:
                     stream.write(json.dumps(asdict(known[plan])) + "\n")
-        yield known[plan]
+    yield from known.values()
 
 
 def draw(plan: Plan, runs: int, zoo: Path) -> Draw:
