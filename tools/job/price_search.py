@@ -9,6 +9,7 @@ from ...passes.planning.stages import Attempt
 from ..report.drops import Drop
 
 STEPS = 12
+REACH = 10  # times the samples: what needs more is too near the limit for its estimate to be trusted
 CLOSE = 1.03
 
 
@@ -22,7 +23,7 @@ class Runner(Protocol):
 class Search:
     """Tries one runner. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
     once. Of the attempts that `within` found beyond its limit, `nearest_miss` is that of the least drop, and
-    `held_back` the one of the largest worth whose estimate keeps the limit: too few samples make it unsure."""
+    `held_back` the one of the largest worth of which ten times the samples would be sure."""
 
     runner: Runner
     drop: Callable[[Attempt], Drop]
@@ -47,7 +48,7 @@ class Search:
                     found[attempt.key] = attempt, drop
             else:
                 high = price
-                self._missed(attempt, drop, limit)
+                self._missed(attempt, drop)
             following = self._next(low, high, drop, limit, price)
             if following is None:
                 break
@@ -79,14 +80,14 @@ class Search:
         self.advance()
         return attempt, self.drops[attempt.key]
 
-    def _missed(self, attempt: Attempt, drop: Drop, limit: float) -> None:
+    def _missed(self, attempt: Attempt, drop: Drop) -> None:
         """Of those that are infinitely far off the one that takes least is the nearest."""
         nearest, held_back = self.nearest_miss, self.held_back
         if not attempt.steps:
             return
         if nearest is None or (drop, attempt.worth) < (nearest[1], nearest[0].worth):
             self.nearest_miss = attempt, drop
-        if drop.estimate <= limit and (held_back is None or attempt.worth > held_back[0].worth):
+        if _is_within_reach(drop) and (held_back is None or attempt.worth > held_back[0].worth):
             self.held_back = attempt, drop
 
     def _next(self, low: float, high: float, drop: float, limit: float, price: float) -> float | None:
@@ -98,3 +99,8 @@ class Search:
             step = limit / drop if drop > 0 and math.isfinite(drop) else 1 / 16
             return price * max(min(step, 1 / 1.5), 1 / 64) if price > 1e-12 else None
         return math.sqrt(low * high) if high > low * CLOSE else None
+
+
+def _is_within_reach(drop: Drop) -> bool:
+    certainty = drop.certainty
+    return certainty is not None and certainty.enough is not None and certainty.enough <= REACH * certainty.samples

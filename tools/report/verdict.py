@@ -10,7 +10,7 @@ from .quantities import percent, percent_of, rounded
 from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 
 SHORT = {KL: "KL"}
-ASKED_FOR = 10_000_000  # samples: more are no advice
+ASKED_FOR = 1_000_000  # samples: more are no advice
 SAME_SIZE = 0.005  # of the bytes: what a change of size is not worth a word below
 
 
