@@ -42,8 +42,9 @@ class Mean:
 
     The interval is made for heavy tails, which a sample shows too little of: to the n values -ln(alpha / 2) are added
     before the normal interval is taken, for so often what is in no sample with a risk of alpha / 2 would have been
-    expected (the rule of three), each as large as the largest that was seen and at least `tail` times the mean. The
-    lower end is that of the values alone. docs/benchmarks.md has the coverage.
+    expected (the rule of three), each as large as the largest that was seen and at least `tail` times the mean. Fewer
+    than `tail` samples have no upper end: they may have seen nothing of what makes the mean. The lower end is that of
+    the values alone. docs/benchmarks.md has the coverage.
     """
 
     values: np.ndarray
@@ -77,7 +78,9 @@ class Mean:
 
     def _upper(self, samples: int, confidence: float) -> float:
         """What the upper end would be of so many samples that are like these."""
-        if not isfinite(self._mean) or (samples < LEAST and not (self.root and self.figure <= ROUNDING)):
+        if not isfinite(self._mean) or (
+            samples < max(LEAST, self.tail) and not (self.root and self.figure <= ROUNDING)
+        ):
             return inf
         largest = max(float(self.values.max()), self.tail * self._mean)
         unseen = -log((1 - confidence) / 2)
