@@ -105,7 +105,7 @@ def _uncertain(found: Drop) -> str:
         return drop_of(found.metric, found)
     estimate = drop_of(found.metric, certainty.estimate)
     if found == math.inf:
-        return f"{estimate} on {certainty.samples} samples, which are too few to tell"
+        return f"{estimate} on too few samples ({certainty.samples}) to tell"
     return f"{estimate}, or by its {certainty.samples} samples up to {drop(found.metric, found)}"
 
 
@@ -216,7 +216,7 @@ def _at_most(gate: GateRecord) -> str:
     if gate.bound is None or gate.confidence is None or gate.metric is None:
         return ""
     if gate.bound == math.inf:
-        return f"; {gate.samples} samples are too few to be {percent_of(gate.confidence)} sure of anything"
+        return f"; too few samples ({gate.samples}) to be {percent_of(gate.confidence)} sure of anything"
     return f", at most {drop(gate.metric, gate.bound)} with {percent_of(gate.confidence)} confidence"
 
 

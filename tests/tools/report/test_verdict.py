@@ -368,7 +368,7 @@ def test_a_miss_for_lack_of_samples_says_how_many_would_tell():
     assert "costs a mean KL of 0.0052 nats, or by its 300 samples up to 0.014 nats and saves" in said
     assert said.endswith("; about 3,000 samples would tell")
     few = replace(MISS, drop=Drop(math.inf, "kl", Certainty(0.0001, 3, 8)))
-    assert "costs a mean KL of 0.0001 nats on 3 samples, which are too few to tell" in not_worth_it("kl", 0.01, few)
+    assert "costs a mean KL of 0.0001 nats on too few samples (3) to tell" in not_worth_it("kl", 0.01, few)
 
 
 def test_a_target_that_samples_are_not_sure_of_says_so():
