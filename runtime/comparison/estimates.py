@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite, log, sqrt
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -148,9 +149,7 @@ def _upper_share(share: float, number: float, confidence: float) -> float:
 
 
 def _quantile(confidence: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.ppf((1 + confidence) / 2))
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _least(holds: Callable[[int], bool]) -> int | None:

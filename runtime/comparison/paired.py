@@ -6,9 +6,9 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from .estimates import CONFIDENCE
 
@@ -64,14 +64,14 @@ def loss_bound(lost: int, won: int, samples: int, confidence: float = CONFIDENCE
     if min(lost, won) < 0 or lost + won > samples or samples < 1:
         raise ValueError(f"{lost} lost and {won} won of {samples} samples: no such counts")
     _check(confidence)
-    return _bound(lost, won, samples, float(ndtri(confidence)))
+    return _bound(lost, won, samples, NormalDist().inv_cdf(confidence))
 
 
 def samples_for_loss(lost: int, won: int, samples: int, limit: float, confidence: float = CONFIDENCE) -> int | None:
     """How many samples, with the shares of lost and won that were seen, have a `loss_bound` within `limit`, a share;
     None if no number has, since the loss that was seen is `limit` or more (or all but that)."""
     _check(confidence)
-    z, lost_share, won_share = float(ndtri(confidence)), lost / samples, won / samples
+    z, lost_share, won_share = NormalDist().inv_cdf(confidence), lost / samples, won / samples
     if lost_share - won_share >= limit:
         return None
     return _fewest(lambda n: _bound(lost_share * n, won_share * n, n, z) <= limit)
@@ -96,8 +96,8 @@ def _fewest(holds: Callable[[int], bool]) -> int | None:
 def _interval(lost: float, won: float, samples: int) -> tuple[float, float, float]:
     """The ends of the interval, and the p-value."""
     difference, error = _moments(won + 1, lost + 1, samples + 2)
-    half = float(ndtri(1 - (1 - CONFIDENCE) / 2)) * error
-    return max(difference - half, -1.0), min(difference + half, 1.0), 2 * float(ndtr(-abs(difference) / error))
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
+    return max(difference - half, -1.0), min(difference + half, 1.0), math.erfc(abs(difference) / error / math.sqrt(2))
 
 
 def _bound(lost: float, won: float, samples: int, z: float) -> float:
