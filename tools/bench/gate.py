@@ -15,6 +15,7 @@ of samples from 100 on end beyond their limit with .95.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _pair(values: Iterable[float]) -> str:
-    return " → ".join(f"{one:.2f}" for one in values)
+    return " → ".join("-" if math.isnan(one) else f"{one:.2f}" for one in values)
 
 
 def _median(values: Iterable[float]) -> float:

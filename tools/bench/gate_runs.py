@@ -62,23 +62,29 @@ def outcome(known: Sequence[Candidates], drawn: Drawn, limit: float, confidence:
     choose, and without it on those that are reported."""
     choices, held_back = [], []
     for one in known:
-        search = Search(one, lambda attempt, one=one: _drop(one.of(attempt).nats, drawn.choosing, confidence))
+        search = Search(one, lambda attempt, one=one: _drop(one.of(attempt).nats, drawn.choosing, limit, confidence))
         choices += [_Found(*pair, one.of(pair[0])) for pair in search.within(limit, 2 * limit)]
         if search.held_back is not None:
             held_back.append(_Found(*search.held_back, one.of(search.held_back[0])))
-    kept = [one for one in choices if _drop(one.candidate.nats, drawn.reporting) <= limit]
+    kept = [one for one in choices if _agrees(one, drawn.reporting, limit, confidence)]
     kept.sort(key=lambda one: (-one.attempt.worth, one.drop))
     best = kept[0] if kept else None
-    advice = _advice(best, held_back, drawn, limit, confidence)
+    advice = _advice(best, held_back)
     return Outcome(advice=advice) if best is None else _outcome(best.candidate, drawn, advice)
 
 
-def _drop(nats: Mean, images: np.ndarray, confidence: float = 0.0) -> Drop:
+def _agrees(found: _Found, images: np.ndarray, limit: float, confidence: float) -> bool:
+    """As `accepted` has it of what is reported."""
+    reported = _drop(found.candidate.nats, images, limit, confidence)
+    return reported.estimate <= limit and (reported.estimate <= found.drop or reported <= limit)
+
+
+def _drop(nats: Mean, images: np.ndarray, limit: float, confidence: float) -> Drop:
     """As `Judge.drop` has it of these images."""
     seen = replace(nats, values=nats.values[images])
     if not confidence:
         return Drop(seen.figure, KL)
-    return Drop(seen.interval(confidence)[1], KL, Certainty(seen.figure, seen.samples, None))
+    return Drop(seen.interval(confidence)[1], KL, Certainty(seen.figure, seen.samples, seen.enough(limit, confidence)))
 
 
 def _outcome(candidate: Candidate, drawn: Drawn, advice: Advice | None) -> Outcome:
@@ -86,15 +92,13 @@ def _outcome(candidate: Candidate, drawn: Drawn, advice: Advice | None) -> Outco
     return Outcome(candidate.nats.figure, reported, candidate.size, candidate.time, True, advice)
 
 
-def _advice(
-    best: _Found | None, held_back: Sequence[_Found], drawn: Drawn, limit: float, confidence: float
-) -> Advice | None:
+def _advice(best: _Found | None, held_back: Sequence[_Found]) -> Advice | None:
     """As the verdict has it."""
     more = max(held_back, key=lambda one: one.attempt.worth, default=None)
     if more is None or (best is not None and more.attempt.worth <= best.attempt.worth):
         return None
-    nats = more.candidate.nats
-    enough = replace(nats, values=nats.values[drawn.choosing]).enough(limit, confidence)
+    assert more.drop.certainty is not None
+    enough = more.drop.certainty.enough
     return None if enough is None else Advice(round(enough / VALIDATION_SHARE), more.candidate.size)
 
 

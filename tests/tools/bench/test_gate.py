@@ -73,10 +73,9 @@ def test_what_more_samples_may_allow_is_smaller_and_they_are_more():
     assert few.advice.size < few.size
 
 
-def test_next_to_nothing_is_done_where_too_few_samples_choose():
+def test_nothing_is_done_where_too_few_samples_choose():
     found = outcome([Known()], drawn(20), 0.01, 0.95)
-    assert found.true <= 1.1e-5  # rounding
-    assert found.advice is not None
+    assert (found.changed, found.true) == (False, 0.0)
 
 
 def test_what_is_reported_has_to_keep_the_limit_too():
