@@ -8,7 +8,7 @@ import numpy as np
 from ...ir.output_heads import Head
 from .agreement import agreements_by_batch, changes_by_batch
 from .divergences import kl_by_batch, kl_divergences, quotient, relative_error, squares_by_batch
-from .estimates import SQUARES_TAIL, Estimate, Mean, Share, ratios
+from .estimates import Estimate, Mean, Share, ratios
 from .independent_parts import Parts, independent, lengths, summed
 from .outputs import Outputs, check, recounted, sizes_of
 
@@ -83,7 +83,7 @@ def _error(errors: Parts, norms: Parts, sizes: Sequence[int]) -> Estimate:
     over, under = summed(errors, counts), summed(norms, counts)
     whole = quotient(float(over.sum()), float(under.sum()))
     values = ratios(over, under) if 0 < whole < np.inf else np.full(len(over), whole)
-    return Mean(values, SQUARES_TAIL, root=True)
+    return Mean(values, root=True)
 
 
 def _shares(hits: Sequence[Parts], sizes: Sequence[int]) -> tuple[Estimate, ...]:

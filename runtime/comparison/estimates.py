@@ -13,8 +13,7 @@ CONFIDENCE = 0.95
 LEAST = 8  # samples; of fewer nothing is known that a single one could not overturn
 MOST = 10**9
 ROUNDING = 1e-5  # a relative error: what is no larger was changed by nothing else, and few samples show it
-NATS_TAIL = 20.0  # means: KL by sample is heavy-tailed, its largest of 10,000 is 60 to 300 means
-SQUARES_TAIL = 5.0  # means, of the squared errors of values
+TAIL = 20.0  # means: KL by sample is heavy-tailed, its largest of 10,000 is 60 to 300 means; squared errors can be, too
 
 
 class Estimate(Protocol):
@@ -49,7 +48,7 @@ class Mean:
     """
 
     values: np.ndarray
-    tail: float = NATS_TAIL
+    tail: float = TAIL
     root: bool = False
 
     @property

@@ -26,9 +26,10 @@ class Acceptance:
     missed: MeasuredAttempt | None = None
 
 
-def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> Acceptance:
+def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget, choosing: float = 1.0) -> Acceptance:
     """The best of `choices` (best first) that keeps the limit, or the best one where nothing does or must. The drop
-    that chose has to keep it, and what `gate` measures on the reported samples has to agree."""
+    that chose has to keep it, and what `gate` measures on the reported samples has to agree. `choosing` is the share
+    of the samples that chose."""
     limit = gate.limit
     seen: list[tuple[MeasuredAttempt, GateRecord]] = []
     for choice in choices:
@@ -36,7 +37,7 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> 
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
             return Acceptance(choice, GateRecord(None, None, reported.estimate))
         bound = choice.drop if reported.estimate <= choice.drop else reported
-        record = _record(bound, reported, limit.value, gate.confidence)
+        record = _record(bound, reported, gate, choosing)
         if record.passed:
             return Acceptance(choice, record)
         seen.append((replace(choice, drop=bound), record))
@@ -47,14 +48,16 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget) -> 
     return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
 
 
-def _record(bound: Drop, reported: Drop, limit: float, confidence: float) -> GateRecord:
+def _record(bound: Drop, reported: Drop, gate: Gate, choosing: float) -> GateRecord:
     """`bound` is the most that it may be by the samples that chose, or by the reported ones where these say more."""
+    limit = gate.limit.value
     measured = reported.estimate if reported.metric == bound.metric else bound.estimate
     passed = bound <= limit and reported.estimate <= limit
     certainty = bound.certainty
     if certainty is None:
         return GateRecord(bound.metric, limit, measured, passed)
-    rests_on = float(bound), confidence, certainty.samples, certainty.enough
+    enough = None if certainty.enough is None else round(certainty.enough / choosing)
+    rests_on = float(bound), gate.confidence, certainty.samples, enough
     return GateRecord(bound.metric, limit, measured, passed, *rests_on)
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 
 import onnx_ir
 
+from ...ir.remarks import MISSED, Remark
 from ...passes.curvature.store import digest_of_model
 from ...passes.planning.stages import AppliedRetraining, Attempt
 from ...passes.recovery.stage import Recover, Retrained
 from ..report.drops import Drop
+from ..report.quantities import digits
 from .expected_drop import ExpectedDrop
 from .exploration import MeasuredAttempt
 from .recovered import Recovered
@@ -51,12 +53,22 @@ class FinalRetraining:
     def _finished(self, choice: MeasuredAttempt) -> MeasuredAttempt:
         found = self.retraining.retrained(choice.attempt.model, choice.attempt.heirs, self.settings)
         attempt = _after(choice.attempt, self.settings, found)
+        before, after = self.drop(choice.attempt.model), self.drop(attempt.model)
+        if found.weights and not self.settings.sparsifies and after.estimate >= before.estimate:
+            return replace(choice, attempt=_undone(choice.attempt, before, after), drop=before)
         recovery = Recovered(choice.attempt.model, found.steps, found.seconds)
-        return replace(choice, attempt=attempt, drop=self.drop(attempt.model), recovery=recovery)
+        return replace(choice, attempt=attempt, drop=after, recovery=recovery)
 
     def _probed(self, attempt: Attempt) -> Drop:
         found = self.retraining.retrained(attempt.model, attempt.heirs, brief(self.settings), "short recovery")
         return self.drop(written(attempt.model, found.weights))
+
+
+def _undone(attempt: Attempt, before: Drop, after: Drop) -> Attempt:
+    """The attempt as it was, where few held-out samples were wrong about a recovery."""
+    said = f"{digits(before.estimate)} → {digits(after.estimate)} on samples that had no part in it: undone"
+    remark = Remark("outputs", "recover", MISSED, "no-gain", said)
+    return replace(attempt, remarks=(*attempt.remarks, remark))
 
 
 def _after(attempt: Attempt, settings: Recover, found: Retrained) -> Attempt:

@@ -165,7 +165,7 @@ class _Job:
         layers = Inventory(clean.model, clean.shapes, explored.traces)
         final = replace(choosing, judge=self.subject.judge(samples.evaluation))
         choices = explored.choices if finish is None else finish.choices(explored.choices, limit.value)
-        found = accepted(choices, final, self.settings.budget)
+        found = accepted(choices, final, self.settings.budget, samples.choosing)
         if found.choice is not None and (found.choice.attempt.steps or self.settings.budget.has_target):
             return self._changed(found.choice, explored, layers, final, found.gate)
         text = self._nothing_done(found, explored, final if found.missed else choosing)

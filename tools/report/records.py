@@ -154,8 +154,8 @@ class GateRecord:
     to it (`metric` kl, rel, changed or acc; None: no limit was set).
 
     `measured` is on the samples that are reported. `bound` is the most that it may be on all that the samples come
-    from, by the `samples` that chose and with this `confidence`; None where that is 0. `enough` of them would be as
-    sure of the limit, if they were like these; None where no number would do."""
+    from, by the `samples` that chose and with this `confidence`; None where that is 0. `enough` samples, of which so
+    large a part chooses, would be as sure of the limit if they were like these; None where no number would do."""
 
     metric: str | None = None
     limit: float | None = None

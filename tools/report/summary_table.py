@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...ir.head_kinds import BERNOULLI, CATEGORICAL
 from .accuracy import FELL, KEPT, cell
+from .drops import ACCURACY
 from .quantities import digits, duration, percent, percent_of, quantity
 from .records import (
     AccuracyFigures,
     DivergenceFigures,
     Figures,
+    GateRecord,
     Interval,
     RecoveryRecord,
     Report,
@@ -47,7 +49,7 @@ def rows(report: Report) -> list[Row]:
         _size("Multiply-adds", before.macs, after.macs, "", "fewer", "more"),
     ]
     changes = _divergence(report.divergence, report.heads) if report.divergence else []
-    scores = [_accuracy(report.accuracy)] if report.accuracy else []
+    scores = [_accuracy(report.accuracy, report.gate)] if report.accuracy else []
     return [*sizes, *_latency(before, after, report.timing), *changes, *scores]
 
 
@@ -109,7 +111,10 @@ def _same_answer(heads: Mapping[str, str]) -> str:
     )
 
 
-def _accuracy(figures: AccuracyFigures) -> Row:
+def _accuracy(figures: AccuracyFigures, gate: GateRecord) -> Row:
+    """Without a verdict of its own where the gate has one, by other samples."""
+    if gate.metric == ACCURACY and figures.verdict != FELL:
+        figures = replace(figures, verdict="")
     tone = {FELL: BAD, KEPT: GOOD}.get(figures.verdict, PLAIN)
     return Row("Accuracy", percent(figures.before), percent(figures.after), cell(figures), tone)
 

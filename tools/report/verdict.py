@@ -80,14 +80,15 @@ def not_worth_it(metric: str, limit: float, miss: NearestMiss | None, rows: str 
     """Of a model that comes back as it was, since no change is worth it within the limit. `rows` says of which outputs
     the nearest one changes the number of rows, if it does, and what to do about it; so many samples are `wanted` to be
     sure of it."""
-    said = f"returned unchanged: nothing is worth its price within {drop_of(metric, limit)}"
+    held = metric if miss is None or miss.drop.metric == ROWS else miss.drop.metric
+    said = f"returned unchanged: nothing is worth its price within {drop_of(held, limit)}"
     if miss is None:
         return f"{said}; no change that saves anything was found"
     time = f"{percent_of(abs(miss.time))} of the layers' time"
     saved = f"saves {percent_of(miss.size)} of the size and " + (time if miss.time >= 0 else f"costs {time}")
     verb = "gives" if miss.drop.metric == ROWS else "would cost" if miss.expected else "costs"
     how = " after recovery, going by short ones" if verb == "would cost" else ""
-    costs = f"{verb} {_uncertain(miss.drop)}{how}{rows}"
+    costs = f"{verb} {_uncertain(miss.drop, limit)}{how}{rows}"
     return _joined(f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}", _would_do(wanted))
 
 
@@ -99,10 +100,11 @@ def with_more_samples(wanted: int | None, miss: NearestMiss) -> str:
     return f"with about {rounded(wanted)} samples {what} may be within the limit"
 
 
-def _uncertain(found: Drop) -> str:
+def _uncertain(found: Drop, limit: float) -> str:
+    """What was measured, and where that keeps the limit what it rests on."""
     certainty = found.certainty
-    if certainty is None:
-        return drop_of(found.metric, found)
+    if certainty is None or certainty.estimate > limit:
+        return drop_of(found.metric, found.estimate)
     estimate = drop_of(found.metric, certainty.estimate)
     if found == math.inf:
         return f"{estimate} on too few samples ({certainty.samples}) to tell"
@@ -151,9 +153,9 @@ def too_dear(targets: str, least: Drop, limit: float) -> str:
     if least.metric == ROWS:
         said = f"{targets} gives {drop_of(ROWS, least)}, which is beyond every limit"
         return f"{said}; ask for less, or compare inner values with --judge"
-    beyond = "which is not surely within" if least.estimate <= limit else "beyond"
+    beyond = "not surely within" if least.estimate <= limit else "beyond"
     return (
-        f"{targets} costs {_uncertain(least)}, {beyond} the limit of {drop(least.metric, limit)}; "
+        f"{targets} costs {_uncertain(least, limit)}, {beyond} the limit of {drop(least.metric, limit)}; "
         f"ask for less, {'give more samples, ' if least.estimate <= limit else ''}or raise --max-drop"
     )
 
@@ -171,7 +173,8 @@ def gate_line(gate: GateRecord) -> str:
     if gate.metric == ROWS:
         return f"{NAMES[ROWS]}: {kept}"
     measured = f"{NAMES[gate.metric]} not measured" if gate.measured is None else _measured(gate)
-    return f"{measured}{_at_most(gate)}, limit {drop(gate.metric, gate.limit)}: {kept}"
+    chose = "" if gate.samples is None or gate.bound is None else f" by {gate.samples:,} other samples"
+    return f"{measured}{_at_most(gate)}{chose}, limit {drop(gate.metric, gate.limit)}: {kept}"
 
 
 def _size(before: Figures, after: Figures) -> str:
@@ -221,7 +224,7 @@ def _at_most(gate: GateRecord) -> str:
 
 
 def _lack(gate: GateRecord) -> str:
-    return "" if gate.enough is None else f"; {gate.samples} samples chose, about {rounded(gate.enough)} would do"
+    return "" if gate.enough is None else f"; about {rounded(gate.enough)} samples would do"
 
 
 def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kronnx.ir.output_heads import Head
 from kronnx.runtime.comparison import Mean, Share, compare
-from kronnx.runtime.comparison.estimates import LEAST, NATS_TAIL, ratios
+from kronnx.runtime.comparison.estimates import LEAST, TAIL, ratios
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import zconfint
@@ -19,7 +19,7 @@ INDICES = Head("y", "discrete", "raw")
 def test_the_upper_end_is_the_normal_one_of_the_values_and_of_those_that_were_not_seen(rng):
     """At a confidence of 1 - 2 exp(-k) just k values are added: here four."""
     values, confidence = rng.exponential(size=50), 1 - 2 * math.exp(-4)
-    all_of_them = np.concatenate([values, [NATS_TAIL * values.mean()] * 4])
+    all_of_them = np.concatenate([values, [TAIL * values.mean()] * 4])
     assert all_of_them.max() > values.max()
     _, high = zconfint(all_of_them, alpha=1 - confidence)
     assert Mean(values).interval(confidence)[1] == pytest.approx(high, rel=1e-12)
@@ -33,7 +33,7 @@ def test_the_lower_end_is_the_normal_one(rng):
 
 def test_the_largest_that_was_seen_counts_where_it_is_larger_than_the_tail(rng):
     values = np.concatenate([rng.exponential(size=199), [100.0]])
-    assert values.max() > NATS_TAIL * values.mean()
+    assert values.max() > TAIL * values.mean()
     assert Mean(values).interval() == Mean(values, tail=0.0).interval()
 
 
@@ -64,7 +64,7 @@ def test_no_number_of_samples_helps_an_estimate_beyond_the_limit():
 def test_of_too_few_samples_nothing_is_known():
     few = np.full(19, 7e-5)
     assert Mean(few).interval()[1] == math.inf
-    assert Mean(few).enough(0.01, 0.95) == NATS_TAIL
+    assert Mean(few).enough(0.01, 0.95) == TAIL
     assert Mean(few, tail=5.0).interval()[1] < 1e-3
     assert Mean(few[: LEAST - 1], tail=5.0).interval()[1] == math.inf
     assert Mean(few**2 * 1e-4, tail=5.0, root=True).interval()[1] < 1e-5  # values that are the same up to rounding

@@ -29,7 +29,7 @@ def scaled(factor: float):
 @pytest.fixture(scope="module")
 def gate() -> Gate:
     original = scaled(1.0)
-    data = dataset_of([{"x": np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)}], original)
+    data = dataset_of([{"x": np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)}], original)
     heads = find_heads(original, {"y": "gaussian"})
     return Gate(Judge(data, run_all(Session(original), data), heads, Target()), LIMIT)
 
@@ -73,12 +73,12 @@ def test_what_too_few_samples_are_not_sure_of_is_not_taken(gate: Gate) -> None:
 
 
 def test_where_the_reported_samples_say_more_than_the_bound_theirs_is_taken(gate: Gate) -> None:
-    """A relative error that is the same for every sample is sure, of nine of them twice the others' bound."""
+    """A relative error that is the same for every sample is sure, of thirty of them some times the estimate."""
     sure = replace(gate, confidence=0.95)
     flattered = replace(choice(0.004), drop=Drop(0.001, "rel", Certainty(0.0005, 60, 40)))
     _, record, _ = taken([flattered], sure, Budget(LIMIT))
     assert 0.004 < record.bound <= 0.01
-    assert (record.passed, record.samples) == (True, 9)
+    assert (record.passed, record.samples) == (True, 30)
     worse = replace(choice(0.009), drop=Drop(0.001, "rel", Certainty(0.0005, 60, 40)))
     assert taken([worse, choice(0.001)], sure, Budget())[0] == 1
 

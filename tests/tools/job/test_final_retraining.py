@@ -96,6 +96,17 @@ def test_what_is_known_of_a_recovery_is_that_of_the_choice(retraining: Retrainin
         assert choice.recovery.before is attempt.model
 
 
+def test_a_recovery_that_the_choosing_samples_contradict_is_undone(
+    retraining: Retraining, attempts: list[Attempt]
+) -> None:
+    """The few that chose the weights were wrong about them."""
+    given = attempts[0]
+    end = FinalRetraining(retraining, BRIEF, lambda model: Drop(1.0 if model is given.model else 2.0, "kl"))
+    (choice,) = end.choices(choices([given]), limit=100.0)
+    assert (choice.attempt.model, choice.drop, choice.recovery) == (given.model, 1.0, None)
+    assert choice.attempt.remarks[-1].detail.startswith("1.00 → 2.00 on samples that had no part in it: undone")
+
+
 def test_a_recovery_that_helps_nothing_adds_no_step_and_says_so(
     retraining: Retraining, attempts: list[Attempt]
 ) -> None:
