@@ -42,7 +42,7 @@ class Judge:
     def drop(self, model: onnx_ir.Model, limit: Limit, confidence: float = 0.0) -> Drop:
         """What `limit` holds: points of accuracy (never below 0), or the largest of what is measured of each kind of
         outputs, in the unit of that kind. With a confidence it is the most that this may be on all that the samples
-        come from."""
+        come from; what is measured beyond the limit comes first."""
         outputs = run_all(Session(model, self.target), self.data)
         if limit.metric == ACCURACY:
             return self._accuracy_lost(outputs, limit.value, confidence)
@@ -50,7 +50,7 @@ class Judge:
         drops = list(_bounds(found, limit.value, confidence)) if confidence and not found.rows else drops_of(found)
         if not drops:
             raise DataError("the model gives no rows on this data, so nothing can be compared; give it other inputs")
-        return max(drops)
+        return max(drops, key=lambda one: (one.estimate > limit.value, one))
 
     def _accuracy_lost(self, outputs: Outputs, limit: float, confidence: float) -> Drop:
         assert self.data.labels is not None
