@@ -7,7 +7,7 @@ import numpy as np
 
 from ...ir.output_heads import Head
 from .agreement import agreements_by_batch, changes_by_batch
-from .divergences import kl_by_batch, kl_divergences, quotient, relative_error, squares_by_batch
+from .divergences import kl_by_batch, kl_divergences, quotient, relative_error, squares_by_sample
 from .estimates import Estimate, Mean, Share, ratios
 from .independent_parts import Parts, independent, lengths, summed
 from .outputs import Outputs, check, recounted, sizes_of
@@ -54,13 +54,13 @@ def compare(
     both, sizes = (reference, candidate), sizes or sizes_of(reference, heads[0])
     likely = [head for head in heads if head.is_probability]
     nats = [kl_by_batch(*both, head, sizes) for head in likely]
-    squares = [squares_by_batch(*both, head) for head in heads if head.kind == "gaussian"]
+    squares = [squares_by_sample(*both, head, sizes) for head in heads if head.kind == "gaussian"]
     answers = [list(agreements_by_batch(*both, head)) for head in likely]
     changes = [list(changes_by_batch(*both, head)) for head in heads if not head.is_continuous]
     found = {
         "kl_mean": _mean_of_sum(nats, sizes),
         "agreement": _shares(answers, sizes),
-        "relative_error": tuple(_error(errors, norms, sizes) for errors, norms in squares),
+        "relative_error": tuple(_error(errors, norms) for errors, norms in squares),
         "changed": _shares(changes, sizes),
     }
     known = {name: each for name, each in found.items() if each}
@@ -78,9 +78,7 @@ def _mean_of_sum(nats: Sequence[Parts], sizes: Sequence[int]) -> tuple[Estimate,
     return (Mean(np.sum([ratios(summed(parts, counts), lengths(parts, counts)) for parts in given], axis=0)),)
 
 
-def _error(errors: Parts, norms: Parts, sizes: Sequence[int]) -> Estimate:
-    counts = independent(sizes, [errors])
-    over, under = summed(errors, counts), summed(norms, counts)
+def _error(over: np.ndarray, under: np.ndarray) -> Estimate:
     whole = quotient(float(over.sum()), float(under.sum()))
     values = ratios(over, under) if 0 < whole < np.inf else np.full(len(over), whole)
     return Mean(values, root=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.output_heads import Head, effective_decisions
+from .independent_parts import parts_of
 from .outputs import Outputs, joined, pairs, pieces, pieces_by_batch, sizes_of
 
 FLOOR = float(np.log(np.finfo(np.float32).tiny))  # -87.3, the least logarithm of a probability in float32
@@ -33,15 +34,19 @@ def kl_by_batch(reference: Outputs, candidate: Outputs, head: Head, sizes: Seque
     return [joined([_of_classes(p, q, head.scale) for p, q in batch], np.float64) for batch in batches]
 
 
-def squares_by_batch(reference: Outputs, candidate: Outputs, head: Head) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The squares of candidate - reference and of the reference, batch by batch [elements], in float64; of NaN
-    infinite. Where the original holds -infinity the candidate has to, and both are zero."""
+def squares_by_sample(
+    reference: Outputs, candidate: Outputs, head: Head, sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of the squares of candidate - reference and of the reference by independent part [parts], in float64; of
+    NaN infinite. Where the original holds -infinity the candidate has to, and both are zero."""
     errors, norms = [], []
-    for batch in pieces_by_batch(reference, candidate, head):
-        both = [_squares(y, z) for y, z in batch]
-        errors.append(joined([error for error, _ in both], np.float64))
-        norms.append(joined([norm for _, norm in both], np.float64))
-    return errors, norms
+    for size, (y, z) in zip(sizes, pairs(reference, candidate, head), strict=True):
+        parts = parts_of(size, y.size)
+        rows = pieces(y.reshape(parts, -1), z.reshape(parts, -1)) if y.size else ()
+        both = [_squares(one, other) for one, other in rows] or [(np.zeros(parts), np.zeros(parts))]
+        errors += [error for error, _ in both]
+        norms += [norm for _, norm in both]
+    return joined(errors, np.float64), joined(norms, np.float64)
 
 
 def relative_error(reference: Outputs, candidate: Outputs, head: Head) -> float:
@@ -50,8 +55,8 @@ def relative_error(reference: Outputs, candidate: Outputs, head: Head) -> float:
     An original of zeros only: 0 if the candidate is zero too, else infinite. Where the original holds -infinity the
     candidate has to, and both are left out.
     """
-    error, norm = (sum(float(part.sum()) for part in parts) for parts in squares_by_batch(reference, candidate, head))
-    return quotient(error, norm) ** 0.5
+    error, norm = squares_by_sample(reference, candidate, head, sizes_of(reference, head))
+    return quotient(float(error.sum()), float(norm.sum())) ** 0.5
 
 
 def quotient(error: float, norm: float) -> float:
@@ -62,11 +67,13 @@ def quotient(error: float, norm: float) -> float:
 
 
 def _squares(reference: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Summed by row."""
     never = np.isneginf(reference)
     wide = np.where(never, 0, reference.astype(np.float64))
     with np.errstate(invalid="ignore"):
         difference = np.where(never, np.where(np.isneginf(candidate), 0, np.inf), candidate.astype(np.float64) - wide)
-    return np.nan_to_num(np.square(difference), nan=np.inf, posinf=np.inf).ravel(), np.square(wide).ravel()
+    error = np.square(difference).sum(-1)
+    return np.where(np.isnan(error), np.inf, error), np.square(wide).sum(-1)
 
 
 def _of_classes(reference: np.ndarray, candidate: np.ndarray, scale: str) -> np.ndarray:
@@ -91,7 +98,7 @@ def _of_decisions(reference: Outputs, candidate: Outputs, head: Head, sizes: Seq
     ones = zeros = 0.0
     found: list[np.ndarray] = []
     for samples, (y, z) in zip(sizes, pairs(reference, candidate, head), strict=True):
-        by_sample = (samples, -1) if samples and y.size % samples == 0 else (1, -1)
+        by_sample = (parts_of(samples, y.size), -1)
         sums: list[np.ndarray] = []
         for one, other in pieces(y.reshape(by_sample), z.reshape(by_sample)) if y.size else ():
             p, each = _decisions(one, other, head.scale)

@@ -11,10 +11,12 @@ def independent(sizes: Sequence[int], outputs: Iterable[Parts]) -> list[int]:
     """How many independent parts each batch has, of `sizes` samples: as many where all outputs have as many numbers
     for each, else one."""
     columns = zip(*(map(len, parts) for parts in outputs), strict=True)
-    return [
-        size if size and all(length % size == 0 for length in lengths) else 1
-        for size, lengths in zip(sizes, columns, strict=True)
-    ]
+    return [parts_of(size, *lengths) for size, lengths in zip(sizes, columns, strict=True)]
+
+
+def parts_of(size: int, *lengths: int) -> int:
+    """How many independent parts a batch of `size` samples has, of which outputs have so many numbers."""
+    return size if size and all(length % size == 0 for length in lengths) else 1
 
 
 def summed(parts: Parts, counts: Sequence[int]) -> np.ndarray:

@@ -16,6 +16,7 @@ from ...ir.rewriter import Rewriter
 from ...passes.curvature import Bench, measurable
 from ...passes.curvature.moments import Moments
 from ...passes.low_rank.factorization import corrected_bias
+from ...passes.planning.trials import TRUSTED
 from ...runtime.comparison import nats, run_all
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session
@@ -24,7 +25,6 @@ from .gate import Judge
 from .standard_changes import Change, channels_removed, rank_halved
 from .subject import Subject
 
-TRUSTED = 0.005  # nats up to which a prediction is left as it is, of a layer that feeds no probabilities
 FORWARD = 16_384  # runs of one sample that all changes have together
 FEWEST, MOST = 32, 256  # samples that a change is measured on
 INSIDE = "inside-operator", "it is part of an operator such as LSTM or Gather, in which it can't be changed"

@@ -25,6 +25,7 @@ from ...runtime.sessions import Target
 from ..report.progress import Progress, Silent
 from ..report.sensitivity_records import INPUT_ONLY, Left, Row, Sensitivity
 from .cache import statistics_store, tidy
+from .exploration import TEMPERATURES
 from .machine import Machine, check_threads
 from .measured_changes import Measuring
 from .memory import peak_memory
@@ -34,7 +35,6 @@ from .sources import Sources
 from .standard_changes import channels_removed, rank_halved
 from .subject import Subject, open_subject
 
-WARM = 4.0  # the second temperature, as of the passes
 UNREACHED = "no-curvature", "its gradient is zero on this data"
 
 
@@ -125,8 +125,9 @@ def _measured(
     open_ = [cold.layers[row.name] for row in rows if measuring.wants(row)]
     known = [cold.factors]
     if open_ and any(head.is_probability for head in bench.heads):
-        warmer = replace(bench, settings=replace(bench.settings, temperature=WARM))
-        known.append(_statistics(subject, warmer, open_, machine, f"curvature, temperature {WARM:g}").factors)
+        warm = TEMPERATURES[-1]
+        warmer = replace(bench, settings=replace(bench.settings, temperature=warm))
+        known.append(_statistics(subject, warmer, open_, machine, f"curvature, temperature {warm:g}").factors)
     costs = {}
     with subject.progress.step("measured changes", len(open_)) as advance:
         for layer in open_:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from kronnx.ir.output_heads import Head
+from kronnx.runtime import comparison
 from kronnx.runtime.comparison import Mean, Share, compare
 from kronnx.runtime.comparison.estimates import LEAST, TAIL, ratios
 from scipy.stats import norm
@@ -140,3 +141,11 @@ def test_indices_that_never_change_are_known_as_well_as_there_are_elements():
     y = np.arange(300).reshape(30, 10)
     (estimate,) = compare([{"y": y}], [{"y": y}], [INDICES]).estimates["changed"]
     assert estimate.interval() == pytest.approx(proportion_confint(0, 300, method="beta"))
+
+
+def test_values_in_pieces_give_the_same_estimate(rng, monkeypatch):
+    y, z = rng.normal(size=(2, 30, 4, 9))
+    whole = compare([{"y": y}], [{"y": y + 0.1 * z}], [VALUES]).estimates["relative_error"][0]
+    monkeypatch.setattr(comparison.outputs, "CHUNK", 40)
+    pieces = compare([{"y": y[:7]}, {"y": y[7:]}], [{"y": (y + 0.1 * z)[:7]}, {"y": (y + 0.1 * z)[7:]}], [VALUES])
+    assert pieces.estimates["relative_error"][0].interval() == pytest.approx(whole.interval())
