@@ -9,8 +9,6 @@ from ...ir.analyses import Analyses
 from ...ir.last_layers import last_layers
 from ...ir.output_heads import Head
 from ...passes.planning.trials import Trials
-from ...runtime.comparison import nats, run_all
-from ...runtime.sessions import Session
 from .measured_changes import few_of
 from .subject import Subject
 
@@ -22,14 +20,9 @@ def trials(subject: Subject, clean: onnx_ir.Model, metrics: int, in_nats: bool) 
     Where predictions are not `in_nats`, a choice goes by them alone, and all that is taken is measured to be told."""
     changes = POINTS * metrics * len(Analyses(clean).layers.found)
     judge = subject.judge(few_of(subject.samples.calibration, changes, subject.seed))
-
-    def measured(model: onnx_ir.Model) -> float:
-        outputs = run_all(Session(model, judge.target), judge.data)
-        return nats(judge.reference, outputs, judge.heads, judge.data.sizes)
-
     if not in_nats:
-        return Trials(measured, lambda _: (), metrics, trusted=0.0, priced=False)
-    return Trials(measured, lambda analyses: sites_that_feed(analyses, subject.heads), metrics)
+        return Trials(judge.nats, lambda _: (), metrics, trusted=0.0, priced=False)
+    return Trials(judge.nats, lambda analyses: sites_that_feed(analyses, subject.heads), metrics)
 
 
 def sites_that_feed(analyses: Analyses, heads: Sequence[Head]) -> frozenset[str]:

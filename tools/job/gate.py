@@ -14,6 +14,7 @@ from ...runtime.comparison import (
     accuracy_change,
     compare,
     loss_bound,
+    nats,
     run_all,
     samples_for_loss,
 )
@@ -38,6 +39,10 @@ class Judge:
     def compared(self, outputs: Outputs) -> Divergence:
         """How far outputs for the same samples are from the original's."""
         return compare(self.reference, outputs, self.heads, self.data.sizes)
+
+    def nats(self, model: onnx_ir.Model) -> float:
+        """How far a model is from the original in the unit of predictions."""
+        return nats(self.reference, run_all(Session(model, self.target), self.data), self.heads, self.data.sizes)
 
     def drop(self, model: onnx_ir.Model, limit: Limit, confidence: float = 0.0) -> Drop:
         """What `limit` holds: points of accuracy (never below 0), or the largest of what is measured of each kind of

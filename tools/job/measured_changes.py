@@ -17,9 +17,7 @@ from ...passes.curvature import Bench, measurable
 from ...passes.curvature.moments import Moments
 from ...passes.low_rank.factorization import corrected_bias
 from ...passes.planning.trials import TRUSTED
-from ...runtime.comparison import nats, run_all
 from ...runtime.data.named_data import Dataset
-from ...runtime.sessions import Session
 from ..report.sensitivity_records import INPUT_ONLY, Row, StandardChange
 from .gate import Judge
 from .standard_changes import Change, channels_removed, rank_halved
@@ -75,11 +73,10 @@ class Measuring:
         return replace(said, predicted=cost, measured_on=self.judge.data.samples)
 
     def _measured(self, name: str, form: Form, moments: Moments) -> float:
-        rewriter, judge = Rewriter(clone(self.model)), self.judge
+        rewriter = Rewriter(clone(self.model))
         layer = rewriter.analyses.layer(name)
         rewriter.replace(layer, form, corrected_bias(layer, form, moments))
-        outputs = run_all(Session(rewriter.model, judge.target), judge.data)
-        return nats(judge.reference, outputs, judge.heads, judge.data.sizes)
+        return self.judge.nats(rewriter.model)
 
 
 def few_of(data: Dataset, changes: int, seed: int) -> Dataset:
