@@ -1,6 +1,7 @@
 """How far two models' outputs are apart: lists of outputs in, divergences, agreement and accuracies out."""
 
 from .agreement import agreements
+from .directions import cosine_distances, has_vectors
 from .divergence import Divergence, compare, nats
 from .divergences import FLOOR, kl_divergences, relative_error
 from .estimates import CONFIDENCE, Estimate, Mean, Share
@@ -30,7 +31,9 @@ __all__ = [
     "check_range",
     "classes_of",
     "compare",
+    "cosine_distances",
     "has_one_answer",
+    "has_vectors",
     "hits",
     "kl_divergences",
     "loss_bound",

@@ -7,8 +7,9 @@ import numpy as np
 
 from ...ir.output_heads import Head
 from .agreement import agreements_by_batch, changes_by_batch
+from .directions import distances_by_batch, has_vectors
 from .divergences import kl_by_batch, kl_divergences, quotient, relative_error, squares_by_sample
-from .estimates import Estimate, Mean, Share, ratios
+from .estimates import ROUNDING, Estimate, Mean, Share, ratios
 from .independent_parts import Parts, independent, lengths, summed
 from .outputs import Outputs, check, recounted, sizes_of
 
@@ -21,8 +22,9 @@ class Divergence:
     independent: of classes the mean over samples x positions, of decisions the sum over their effective number
     (`effective_decisions`). `kl_p99`: of samples x positions, the worst head's. `agreement`: the share of positions
     with the same first class, or of decisions on the same side of one half, the worst head's. `relative_error`:
-    ||y' - y|| / ||y|| of values, the worst head's. `changed`: the share of elements that are others, of integers,
-    truth values or strings, the worst head's.
+    ||y' - y|| / ||y|| of values, the worst head's. `cosine_distance`: 1 - the mean cosine similarity, over samples x
+    positions, of the vectors on the last axis of values, the worst head's of those that hold such. `changed`: the
+    share of elements that are others, of integers, truth values or strings, the worst head's.
     Infinite if the model yields NaN or infinity where the original doesn't. `rows`: the outputs of which there are
     other numbers of rows, and in how many batches; of these there is no other figure.
     `estimates`: by the names of the other fields how sure each figure is, but for `kl_p99`; of several heads each.
@@ -32,6 +34,7 @@ class Divergence:
     kl_p99: float | None = None
     agreement: float | None = None
     relative_error: float | None = None
+    cosine_distance: float | None = None
     changed: float | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
     estimates: Mapping[str, tuple[Estimate, ...]] = field(default_factory=dict, compare=False, repr=False)
@@ -54,13 +57,16 @@ def compare(
     both, sizes = (reference, candidate), sizes or sizes_of(reference, heads[0])
     likely = [head for head in heads if head.is_probability]
     nats = [kl_by_batch(*both, head, sizes) for head in likely]
-    squares = [squares_by_sample(*both, head, sizes) for head in heads if head.kind == "gaussian"]
+    values = [head for head in heads if head.kind == "gaussian"]
+    squares = [squares_by_sample(*both, head, sizes) for head in values]
+    turns = [distances_by_batch(*both, head) for head in values if has_vectors(reference, head)]
     answers = [list(agreements_by_batch(*both, head)) for head in likely]
     changes = [list(changes_by_batch(*both, head)) for head in heads if not head.is_continuous]
     found = {
         "kl_mean": _mean_of_sum(nats, sizes),
         "agreement": _shares(answers, sizes),
         "relative_error": tuple(_error(errors, norms) for errors, norms in squares),
+        "cosine_distance": tuple(_mean(parts, sizes) for parts in turns if _numbers(parts)),
         "changed": _shares(changes, sizes),
     }
     known = {name: each for name, each in found.items() if each}
@@ -81,7 +87,13 @@ def _mean_of_sum(nats: Sequence[Parts], sizes: Sequence[int]) -> tuple[Estimate,
 def _error(over: np.ndarray, under: np.ndarray) -> Estimate:
     whole = quotient(float(over.sum()), float(under.sum()))
     values = ratios(over, under) if 0 < whole < np.inf else np.full(len(over), whole)
-    return Mean(values, root=True)
+    return Mean(values, root=True, nothing=ROUNDING)
+
+
+def _mean(distances: Parts, sizes: Sequence[int]) -> Estimate:
+    counts = independent(sizes, [distances])
+    each = ratios(summed(distances, counts), lengths(distances, counts))
+    return Mean(each, nothing=ROUNDING**2 / 2)  # an error of ROUNDING at a right angle turns a vector by so much
 
 
 def _shares(hits: Sequence[Parts], sizes: Sequence[int]) -> tuple[Estimate, ...]:

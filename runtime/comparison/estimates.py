@@ -44,12 +44,14 @@ class Mean:
     before the normal interval is taken, for so often what is in no sample with a risk of alpha / 2 would have been
     expected (the rule of three), each as large as the largest that was seen and at least `tail` times the mean. Fewer
     than `tail` samples have no upper end: they may have seen nothing of what makes the mean. The lower end is that of
-    the values alone. docs/benchmarks.md has the coverage.
+    the values alone. docs/benchmarks.md has the coverage. A figure below `nothing` is rounding, which any number of
+    samples shows.
     """
 
     values: np.ndarray
     tail: float = TAIL
     root: bool = False
+    nothing: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -78,9 +80,7 @@ class Mean:
 
     def _upper(self, samples: int, confidence: float) -> float:
         """What the upper end would be of so many samples that are like these."""
-        if not isfinite(self._mean) or (
-            samples < max(LEAST, self.tail) and not (self.root and self.figure <= ROUNDING)
-        ):
+        if not isfinite(self._mean) or (samples < max(LEAST, self.tail) and not self.figure < self.nothing):
             return inf
         largest = max(float(self.values.max()), self.tail * self._mean)
         unseen = -log((1 - confidence) / 2)

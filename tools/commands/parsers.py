@@ -149,7 +149,8 @@ def _budget(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         metavar="X",
         help="how far the outputs may move: nats of KL for classes, a relative error (0.01 is 1 %%) for values, with "
-        "--labels too; kl=X and rel=X say which, acc=X is points of accuracy",
+        "--labels too; kl=X and rel=X say which, cos=X is the least cosine similarity of vectors, acc=X is points of "
+        "accuracy",
     )
     group.add_argument(
         "--confidence",

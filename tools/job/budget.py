@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 
 from ...ir.errors import UsageError
-from ..report.drops import ACCURACY, KL, RELATIVE
+from ..report.drops import ACCURACY, COSINE, KL, RELATIVE
 from .nearest_names import did_you_mean
 
 DIVERGENCE = "divergence"
+METRICS = KL, RELATIVE, COSINE, ACCURACY
+LEAST_COSINE = 0.5  # what is less is meant for a distance
 CONFIDENCE = 0.95
 
 
@@ -16,13 +18,18 @@ class Limit:
     """The most that the outputs may change.
 
     `metric` is 'kl' (nats), 'rel' (relative error, 1 is 100 %), 'acc' (points of accuracy lost, 0 to 100) or
-    'divergence', which is 'kl' or 'rel', whichever suits the model's heads. But for 'acc', the number holds for every
-    output in the unit of its kind: nats of the probabilities together, the relative error of values, the share of
-    integers, truth values and strings that changed.
+    'divergence', which is 'kl' or 'rel', whichever suits the model's heads, or 'cos' (1 - the cosine similarity of
+    vectors). But for 'acc', the number holds for every output in the unit of its kind: nats of the probabilities
+    together, the relative error of values (or for 'cos' the distance of their directions), the share of integers, truth
+    values and strings that changed.
     """
 
     metric: str
     value: float
+
+    def __str__(self) -> str:
+        """As `--max-drop` says it."""
+        return f"{self.metric}={1 - self.value if self.metric == COSINE else self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -59,17 +66,18 @@ class Budget:
 
 
 def limit(given: str | float | None, labelled: bool) -> Limit | None:
-    """The limit that `--max-drop` says: a number, or `kl=`, `rel=`, `acc=` and a number.
+    """The limit that `--max-drop` says: a number, or `kl=`, `rel=`, `cos=`, `acc=` and a number.
 
-    A plain number is divergence as the heads measure it, with labels too: nats of KL, or relative error.
+    A plain number is divergence as the heads measure it, with labels too: nats of KL, or relative error. `cos=` says
+    the least cosine similarity.
     Raises UsageError for another metric, for `acc` without labels, and for values out of range.
     """
     if given is None:
         return None
     metric, equals, number = str(given).rpartition("=")
     metric = metric.strip() if equals else DIVERGENCE
-    if metric not in (KL, RELATIVE, ACCURACY, DIVERGENCE):
-        raise UsageError(f"--max-drop {given}: no metric {metric!r}{did_you_mean(metric, (KL, RELATIVE, ACCURACY))}")
+    if metric not in (*METRICS, DIVERGENCE):
+        raise UsageError(f"--max-drop {given}: no metric {metric!r}{did_you_mean(metric, METRICS)}")
     if metric == ACCURACY and not labelled:
         raise UsageError(f"--max-drop {given}: accuracy needs --labels; without them say kl=0.02 or rel=0.05")
     return Limit(metric, _drop(metric, number, str(given)))
@@ -79,13 +87,21 @@ def _drop(metric: str, number: str, given: str) -> float:
     try:
         value = float(number)
     except ValueError as e:
-        raise UsageError(f"--max-drop {given}: {number!r} is no number; write 0.5, kl=0.02, rel=0.05 or acc=0.5") from e
+        examples = "0.5, kl=0.02, rel=0.05, cos=0.99 or acc=0.5"
+        raise UsageError(f"--max-drop {given}: {number!r} is no number; write {examples}") from e
     if not math.isfinite(value) or value < 0:
         raise UsageError(f"--max-drop {given}: must be a finite number, 0 or more")
     if metric == ACCURACY and value > 100:
         raise UsageError(f"--max-drop {given}: points of accuracy go from 0 to 100; 0.5 is half a point")
     if metric == RELATIVE and value > 1:
         raise UsageError(f"--max-drop {given}: a relative error goes from 0 to 1; 0.05 is 5 %")
+    if metric == COSINE and not LEAST_COSINE <= value <= 1:
+        raise UsageError(
+            f"--max-drop {given}: cos= is the least cosine similarity, from {LEAST_COSINE} to 1 (the same direction); "
+            "0.99 lets vectors turn by 8 degrees"
+        )
+    if metric == COSINE:
+        return 1 - value
     return value
 
 

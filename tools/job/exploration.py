@@ -251,5 +251,6 @@ def _once(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
 
 def _first_price(limit: Limit) -> float:
     """Nats for the whole model that would spend the limit on about half of it."""
-    nats = {"kl": limit.value, "rel": limit.value**2 / 2, "acc": max(limit.value, 0.1) / 100}[limit.metric]
+    points = max(limit.value, 0.1)
+    nats = {"kl": limit.value, "rel": limit.value**2 / 2, "cos": limit.value, "acc": points / 100}[limit.metric]
     return 2 * max(nats, 1e-9)

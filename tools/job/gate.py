@@ -13,6 +13,7 @@ from ...runtime.comparison import (
     Outputs,
     accuracy_change,
     compare,
+    has_vectors,
     loss_bound,
     nats,
     run_all,
@@ -20,7 +21,7 @@ from ...runtime.comparison import (
 )
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
-from ..report.drops import ACCURACY, DEFAULTS, FIGURES, KL, RELATIVE, Certainty, Drop, drops_of
+from ..report.drops import ACCURACY, COSINE, DEFAULTS, KL, RELATIVE, Certainty, Drop, drops_of, held
 from .budget import DIVERGENCE, Limit
 
 
@@ -52,7 +53,8 @@ class Judge:
         if limit.metric == ACCURACY:
             return self._accuracy_lost(outputs, limit.value, confidence)
         found = self.compared(outputs)
-        drops = list(_bounds(found, limit.value, confidence)) if confidence and not found.rows else drops_of(found)
+        sure = confidence and not found.rows
+        drops = list(_bounds(found, limit, confidence)) if sure else drops_of(found, limit.metric)
         if not drops:
             raise DataError("the model gives no rows on this data, so nothing can be compared; give it other inputs")
         return max(drops, key=lambda one: (one.estimate > limit.value, one))
@@ -68,12 +70,12 @@ class Judge:
         return Drop(100 * max(0.0, loss_bound(*counts, sure)), ACCURACY, certainty)
 
 
-def _bounds(found: Divergence, limit: float, confidence: float) -> Iterator[Drop]:
+def _bounds(found: Divergence, limit: Limit, confidence: float) -> Iterator[Drop]:
     """The upper end of each head's figure. A one-sided bound would be that of less than this two-sided interval: see
     `_one_sided`."""
-    for metric, name in FIGURES.items():
+    for metric, name in held(limit.metric).items():
         for one in found.estimates.get(name, ()):
-            certainty = Certainty(one.figure, one.samples, one.enough(limit, confidence))
+            certainty = Certainty(one.figure, one.samples, one.enough(limit.value, confidence))
             yield Drop(one.interval(confidence)[1], metric, certainty)
 
 
@@ -107,11 +109,24 @@ def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:
         return Limit(metric, DEFAULTS[metric])
     if limit.metric == DIVERGENCE:
         return Limit(metric, limit.value)
-    wanted = (GAUSSIAN,) if limit.metric == RELATIVE else (CATEGORICAL, BERNOULLI)
+    wanted = (GAUSSIAN,) if limit.metric in (RELATIVE, COSINE) else (CATEGORICAL, BERNOULLI)
     if not any(h.kind in wanted for h in heads):
         listed = ", ".join(f"{h.output} is {h.kind}" for h in heads)
         advice = next((f"; if that is wrong, say --head {h.output}={wanted[0]}" for h in heads if h.is_continuous), "")
-        raise UsageError(
-            f"--max-drop {limit.metric}={limit.value:g} needs a {' or '.join(wanted)} output, but {listed}{advice}"
-        )
+        raise UsageError(f"--max-drop {limit} needs a {' or '.join(wanted)} output, but {listed}{advice}")
     return limit
+
+
+def check_vectors(limit: Limit, judge: Judge) -> None:
+    """Raises UsageError if a limit on directions holds values that have none. An error of r at a right angle to a
+    vector turns it by a cosine distance of about r^2 / 2."""
+    values = [head for head in judge.heads if head.kind == GAUSSIAN]
+    single = [head.output for head in values if not has_vectors(judge.reference, head)]
+    if limit.metric != COSINE or not single:
+        return
+    shape, near = list(judge.reference[0][single[0]].shape), (2 * limit.value) ** 0.5
+    others = "" if len(single) == len(values) else ", or judge the vectors alone with --judge"
+    raise UsageError(
+        f"--max-drop {limit} compares the directions of vectors, but {single[0]} holds single numbers on its last "
+        f"axis, {shape}; say rel={near:.2g}, which is as far{others}"
+    )

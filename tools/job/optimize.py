@@ -29,7 +29,7 @@ from .efficiency import Efficiency
 from .exploration import Exploration, Explored, MeasuredAttempt
 from .final_retraining import FinalRetraining
 from .finishing import Finishing
-from .gate import Gate, resolved
+from .gate import Gate, check_vectors, resolved
 from .machine import Machine, check_threads, cores
 from .pipeline import Pipeline
 from .pipeline_text import parse
@@ -86,8 +86,8 @@ def optimize(
     values that are compared, and whose curvature counts, in the place of the outputs: where these are decisions, or as
     many rows as the data asks for.
     `max_drop` is a number (nats of KL for probabilities, a relative error for values, a share for integers) or text
-    such as `kl=0.02` or `acc=0.5`, points of accuracy; `speedup` is a ratio above 1, `size` and `macs` are shares below
-    1.
+    such as `kl=0.02`, `cos=0.99`, the least cosine similarity of vectors, or `acc=0.5`, points of accuracy; `speedup`
+    is a ratio above 1, `size` and `macs` are shares below 1.
     Without any of these four the mean KL is at most 0.01 nats or the relative error at most 1 %. A target alone, or
     options of passes that fix how much is taken, set no limit: then the verdict begins with the outputs, and
     `report.warning` says that the default limit would not have held. `confidence`, from 0 up to 1, is how sure it must
@@ -152,6 +152,7 @@ class _Job:
         limit = resolved(self.settings.budget.max_drop, self.subject.heads)
         samples = self.subject.samples
         choosing = Gate(self.subject.judge(samples.validation), limit, self.settings.confidence)
+        check_vectors(limit, choosing.judge)
         reason = self.subject.nothing_found(choosing.judge) or self.subject.unrepeatable(choosing.judge)
         if reason is not None:
             return self.left_alone(*reason)

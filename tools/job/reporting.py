@@ -138,5 +138,12 @@ def _figures(found: Divergence) -> DivergenceFigures:
         for name, each in found.estimates.items()
     }
     return DivergenceFigures(
-        found.kl_mean, found.kl_p99, found.agreement, found.relative_error, found.changed, found.rows, **intervals
+        kl_mean=found.kl_mean,
+        kl_p99=found.kl_p99,
+        agreement=found.agreement,
+        relative_error=found.relative_error,
+        cosine_distance=found.cosine_distance,
+        changed=found.changed,
+        rows=found.rows,
+        **intervals,
     )

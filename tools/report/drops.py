@@ -7,11 +7,12 @@ from typing import Protocol, Self
 
 from .quantities import percent_of
 
-KL, RELATIVE, CHANGED, ACCURACY, ROWS = "kl", "rel", "changed", "acc", "rows"
+KL, RELATIVE, COSINE, CHANGED, ACCURACY, ROWS = "kl", "rel", "cos", "changed", "acc", "rows"
 DEFAULTS = {KL: 0.01, RELATIVE: 0.01, CHANGED: 0.01, ROWS: 0.0}
 NAMES = {
     KL: "mean KL",
     RELATIVE: "relative error",
+    COSINE: "cosine",
     CHANGED: "share of changed elements",
     ACCURACY: "accuracy lost",
     ROWS: "numbers of rows",
@@ -55,31 +56,50 @@ class Divergences(Protocol):
     @property
     def relative_error(self) -> float | None: ...
     @property
+    def cosine_distance(self) -> float | None: ...
+    @property
     def changed(self) -> float | None: ...
     @property
     def rows(self) -> Mapping[str, int]: ...
 
 
-FIGURES = {KL: "kl_mean", RELATIVE: "relative_error", CHANGED: "changed"}
+FIGURES = {KL: "kl_mean", RELATIVE: "relative_error", COSINE: "cosine_distance", CHANGED: "changed"}
 """What of a divergence has which metric."""
 
 
-def drops_of(found: Divergences) -> tuple[Drop, ...]:
-    """One for each kind of outputs that there are; the first one is for outputs of other numbers of rows, if any."""
-    measured = ((metric, getattr(found, name)) for metric, name in FIGURES.items())
+def held(metric: str) -> dict[str, str]:
+    """The FIGURES that a limit in `metric` holds: of values their directions for `cos`, else their relative error."""
+    other = RELATIVE if metric == COSINE else COSINE
+    return {name: figure for name, figure in FIGURES.items() if name != other}
+
+
+def drops_of(found: Divergences, limited: str = RELATIVE) -> tuple[Drop, ...]:
+    """One for each kind of outputs that there are, of values that which a limit in the metric `limited` holds; the
+    first one is for outputs of other numbers of rows, if any."""
+    measured = ((metric, getattr(found, name)) for metric, name in held(limited).items())
     uncounted = tuple(Drop(value, metric) for metric, value in measured if value is not None)
     return (Drop(math.inf, ROWS), *uncounted) if found.rows else uncounted
 
 
 def drop(metric: str, value: float) -> str:
     """'0.0087 nats', '0.83 %' or '0.4 points': mean KL, the relative error or the share that changed (1 is 100 %),
-    accuracy lost; of numbers of rows 'others' or 'the same'."""
+    accuracy lost; '0.9987' of a cosine distance of 0.0013; of numbers of rows 'others' or 'the same'."""
     if metric == ROWS:
         return "others" if value == math.inf else "the same"
     if metric in (RELATIVE, CHANGED):
         return percent_of(value)
+    if metric == COSINE:
+        return cosine(value)
     shown = f"{value:.3g}"
     return f"{shown} nats" if metric != ACCURACY else f"{shown} point{'' if shown == '1' else 's'}"
+
+
+def cosine(distance: float) -> str:
+    """The cosine similarity, to two digits of the distance: '0.9987', '0.9999968', '0.99'."""
+    if not math.isfinite(distance):
+        return "undefined"
+    places = 2 if distance <= 0 else max(1 - math.floor(math.log10(distance)), 2)
+    return f"{1 - distance:.{min(places, 12)}f}".rstrip("0").rstrip(".")
 
 
 def drop_of(metric: str, value: float) -> str:

@@ -35,20 +35,23 @@ Interval = tuple[float, float | None]
 @dataclass(frozen=True)
 class DivergenceFigures:
     """KL in nats of all outputs that are probabilities together, its 99th percentile, the share of equal answers (the
-    first class, the side of one half), the relative error of values, and the share of integers, truth values and
-    strings that changed; of several outputs the worst. `rows` are the outputs that have other numbers of rows, and in
-    how many batches; of these there is no other figure. An interval is the two-sided 95 % one of its figure, of several
-    outputs the worst one's; without an upper end where there are too few samples for any."""
+    first class, the side of one half), the relative error of values, 1 - the mean cosine similarity of values that are
+    vectors, and the share of integers, truth values and strings that changed; of several outputs the worst. `rows` are
+    the outputs that have other numbers of rows, and in how many batches; of these there is no other figure. An interval
+    is the two-sided 95 % one of its figure, of several outputs the worst one's; without an upper end where there are
+    too few samples for any."""
 
     kl_mean: float | None = None
     kl_p99: float | None = None
     agreement: float | None = None
     relative_error: float | None = None
+    cosine_distance: float | None = None
     changed: float | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
     kl_mean_interval: Interval | None = None
     agreement_interval: Interval | None = None
     relative_error_interval: Interval | None = None
+    cosine_distance_interval: Interval | None = None
     changed_interval: Interval | None = None
 
 
@@ -151,7 +154,8 @@ class LayerRecord:
 @dataclass(frozen=True)
 class GateRecord:
     """The limit that the result had to keep and what was measured, of several kinds of outputs that which came nearest
-    to it (`metric` kl, rel, changed or acc; None: no limit was set).
+    to it (`metric` kl, rel, cos, changed or acc; None: no limit was set). Of cos all figures are distances, 1 - the
+    cosine similarity, so that less is nearer as everywhere.
 
     `measured` is on the samples that are reported. `bound` is the most that it may be on all that the samples come
     from, by the `samples` that chose and with this `confidence`; None where that is 0. `enough` samples, of which so

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...ir.head_kinds import BERNOULLI, CATEGORICAL
 from .accuracy import FELL, KEPT, cell
-from .drops import ACCURACY
+from .drops import ACCURACY, cosine
 from .quantities import digits, duration, percent, percent_of, quantity
 from .records import (
     AccuracyFigures,
@@ -85,6 +85,7 @@ def _divergence(figures: DivergenceFigures, heads: Mapping[str, str]) -> list[Ro
         ("KL divergence, p99", figures.kl_p99, None, _nats),
         (_same_answer(heads), figures.agreement, figures.agreement_interval, percent),
         ("Relative error", figures.relative_error, figures.relative_error_interval, percent),
+        ("Cosine similarity, mean", figures.cosine_distance, figures.cosine_distance_interval, cosine),
         ("Changed elements", figures.changed, figures.changed_interval, percent),
     ]
     others = [Row("Other numbers of rows", "", rows_of(figures.rows))] if figures.rows else []
@@ -101,6 +102,8 @@ def _interval(ends: Interval | None, show: Callable[[float], str]) -> str:
         return "too few samples for an interval"
     lower, _, unit = show(low).partition(" ")
     upper, _, other = show(high).partition(" ")
+    if show is cosine:
+        return f"{upper} to {lower}"
     return f"{lower} to {upper} {unit}" if unit == other else f"{show(low)} to {show(high)}"
 
 

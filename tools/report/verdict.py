@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .accuracy import FELL, KEPT, sentence
-from .drops import ACCURACY, DEFAULTS, KL, NAMES, ROWS, Drop, drop, drop_of, drops_of
+from .drops import ACCURACY, COSINE, DEFAULTS, KL, NAMES, RELATIVE, ROWS, Drop, cosine, drop, drop_of, drops_of
 from .quantities import percent, percent_of, rounded
 from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
 
@@ -108,7 +108,11 @@ def _uncertain(found: Drop, limit: float) -> str:
     estimate = drop_of(found.metric, certainty.estimate)
     if found == math.inf:
         return f"{estimate} on too few samples ({certainty.samples}) to tell"
-    return f"{estimate}, or by its {certainty.samples} samples up to {drop(found.metric, found)}"
+    return f"{estimate}, or by its {certainty.samples} samples {_as_far_as(found.metric)} {drop(found.metric, found)}"
+
+
+def _as_far_as(metric: str) -> str:
+    return "down to" if metric == COSINE else "up to"
 
 
 def _would_do(wanted: int | None) -> str:
@@ -220,7 +224,8 @@ def _at_most(gate: GateRecord) -> str:
         return ""
     if gate.bound == math.inf:
         return f"; too few samples ({gate.samples}) to be {percent_of(gate.confidence)} sure of anything"
-    return f", at most {drop(gate.metric, gate.bound)} with {percent_of(gate.confidence)} confidence"
+    most = "at least" if gate.metric == COSINE else "at most"
+    return f", {most} {drop(gate.metric, gate.bound)} with {percent_of(gate.confidence)} confidence"
 
 
 def _lack(gate: GateRecord) -> str:
@@ -233,6 +238,8 @@ def _figures(divergence: DivergenceFigures, measured: Sequence[Drop]) -> str:
         shown[ROWS] = f"other numbers of rows of {rows_of(divergence.rows)}"
     if divergence.agreement is not None and KL in shown:
         shown[KL] += f", same answer {percent(divergence.agreement)}"
+    if divergence.cosine_distance is not None and RELATIVE in shown:
+        shown[RELATIVE] += f", cosine {cosine(divergence.cosine_distance)}"
     return ", ".join(shown.values())
 
 

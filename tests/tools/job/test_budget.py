@@ -14,6 +14,8 @@ from kronnx.tools.job.budget import Budget, Limit, limit
         ("0.02", False, Limit("divergence", 0.02)),
         ("kl=0.02", True, Limit("kl", 0.02)),
         ("rel=0.05", False, Limit("rel", 0.05)),
+        ("cos=1", False, Limit("cos", 0.0)),
+        ("cos=0.75", False, Limit("cos", 0.25)),
         ("acc=0.5", True, Limit("acc", 0.5)),
         ("acc=0", True, Limit("acc", 0.0)),
     ],
@@ -32,6 +34,10 @@ def test_a_limit_is_read(given, labelled, wanted):
         ("-1", "0 or more"),
         ("nan", "finite"),
         ("rel=5", "0.05 is 5 %"),
+        ("cos=2", r"from 0.5 to 1 .*; 0.99 lets vectors turn by 8 degrees"),
+        ("cos=0.01", "the least cosine similarity"),
+        ("cos=-1", "0 or more"),
+        ("cosine=0.99", "did you mean 'cos'"),
     ],
 )
 def test_a_limit_that_can_not_be_meant_is_refused(given, message):

@@ -10,8 +10,9 @@ from kronnx.runtime.comparison import loss_bound, run_all, samples_for_loss
 from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session, Target
 from kronnx.tools.job.budget import Limit
-from kronnx.tools.job.gate import Judge, resolved
+from kronnx.tools.job.gate import Judge, check_vectors, resolved
 from networks import build, set_weight
+from scipy.spatial.distance import cosine
 
 CLASSES = Head("logits", "categorical", "logits")
 VALUES = Head("logits", "gaussian", "raw")
@@ -73,12 +74,42 @@ def test_a_limit_takes_the_metric_of_the_heads(given, head, wanted):
     assert resolved(given, (head,)) == wanted
 
 
-@pytest.mark.parametrize(("metric", "head"), [("kl", VALUES), ("acc", VALUES), ("rel", CLASSES)])
+@pytest.mark.parametrize(("metric", "head"), [("kl", VALUES), ("acc", VALUES), ("rel", CLASSES), ("cos", CLASSES)])
 def test_a_metric_that_no_head_has_is_refused(metric, head):
+    given = 0.9 if metric == "cos" else 0.1
     with pytest.raises(
-        UsageError, match=f"{metric}=0.1 needs a .* output, but logits is {head.kind}; .* --head logits="
+        UsageError, match=f"{metric}={given} needs a .* output, but logits is {head.kind}; .* --head logits="
     ):
         resolved(Limit(metric, 0.1), (head,))
+
+
+def test_a_limit_on_directions_does_not_see_lengths(judged):
+    judge, limit = judged(VALUES), Limit("cos", 0.01)
+    assert judge.drop(linear(0.5 * np.eye(4)), limit) == pytest.approx(0, abs=1e-12)
+    turned = judge.drop(linear(np.eye(4)[::-1]), limit)
+    y = judge.reference[0]["logits"]
+    wanted = np.mean([cosine(row, row[::-1]) for row in y])
+    assert (turned.metric, turned) == ("cos", pytest.approx(wanted, rel=1e-6))
+
+
+def test_a_limit_on_directions_holds_the_upper_end(judged):
+    drop = judged(VALUES).drop(linear(np.eye(4) + 0.1 * np.eye(4)[::-1]), Limit("cos", 0.1), 0.95)
+    assert drop.metric == "cos"
+    assert drop > drop.estimate > 0
+    assert drop.certainty.samples == 50
+
+
+def test_directions_of_single_numbers_are_refused(judged):
+    judge = judged(VALUES)
+    check_vectors(Limit("cos", 0.02), judge)
+    single = [{"logits": batch["logits"][:, :1]} for batch in judge.reference]
+    with pytest.raises(UsageError, match=r"cos=0.98 .* logits holds single numbers .* \[50, 1\]; say rel=0.2,"):
+        check_vectors(Limit("cos", 0.02), replace(judge, reference=single))
+    check_vectors(Limit("rel", 0.02), replace(judge, reference=single))
+    both = [{**batch, "z": judge.reference[0]["logits"]} for batch in single]
+    heads = VALUES, Head("z", "gaussian", "raw")
+    with pytest.raises(UsageError, match="judge the vectors alone with --judge"):
+        check_vectors(Limit("cos", 0.02), replace(judge, reference=both, heads=heads))
 
 
 def test_a_model_with_both_kinds_of_heads_takes_either_metric():

@@ -26,6 +26,7 @@ SLOWER = TimingRecord(0.6, 0.5, 0.7, "slower")
 UNSURE = TimingRecord(1.0, 0.9, 1.1, "cannot tell")
 HARDLY, MUCH = DivergenceFigures(0.0042, 0.1, 0.995), DivergenceFigures(1.49, 3.0, 0.24)
 VALUES, FAR_VALUES = DivergenceFigures(relative_error=0.0042), DivergenceFigures(relative_error=0.43)
+TURNED = DivergenceFigures(relative_error=0.05, cosine_distance=0.0013)
 BOTH = DivergenceFigures(0.0042, 0.1, 0.995, 0.43)
 UNKNOWN = AccuracyFigures(0.9, 0.896, -0.011, 0.003, 0.2, 1000, 9, 5, "cannot tell", 0.0123, 0.005, 0.95, 41_234)
 LOSS = AccuracyFigures(0.9125, 0.901, -0.018, -0.005, 0.01, 1000, 14, 3, "fell", 0.02, 0.005, 0.95)
@@ -162,6 +163,16 @@ SITUATIONS = [
         f"{SMALL_AND_FAST}; outputs within the limit (accuracy lost 0.4 points of 0.5 points); {UNTOLD}",
         False,
     ),
+    (
+        *(FASTER, GateRecord("cos", 0.01, 0.0013, True, 0.0039, 0.95, 120, 90), TURNED, None),
+        f"{SMALL_AND_FAST}; outputs within the limit (cosine 0.9987, at least 0.9961 with 95 % confidence, of 0.99)",
+        False,
+    ),
+    (
+        *(FASTER, NO_LIMIT, TURNED, None),
+        f"outputs moved: relative error 5 %, cosine 0.9987; no limit was set; {SMALL_AND_FAST}",
+        True,
+    ),
     # of several kinds of outputs that which moved most is named
     (
         *(FASTER, GateRecord("rel", 0.01, 0.0042), BOTH, None),
@@ -233,6 +244,16 @@ MISS = NearestMiss("low rank 9 of fc1", Drop(0.034, "kl"), 0.12, 0.03)
             *("kl", 0.01, replace(MISS, expected=True)),
             "within a mean KL of 0.01 nats; the nearest that was tried, low rank 9 of fc1, would cost a mean KL of "
             "0.034 nats after recovery, going by short ones and saves 12 % of the size and 3 % of the layers' time",
+        ),
+        (
+            *("cos", 0.01, replace(MISS, drop=Drop(0.034, "cos"))),
+            "within a cosine of 0.99; the nearest that was tried, low rank 9 of fc1, costs a cosine of 0.966 and saves "
+            "12 % of the size and 3 % of the layers' time",
+        ),
+        (
+            *("cos", 0.01, replace(MISS, drop=Drop(0.03, "cos", Certainty(0.004, 40, 900)))),
+            "within a cosine of 0.99; the nearest that was tried, low rank 9 of fc1, costs a cosine of 0.996, or by "
+            "its 40 samples down to 0.97 and saves 12 % of the size and 3 % of the layers' time",
         ),
         ("acc", 0.5, None, "within 0.5 points of accuracy; no change that saves anything was found"),
     ],
@@ -320,6 +341,8 @@ def test_the_values_that_were_judged_are_named_in_the_place_of_outputs():
         (NO_LIMIT, ""),
         (KEPT, "mean KL 0.0042 nats, limit 0.01 nats: kept"),
         (GateRecord("rel", 0.01, 0.02, passed=False), "relative error 2 %, limit 1 %: NOT kept"),
+        (GateRecord("cos", 0.01, 2e-7), "cosine 0.9999998, limit 0.99: kept"),
+        (GateRecord("cos", 0.01, math.inf, passed=False), "cosine undefined, limit 0.99: NOT kept"),
         (GateRecord("acc", 0.5), "accuracy lost not measured, limit 0.5 points: kept"),
         (GateRecord("rows", 0.01, math.inf, passed=False), "numbers of rows: NOT kept"),
     ],
