@@ -10,6 +10,7 @@ from . import (  # noqa: F401  (each fills the table of rules)
     normalization,
     norms,
     pooling,
+    quantization,
     reduction,
     resampling,
     shaping,

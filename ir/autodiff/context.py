@@ -10,7 +10,7 @@ from ..dimensions import Dim, constant, dims
 from ..errors import UnsupportedOp
 from .blocked import Blocked, blocked_at
 from .broadcasting import unbroadcast
-from .emitter import Emitter, Operand
+from .emitter import REAL, Emitter, Operand
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,12 @@ class NodeGradients:
         return constant(self.optional(i))
 
     def scalar(self, number: float | np.ndarray) -> onnx_ir.Value:
-        """A constant of the node's floating type."""
+        """A constant of the node's floating type, or, where that isn't known or the node gives codes, of the
+        gradients'."""
         dtype = self.y.dtype or self.input(0).dtype
-        if dtype is not None and dtype.is_floating_point():
+        if dtype is not None and dtype in REAL:
             return self.emitter.constant(np.asarray(number), dtype)
-        return self.op("CastLike", self.emitter.constant(np.asarray(number), onnx_ir.DataType.FLOAT), self.g)
+        return self.real_of(self.emitter.constant(np.asarray(number), onnx_ir.DataType.FLOAT))
 
     def op(self, op_type: str, *inputs: Operand | float, **attributes) -> onnx_ir.Value:
         """The only output of a new node. A float stands for a constant of the node's type, a list for int64."""
@@ -104,9 +105,15 @@ class NodeGradients:
     def ones_where(self, condition: onnx_ir.Value) -> onnx_ir.Value:
         """A condition as 1 and 0 of the node's floating type: a product with it runs faster than Where."""
         dtype = self.y.dtype
-        if dtype is None:
-            return self.op("CastLike", condition, self.g)
-        return self.op("Cast", condition, to=dtype.value)
+        if dtype is not None and dtype in REAL:
+            return self.op("Cast", condition, to=dtype.value)
+        return self.real_of(condition)
+
+    def real_of(self, value: onnx_ir.Value) -> onnx_ir.Value:
+        """`value` in the type of the gradients."""
+        gradient = next(g for g in self.grads if g is not None)
+        same = value.dtype is not None and value.dtype == gradient.dtype
+        return value if same else self.op("CastLike", value, gradient)
 
     def mul(self, *factors: onnx_ir.Value | float) -> onnx_ir.Value:
         """The product from left to right."""

@@ -13,11 +13,16 @@ from .windows import Padding, Windows, halves, known_kernel, padded, spread, win
 
 @vjp("Conv")
 def conv(c: NodeGradients) -> Grads:
-    weight, group = c.input(1), c.integer("group", 1)
     w = windows(c, known_kernel(c, 1), c.y, c.x)
+    return [*convolved(c, c.x, c.input(1), w), bias(c, w)]
+
+
+def convolved(c: NodeGradients, x: onnx_ir.Value, weight: onnx_ir.Value, w: Windows) -> Grads:
+    """The gradients of `x` and `weight`, in the shapes of the node's first two inputs."""
+    group = c.integer("group", 1)
     dx = spread(c, c.g, weight, w, c.x, group, fixed=not c.needs(1)) if c.needs(0) else None
-    dw = correlation(c, c.x, c.g, w, group) if c.needs(1) else None
-    return [dx, dw, bias(c, w)]
+    dw = correlation(c, x, c.g, w, group) if c.needs(1) else None
+    return [dx, dw]
 
 
 @vjp("ConvTranspose")

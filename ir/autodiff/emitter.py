@@ -9,6 +9,9 @@ from ..dimensions import dims, static
 from ..model.names import Names
 
 Operand = onnx_ir.Value | Sequence[int] | None
+REAL = frozenset(
+    {onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16, onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE}
+)  # what gradients are; those of codes of other types, too
 
 
 class Emitter:
@@ -38,10 +41,11 @@ class Emitter:
         return node.outputs
 
     def describe(self, value: onnx_ir.Value, like: onnx_ir.Value) -> None:
-        """Gives an emitted value the type and shape of another where it has none."""
+        """Gives an emitted gradient the type and shape of its value where it has none; the gradient of a code is no
+        code."""
         if value.producer() not in self.nodes:
             return
-        if value.type is None:
+        if value.type is None and like.dtype in REAL:
             value.type = like.type
         if value.shape is None and like.shape is not None:
             value.shape = like.shape.copy()

@@ -9,13 +9,20 @@ from .registry import Grads, vjp
 
 @vjp("MatMul")
 def matmul(c: NodeGradients) -> Grads:
-    """dA = g B^T and dB = A^T g; a vector counts as a row on the left, as a column on the right."""
-    a, b, g = as_matrices(c)
+    return product(c, c.x, c.input(1))
+
+
+def product(c: NodeGradients, a: onnx_ir.Value, b: onnx_ir.Value) -> Grads:
+    """dA = g B^T and dB = A^T g, with A and B in the shapes of the node's inputs; a vector counts as a row on the left,
+    as a column on the right."""
+    a, b, g = as_matrices(c, a, b)
     return [left(c, b, g) if c.needs(0) else None, right(c, a, g) if c.needs(1) else None]
 
 
-def as_matrices(c: NodeGradients) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
-    a, b, g = c.x, c.input(1), c.g
+def as_matrices(
+    c: NodeGradients, a: onnx_ir.Value, b: onnx_ir.Value
+) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
+    g = c.g
     row, column = c.rank(0) == 1, c.rank(1) == 1
     if row or column:
         g = c.op("Unsqueeze", g, [-2] * row + [-1] * column)

@@ -21,6 +21,9 @@ ZERO_GRADIENT = frozenset(
     }
 )  # fmt: skip
 
+# Their first output, an integer, stands for a real number: a gradient flows through it.
+GIVES_CODES = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
+
 
 def vjp(*op_types: str) -> Callable[[Rule], Rule]:
     """Registers a rule: given a NodeGradients, gradients in the order of the node's inputs. None is a zero gradient, a

@@ -2,7 +2,7 @@
 of others. The rules of the operators are in the table VJPS.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import onnx_ir
@@ -12,7 +12,7 @@ from ..model.weights import bodies
 from .blocked import Blocked, blocked_at
 from .context import NodeGradients
 from .emitter import Emitter
-from .registry import VJPS, ZERO_GRADIENT, Grads
+from .registry import GIVES_CODES, VJPS, ZERO_GRADIENT, Grads
 
 UNREACHED = Blocked("", "", "", "does not reach the head")
 
@@ -33,6 +33,7 @@ def gradients(
 
     A value is blocked if any path from it to a seed meets an operator without a rule, since part of a gradient is a
     wrong gradient; operators that are constant almost everywhere, and values that aren't floating, end a path instead.
+    Codes don't: what is quantized is taken for a real number that was never rounded, its gradient for that of the code.
     Raises GraphError for an opset below 18.
     """
     opset = standard_opset(model)
@@ -53,14 +54,24 @@ def standard_opset(model: onnx_ir.Model) -> int:
 
 
 def dependents(nodes: Iterable[onnx_ir.Node], sources: Iterable[onnx_ir.Value]) -> frozenset[onnx_ir.Value]:
-    """The sources and every value that varies smoothly with one of them."""
-    found = set(sources)
+    """The sources and every value that varies smoothly with one of them, or that is a code of such a value."""
+    found, codes = set(sources), set()
     for node in nodes:
         if is_constant_almost_everywhere(node):
             continue
         if not found.isdisjoint(read(node)):
-            found.update(v for v in node.outputs if may_be_floating(v))
-    return frozenset(v for v in found if may_be_floating(v))
+            codes.update(codes_of(node, codes))
+            found.update(v for v in node.outputs if v in codes or may_be_floating(v))
+    return frozenset(v for v in found if v in codes or may_be_floating(v))
+
+
+def codes_of(node: onnx_ir.Node, codes: Set[onnx_ir.Value]) -> Iterator[onnx_ir.Value]:
+    """The outputs that hold rounded numbers: what quantizes and what multiplies codes gives some, and what reads
+    `codes` gives codes of the same type."""
+    if node.domain == "" and node.op_type in GIVES_CODES:
+        yield node.outputs[0]
+    types = {v.dtype for v in read(node) if v in codes}
+    yield from (v for v in node.outputs if v.dtype in types and not may_be_floating(v))
 
 
 def is_constant_almost_everywhere(node: onnx_ir.Node) -> bool:

@@ -3,6 +3,7 @@
 import math
 
 from .context import NodeGradients
+from .emitter import REAL
 from .registry import Grads, vjp
 
 
@@ -103,7 +104,8 @@ def erf(c: NodeGradients) -> Grads:
 
 @vjp("Cast", "CastLike")
 def cast(c: NodeGradients) -> Grads:
-    return [c.op("CastLike", c.g, c.x)]
+    """What reads codes keeps the gradient's own type."""
+    return [c.op("CastLike", c.g, c.x) if c.x.dtype is None or c.x.dtype in REAL else c.g]
 
 
 @vjp("Dropout")

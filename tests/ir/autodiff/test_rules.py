@@ -396,8 +396,12 @@ def test_the_operators_of_published_networks_have_rules():
     assert set(NEEDED.split()) <= set(VJPS)
 
 
+STRAIGHT_THROUGH = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
+"""Their differences are those of rounded numbers: see test_quantization."""
+
+
 def test_every_rule_has_a_case():
-    assert set(CASES) == set(VJPS)
+    assert set(CASES) | STRAIGHT_THROUGH == set(VJPS)
 
 
 @pytest.mark.parametrize("op_type", CASES)
