@@ -36,7 +36,7 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget, cho
         reported = gate.drop(choice.attempt.model)
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
             return Acceptance(choice, GateRecord(None, None, reported.estimate))
-        bound = choice.drop if reported.estimate <= choice.drop else reported
+        bound = agreed(choice.drop, reported)
         record = _record(bound, reported, gate, choosing)
         if record.passed:
             return Acceptance(choice, record)
@@ -46,6 +46,11 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget, cho
         return Acceptance(*seen[0])
     missed = min((choice for choice, _ in seen), key=lambda choice: choice.drop, default=None)
     return Acceptance(None, GateRecord(limit.metric, limit.value, 0.0), missed)
+
+
+def agreed(chose: Drop, reported: Drop) -> Drop:
+    """What the samples that chose say of a drop, or the reported ones where these measured more than it may be."""
+    return chose if reported.estimate <= chose else reported
 
 
 def _record(bound: Drop, reported: Drop, gate: Gate, choosing: float) -> GateRecord:

@@ -31,6 +31,11 @@ class Limit:
         """As `--max-drop` says it."""
         return f"{self.metric}={1 - self.value if self.metric == COSINE else self.value:g}"
 
+    def raised(self, drop: float) -> "Limit":
+        """The limit in two digits that `drop` would keep."""
+        step = 10.0 ** (math.floor(math.log10(drop)) - 1)
+        return Limit(self.metric, math.ceil(drop / step - 1e-6) * step)
+
 
 @dataclass(frozen=True)
 class Budget:

@@ -12,7 +12,7 @@ from ...runtime.sessions import Session
 from ...runtime.stopwatch import Loaded, Stopwatch
 from ...runtime.timing import Timing
 from ..report.accounting import figures, serialized_size
-from ..report.records import Figures
+from ..report.records import Figures, TimingRecord
 from .subject import Subject
 
 GLANCE, LONG_LOOK = 0.3, 2.0  # seconds of timing
@@ -57,6 +57,11 @@ class Efficiency:
     def timing(self, model: onnx_ir.Model) -> Timing:
         """The latencies of both, looked at long enough for a report."""
         return self._timed(model, LONG_LOOK)
+
+    def record(self, timing: Timing) -> TimingRecord:
+        """What the report says of it."""
+        target, interval = self.subject.timed, (timing.ratio_low, timing.ratio_high)
+        return TimingRecord(timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.batch)
 
     def _timed(self, model: onnx_ir.Model, seconds: float) -> Timing:
         original, delivered = Loaded(self.subject.original, self.subject.baseline), self.subject.delivered(model)

@@ -23,7 +23,7 @@ from .cache import statistics_store
 from .candidate_trials import trials
 from .efficiency import Efficiency
 from .gate import Gate
-from .price_search import STEPS, Search
+from .price_search import STEPS, Search, appeal
 from .recovered import Recovered
 from .settings import Settings
 from .shaped_model import ShapedModel
@@ -33,6 +33,7 @@ from .targets import Targets
 from .worth import Worth, cost_of_layers, worths
 
 TEMPERATURES = (1.0, 4.0)
+SLIGHT = 0.02  # of the time or of the size, on the average: what saves less may turn out not to be worth having
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Explored:
 
     `idle` is what the passes say of every site where the budget buys nothing, under the metric of nats.
     `traces` are those of the layers' blocks of the curvature at temperature 1, for the layers that it was measured of.
-    `missed` is the cheapest attempt beyond the limit, `held_back` the best one that more samples might allow; `whole`
-    what all layers of the clean model cost.
+    `missed` is the cheapest attempt beyond the limit, `held_back` the best one that more samples might allow, `offer`
+    the nearest one that is worth telling; `whole` what all layers of the clean model cost.
     """
 
     choices: tuple[MeasuredAttempt, ...]
@@ -60,14 +61,15 @@ class Explored:
     traces: Mapping[str, float]
     missed: MeasuredAttempt | None
     held_back: MeasuredAttempt | None
+    offer: MeasuredAttempt | None
     whole: Cost
 
 
 @dataclass(frozen=True)
 class _Searched:
     """What one metric led to: attempts, what the passes say where the budget buys nothing, and what was measured; the
-    cheapest attempt beyond the limit and the best one that too few samples keep back, and the one that came nearest to
-    the targets."""
+    cheapest attempt beyond the limit, the best one that too few samples keep back and the nearest one that is worth
+    telling, and the one that came nearest to the targets."""
 
     choices: tuple[MeasuredAttempt, ...]
     idle: tuple[Remark, ...]
@@ -75,6 +77,7 @@ class _Searched:
     traces: Mapping[str, float]
     missed: MeasuredAttempt | None
     held_back: MeasuredAttempt | None
+    offer: MeasuredAttempt | None
     nearest: Near | None
 
 
@@ -117,6 +120,7 @@ class Exploration:
             traces=searched[0].traces,
             missed=min((one.missed for one in searched if one.missed), key=_nearness, default=None),
             held_back=max((one.held_back for one in searched if one.held_back), key=_worth, default=None),
+            offer=max((one.offer for one in searched if one.offer), key=_appeal, default=None),
             whole=self._whole,
         )
 
@@ -166,6 +170,7 @@ class Exploration:
             traces=known.traces(temperature),
             missed=_measured(search.nearest_miss),
             held_back=_measured(search.held_back),
+            offer=_measured(search.offer),
             nearest=targets.nearest,
         )
 
@@ -199,7 +204,10 @@ class Exploration:
             if self.budget.has_target:
                 return search.reaching(targets.met, 0.01)
             limit = self.gate.limit
-            return search.within(limit.value, _first_price(limit)) or self._beyond(idle)
+            found = search.within(limit.value, _first_price(limit))
+            if self.expectation is None and not any(attempt.worth >= SLIGHT for attempt, _ in found):
+                search.look_further(limit.value)
+            return found or self._beyond(idle)
 
     def _beyond(self, idle: Attempt) -> list[tuple[Attempt, Drop]]:
         """What fixed options did by themselves, where that alone is beyond the limit; the gate will say so."""
@@ -239,6 +247,10 @@ def _measured(found: tuple[Attempt, Drop] | None) -> MeasuredAttempt | None:
 
 def _worth(choice: MeasuredAttempt) -> float:
     return choice.attempt.worth
+
+
+def _appeal(choice: MeasuredAttempt) -> tuple[bool, float]:
+    return appeal(choice.attempt, choice.drop)
 
 
 def _nearness(missed: MeasuredAttempt) -> tuple[float, float]:

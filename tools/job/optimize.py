@@ -19,7 +19,7 @@ from ..report.drops import ROWS
 from ..report.layer_records import Inventory
 from ..report.limited_progress import LimitedProgress
 from ..report.progress import Progress, Silent
-from ..report.records import GateRecord
+from ..report.records import GateRecord, OfferRecord
 from ..report.verdict import left_alone, not_so_fast, not_worth_it, nothing_to_do, rows_of, with_more_samples
 from .acceptance import Acceptance, accepted, in_vain, nearest_miss
 from .budget import CONFIDENCE, Budget
@@ -31,6 +31,7 @@ from .final_retraining import FinalRetraining
 from .finishing import Finishing
 from .gate import Gate, check_vectors, resolved
 from .machine import Machine, check_threads, cores
+from .offer import offer_of
 from .pipeline import Pipeline
 from .pipeline_text import parse
 from .reporting import Reporter
@@ -170,7 +171,15 @@ class _Job:
         if found.choice is not None and (found.choice.attempt.steps or self.settings.budget.has_target):
             return self._changed(found.choice, explored, layers, final, found.gate)
         text = self._nothing_done(found, explored, final if found.missed else choosing)
-        return self._reporter.unchanged(text, _said_of(found.choice, explored), found.gate, layers.records())
+        offer = self._offer(explored, final)
+        return self._reporter.unchanged(text, _said_of(found.choice, explored), found.gate, layers.records(), offer)
+
+    def _offer(self, explored: Explored, final: Gate) -> OfferRecord | None:
+        """What a larger limit would bring."""
+        if explored.offer is None:
+            return None
+        with self.subject.progress.step("time what is beyond the limit"):
+            return offer_of(explored.offer, final, self._efficiency, self.settings.pipeline.final is not None)
 
     def _nothing_done(self, found: Acceptance, explored: Explored, gate: Gate) -> str:
         """`gate` is what the nearest change was measured at."""
@@ -240,7 +249,8 @@ class _Job:
             raise BudgetError(not_so_fast(wanted, timing.ratio))
         text = in_vain(choice, gate, self.settings.budget, self._efficiency.size(model), timing)
         if text is not None:
-            return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records())
+            offer = self._offer(explored, final)
+            return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records(), offer)
         records = sites(choice.attempt, explored.remarks)
         more = self._more(choice, explored)
         result = self._reporter.changed(model, written.notes, records, gate, timing, final.judge, outputs, more)

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...passes.planning.stages import Attempt
-from ..report.drops import Drop
+from ..report.drops import FARTHEST, Drop
 
-STEPS = 12
+STEPS, FURTHER = 12, 4
+GROWTH = 4  # of the price, beyond the limit
+WORTH_TELLING = 0.05  # of the time or of the size, on the average
 REACH = 10  # times the samples: what needs more is too near the limit for its estimate to be trusted
 CLOSE = 1.03
+CLOSER = 1.003  # where nothing is found yet: what is only taken between two prices that are near each other is missed
 
 
 class Runner(Protocol):
@@ -22,8 +25,9 @@ class Runner(Protocol):
 @dataclass
 class Search:
     """Tries one runner. `drop` measures an attempt on samples that it was not calibrated on; each distinct attempt
-    once. Of the attempts that `within` found beyond its limit, `nearest_miss` is that of the least drop, and
-    `held_back` the one of the largest worth of which ten times the samples would be sure."""
+    once. Of the attempts that `within` found beyond its limit, `nearest_miss` is that of the least drop,
+    `held_back` the one of the largest worth of which ten times the samples would be sure, and `offer` the one of the
+    least drop that saves what is worth telling, or else the one that saves most. `dearest` is the highest price."""
 
     runner: Runner
     drop: Callable[[Attempt], Drop]
@@ -31,6 +35,8 @@ class Search:
     drops: dict[tuple, Drop] = field(default_factory=dict)
     nearest_miss: tuple[Attempt, Drop] | None = None
     held_back: tuple[Attempt, Drop] | None = None
+    offer: tuple[Attempt, Drop] | None = None
+    dearest: float = 0.0
 
     def within(self, limit: float, start: float) -> list[tuple[Attempt, Drop]]:
         """The attempts whose drop is within `limit`, with their drops, the one of the largest worth first.
@@ -49,11 +55,22 @@ class Search:
             else:
                 high = price
                 self._missed(attempt, drop)
-            following = self._next(low, high, drop, limit, price)
+            following = self._next(low, high, drop, limit, price, CLOSE if found else CLOSER)
             if following is None:
                 break
             price = following
         return sorted(found.values(), key=lambda pair: -pair[0].worth)
+
+    def look_further(self, limit: float) -> None:
+        """Tries higher prices, until there is an offer that is worth telling, or no one would take it."""
+        for _ in range(FURTHER):
+            if self.offer is not None and self.offer[0].worth >= WORTH_TELLING:
+                return
+            attempt, drop = self._try(GROWTH * self.dearest)
+            if drop > limit:
+                self._missed(attempt, drop)
+            if not drop <= FARTHEST[drop.metric]:
+                return
 
     def reaching(self, reached: Callable[[Attempt], bool], start: float) -> list[tuple[Attempt, Drop]]:
         """The attempt at the lowest price for which `reached` holds, with its drop; empty if no price does it."""
@@ -74,7 +91,7 @@ class Search:
         return [] if found is None else [(found, self.drop(found))]
 
     def _try(self, price: float) -> tuple[Attempt, Drop]:
-        attempt = self.runner.attempt(price)
+        attempt, self.dearest = self.runner.attempt(price), max(price, self.dearest)
         if attempt.key not in self.drops:
             self.drops[attempt.key] = self.drop(attempt)
         self.advance()
@@ -89,16 +106,24 @@ class Search:
             self.nearest_miss = attempt, drop
         if _is_within_reach(drop) and (held_back is None or attempt.worth > held_back[0].worth):
             self.held_back = attempt, drop
+        if drop <= FARTHEST[drop.metric] and (self.offer is None or appeal(attempt, drop) > appeal(*self.offer)):
+            self.offer = attempt, drop
 
-    def _next(self, low: float, high: float, drop: float, limit: float, price: float) -> float | None:
-        """The next price: a secant step in logarithms while one side is open, then halving."""
+    def _next(self, low: float, high: float, drop: float, limit: float, price: float, close: float) -> float | None:
+        """The next price: a secant step in logarithms while one side is open, then halving until they are `close`."""
         if high == math.inf:
             step = limit / drop if drop > 0 else 16.0
             return price * min(max(step, 1.5), 16.0) if price < 1e6 else None
         if low == 0.0:
             step = limit / drop if drop > 0 and math.isfinite(drop) else 1 / 16
             return price * max(min(step, 1 / 1.5), 1 / 64) if price > 1e-12 else None
-        return math.sqrt(low * high) if high > low * CLOSE else None
+        return math.sqrt(low * high) if high > low * close else None
+
+
+def appeal(attempt: Attempt, drop: Drop) -> tuple[bool, float]:
+    """By which offers are compared."""
+    worthy = attempt.worth >= WORTH_TELLING
+    return worthy, -drop if worthy else attempt.worth
 
 
 def _is_within_reach(drop: Drop) -> bool:

@@ -18,11 +18,11 @@ from ..report.records import (
     Figures,
     GateRecord,
     LayerRecord,
+    OfferRecord,
     Report,
     SiteRecord,
-    TimingRecord,
 )
-from ..report.verdict import of_change
+from ..report.verdict import of_change, offering
 from .cache import cache_folder
 from .efficiency import Efficiency
 from .finishing import Finishing
@@ -63,7 +63,7 @@ class Reporter:
             self.efficiency.after(model), latency_us=timing.after_us, latency_spread_us=timing.after_spread_us
         )
         divergence = _figures(judge.compared(outputs))
-        accuracy, record = self._accuracy(judge, outputs), self._timing_record(timing)
+        accuracy, record = self._accuracy(judge, outputs), self.efficiency.record(timing)
         compared = listed(self.subject.judged) or "outputs"
         verdict = of_change(before, after, record, gate, divergence, accuracy, compared, more)
         report = replace(
@@ -77,7 +77,12 @@ class Reporter:
         return Result(model, report, reads=self._reads)
 
     def unchanged(
-        self, text: str, remarks: Sequence[Remark], gate: GateRecord, layers: tuple[LayerRecord, ...] = ()
+        self,
+        text: str,
+        remarks: Sequence[Remark],
+        gate: GateRecord,
+        layers: tuple[LayerRecord, ...] = (),
+        offer: OfferRecord | None = None,
     ) -> Result:
         """The original, which is within any limit, in the opset that is asked for, and in `text` why."""
         before, written = self.efficiency.before, self.finishing.unchanged()
@@ -85,7 +90,7 @@ class Reporter:
         kept = replace(gate, measured=None if gate.metric is None else 0.0, passed=True, bound=None)
         notes = () if written is None else written.notes
         report = self._report(before, after, kept, sites(None, remarks), notes)
-        report = replace(report, verdict=text, layers=layers)
+        report = replace(report, verdict=offering(text, offer), layers=layers, offer=offer)
         if written is not None:
             return Result(written.model, report, reads=self._reads)
         return Result(self.subject.original, report, self.subject.source.file, self._reads)
@@ -122,13 +127,6 @@ class Reporter:
         limit, confidence = self.settings.budget.max_drop, self.settings.budget.confidence
         margin = limit.value / 100 if limit is not None and limit.metric == ACCURACY else MARGIN
         return judged(change, margin, confidence if confidence >= 0.5 else CONFIDENCE)
-
-    def _timing_record(self, timing: Timing) -> TimingRecord:
-        target = self.subject.timed
-        interval = timing.ratio_low, timing.ratio_high
-        return TimingRecord(
-            timing.ratio, *interval, timing.verdict, target.provider, target.threads, self.settings.machine.batch
-        )
 
 
 def _figures(found: Divergence) -> DivergenceFigures:

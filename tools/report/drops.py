@@ -9,6 +9,8 @@ from .quantities import percent_of
 
 KL, RELATIVE, COSINE, CHANGED, ACCURACY, ROWS = "kl", "rel", "cos", "changed", "acc", "rows"
 DEFAULTS = {KL: 0.01, RELATIVE: 0.01, CHANGED: 0.01, ROWS: 0.0}
+FARTHEST = {KL: 0.3, RELATIVE: 0.5, COSINE: 0.1, CHANGED: 0.3, ACCURACY: 10.0, ROWS: 0.0}
+"""Drops beyond which no one would take a result: not worth telling of."""
 NAMES = {
     KL: "mean KL",
     RELATIVE: "relative error",

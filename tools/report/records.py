@@ -185,6 +185,18 @@ class TimingRecord:
 
 
 @dataclass(frozen=True)
+class OfferRecord:
+    """The nearest result beyond the limit that saves something: `limit` is what `--max-drop` would have to be, `size`
+    the share of the bytes that it leaves. `expected` where its drop is that after a recovery that was not made in
+    full."""
+
+    limit: str
+    size: float
+    timing: TimingRecord
+    expected: bool = False
+
+
+@dataclass(frozen=True)
 class DataRecord:
     """Where the inputs came from, and how many samples each purpose had."""
 
@@ -214,7 +226,7 @@ class Report:
     limit where no limit held them, or accuracy was lost beyond chance. `output` is None if no model was written;
     `peak_memory` is the most bytes that the process held in memory, None where the system doesn't say; `layers` are
     those of the cleaned original in the order of the graph, none of a model that was left alone; `recovery` is that at
-    the end of the pipeline, if there was one."""
+    the end of the pipeline, if there was one; `offer` what a larger limit would bring, where nothing was taken."""
 
     input: str
     output: str | None
@@ -236,6 +248,7 @@ class Report:
     layers: tuple[LayerRecord, ...] = ()
     recovery: RecoveryRecord | None = None
     judged: tuple[str, ...] = ()
+    offer: OfferRecord | None = None
 
     def to_json(self) -> str:
         return json_text(self)

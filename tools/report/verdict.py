@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .accuracy import FELL, KEPT, sentence
 from .drops import ACCURACY, COSINE, DEFAULTS, KL, NAMES, RELATIVE, ROWS, Drop, cosine, drop, drop_of, drops_of
 from .quantities import percent, percent_of, rounded
-from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
+from .records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, OfferRecord, TimingRecord
 
 SHORT = {KL: "KL"}
 ASKED_FOR = 1_000_000  # samples: more are no advice
@@ -90,6 +90,16 @@ def not_worth_it(metric: str, limit: float, miss: NearestMiss | None, rows: str 
     how = " after recovery, going by short ones" if verb == "would cost" else ""
     costs = f"{verb} {_uncertain(miss.drop, limit)}{how}{rows}"
     return _joined(f"{said}; the nearest that was tried, {miss.what}, {costs} and {saved}", _would_do(wanted))
+
+
+def offering(text: str, offer: OfferRecord | None) -> str:
+    """`text` with what a larger limit would bring."""
+    if offer is None:
+        return text
+    gains = [_speed(offer.timing)] if offer.timing.verdict == "faster" else []
+    gains += [_size_ratio(1 / offer.size)] if offer.size < 1 - SAME_SIZE else []
+    limit = f"about {offer.limit} after recovery" if offer.expected else offer.limit
+    return f"{text}; at {limit}: {', '.join(gains)}"
 
 
 def with_more_samples(wanted: int | None, miss: NearestMiss) -> str:
@@ -182,7 +192,10 @@ def gate_line(gate: GateRecord) -> str:
 
 
 def _size(before: Figures, after: Figures) -> str:
-    ratio = before.bytes / after.bytes
+    return _size_ratio(before.bytes / after.bytes)
+
+
+def _size_ratio(ratio: float) -> str:
     if abs(ratio - 1) <= SAME_SIZE:
         return "not smaller"
     return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x LARGER"

@@ -53,6 +53,22 @@ def test_a_target_out_of_range_is_refused(wrong):
         Budget(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("given", "drop", "said"),
+    [
+        ("rel=0.01", 0.0512, "rel=0.052"),
+        ("kl=0.01", 0.0205, "kl=0.021"),
+        ("kl=0.01", 0.12, "kl=0.12"),
+        ("acc=0.5", 1.24, "acc=1.3"),
+        ("cos=0.999", 0.0121, "cos=0.987"),
+    ],
+)
+def test_a_limit_is_raised_to_what_would_do(given, drop, said):
+    raised = limit(given, labelled=True).raised(drop)
+    assert str(raised) == said
+    assert drop <= raised.value < 1.1 * drop
+
+
 def test_a_limit_alone_is_no_target():
     assert not Budget(max_drop=Limit("kl", 0.1)).has_target
     assert Budget(speedup=2.0).has_target

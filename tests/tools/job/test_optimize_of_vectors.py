@@ -1,5 +1,6 @@
 """The main job on a model whose output is a vector, within a limit on its direction."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.ir.model import load
 from kronnx.runtime.sessions import Session, Target
+from kronnx.tools.report.records import Report
 from kronnx.tools.report.summary_table import plain_table
 from networks import parsed, set_weight
 from recorded import optimize
@@ -45,6 +47,17 @@ def test_a_cosine_of_one_changes_nothing(tmp_path):
     report = optimize(model, "svd", data=x, cache_dir=tmp_path, max_drop="cos=1").report
     assert report.after == report.before
     assert "within a cosine of 1;" in report.verdict
+
+
+def test_where_nothing_is_worth_it_the_limit_is_named_that_would_bring_something(tmp_path):
+    model, x = embedder(tmp_path)
+    report = optimize(model, "svd", data=x, cache_dir=tmp_path, max_drop="cos=0.9999").report
+    assert report.after == report.before
+    gains = f"{report.offer.timing.ratio:.2f}x faster (.*), {1 / report.offer.size:.2f}x smaller"
+    assert re.search(f"; at {report.offer.limit}: {gains}$", report.verdict)
+    assert Report.from_json(report.to_json()) == report
+    then = optimize(model, "svd", data=x, cache_dir=tmp_path, max_drop=report.offer.limit).report
+    assert then.after.bytes == report.offer.size * report.before.bytes
 
 
 @pytest.mark.parametrize(

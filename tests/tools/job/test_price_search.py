@@ -59,6 +59,51 @@ def test_the_nearest_miss_is_the_cheapest_attempt_beyond_the_limit():
     assert tried.nearest_miss[1] == 1.5
 
 
+@dataclass(frozen=True)
+class Share(Try):
+    """What takes `taken` thousandths of the model away."""
+
+    @property
+    def worth(self) -> float:
+        return self.taken / 1000
+
+
+class Shares(Ladder):
+    def attempt(self, price: float) -> Try:
+        found = super().attempt(price)
+        return Share(found.taken, found.drop)
+
+
+def test_an_offer_is_the_nearest_attempt_that_is_worth_telling():
+    tried = search(Shares(lambda steps: 1e-4 * 1.02**steps))
+    tried.within(1e-5, 1e-3)
+    tried.look_further(1e-5)
+    attempt, drop = tried.offer
+    assert attempt.worth >= 0.05
+    assert drop == min(d for (taken,), d in tried.drops.items() if taken >= 50)
+
+
+def test_what_is_worth_less_is_offered_where_nothing_is_worth_more_and_the_looking_ends():
+    runner = Shares(lambda steps: 1e-4, levels=30)
+    tried = search(runner)
+    tried.within(1e-5, 1e-3)
+    made = len(runner.prices)
+    tried.look_further(1e-5)
+    assert tried.offer[0].taken == 30
+    assert len(runner.prices) == made + 4
+
+
+@pytest.mark.parametrize("drop", [0.31, math.inf, math.nan])
+def test_what_no_one_would_take_is_no_offer(drop):
+    runner = Shares(lambda steps: drop if steps else 0.0)
+    tried = search(runner)
+    tried.within(0.01, 1.0)
+    made = len(runner.prices)
+    tried.look_further(0.01)
+    assert tried.offer is None
+    assert len(runner.prices) == made + 1
+
+
 def test_where_nothing_is_beyond_the_limit_there_is_no_miss():
     tried = search(Ladder(lambda steps: 0.0))
     tried.within(0.01, 1e-2)

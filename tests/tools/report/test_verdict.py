@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 from kronnx.tools.report.drops import Certainty, Drop
-from kronnx.tools.report.records import AccuracyFigures, DivergenceFigures, Figures, GateRecord, TimingRecord
+from kronnx.tools.report.records import (
+    AccuracyFigures,
+    DivergenceFigures,
+    Figures,
+    GateRecord,
+    OfferRecord,
+    TimingRecord,
+)
 from kronnx.tools.report.verdict import (
     NearestMiss,
     Reach,
@@ -13,6 +20,7 @@ from kronnx.tools.report.verdict import (
     not_worth_having,
     not_worth_it,
     of_change,
+    offering,
     out_of_reach,
     too_dear,
     with_more_samples,
@@ -322,6 +330,20 @@ def test_a_target_that_costs_too_much_says_what_it_costs(metric, least, limit, s
 def test_a_target_that_moves_rows_is_beyond_every_limit():
     said = too_dear("--size 0.5", Drop(math.inf, "rows"), 0.01)
     assert said.startswith("--size 0.5 gives other numbers of rows, which is beyond every limit; ")
+
+
+@pytest.mark.parametrize(
+    ("offer", "said"),
+    [
+        (OfferRecord("rel=0.052", 0.8, FASTER), "at rel=0.052: 2.00x faster (1.80 to 2.20x), 1.25x smaller"),
+        (OfferRecord("cos=0.987", 0.999, FASTER), "at cos=0.987: 2.00x faster (1.80 to 2.20x)"),
+        (OfferRecord("kl=0.04", 0.5, UNSURE), "at kl=0.04: 2.00x smaller"),
+        (OfferRecord("kl=0.04", 0.5, UNSURE, expected=True), "at about kl=0.04 after recovery: 2.00x smaller"),
+    ],
+)
+def test_what_a_larger_limit_would_bring_is_said(offer, said):
+    assert offering("nothing", offer) == f"nothing; {said}"
+    assert offering("nothing", None) == "nothing"
 
 
 def test_a_nearest_miss_that_moves_rows_says_of_which_outputs():
