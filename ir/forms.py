@@ -60,6 +60,12 @@ class Structure(ABC):
         """
         return _response(self, weights)
 
+    def alone(self, shape: tuple[int, ...]) -> onnx_ir.Model:
+        """A model of this structure alone, with random weights, to be timed: `x` of `shape` to `y`."""
+        random = np.random.default_rng(0)
+        drawn = tuple(random.standard_normal(s) / np.sqrt(s[-1]) for s in self.weight_shapes())
+        return _alone(self, drawn, shape)
+
     @abstractmethod
     def emit(
         self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
@@ -302,13 +308,6 @@ def unfold(weight: np.ndarray, channels: int, kernel: tuple[int, ...], following
     return result.reshape(groups, rows * prod(following), channels * prod(joint))
 
 
-def fragment(structure: Structure, shape: tuple[int, ...]) -> onnx_ir.Model:
-    """A model of this structure alone, `x` of `shape` to `y`, with random weights, to be timed."""
-    random = np.random.default_rng(0)
-    drawn = tuple(random.standard_normal(s) / np.sqrt(s[-1]) for s in structure.weight_shapes())
-    return _alone(structure, drawn, shape)
-
-
 def typed(stored: np.ndarray, dtype: onnx_ir.DataType) -> np.ndarray:
     """What a structure stores, as it stands in a model that computes in `dtype`: float64 becomes that, all else is of
     the structure's choosing."""
@@ -323,7 +322,7 @@ def _alone(structure: Structure, drawn: tuple[np.ndarray, ...], shape: tuple[int
     y = structure.emit(tape, x, weights, None, "layer")
     y.name = "y"
     graph = onnx_ir.Graph(
-        [x], [y], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 20}, name="layer"
+        [x], [y], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 21}, name="layer"
     )
     return onnx_ir.Model(graph, ir_version=10)
 

@@ -10,6 +10,7 @@ from .remarks import MISSED, Remark
 
 VIEWS = ("Transpose", "Cast", "Identity")
 OPERATORS = ("MatMul", "Gemm", "Conv")
+INTEGER_OPERATORS = ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv")
 
 
 @dataclass(frozen=True)

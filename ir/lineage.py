@@ -9,7 +9,7 @@ import numpy as np
 from .channels.groups import Group
 from .forms import Chain, Striped, Structure
 from .layers import Layer
-from .rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewrite, Tuned
+from .rewriter import Cleaned, Projected, Quantized, Redirected, Removed, Replaced, Rewrite, Tuned
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _touched(rewrite: Rewrite) -> Iterable[str]:
             return (rewrite.layer, *rewrite.gone)
         case Removed():
             return _makers(rewrite.group)
-        case Cleaned() | Tuned():
+        case Cleaned() | Tuned() | Quantized():
             return ()
         case _:
             assert_never(rewrite)

@@ -14,7 +14,8 @@ from .channels.removal import remove
 from .cleanup.clean import clean
 from .errors import GraphError, ShapeError
 from .forms import Chain, Factor, Form, Structure, typed
-from .layers import OPERATORS, Layer, is_constant
+from .integers import Affine
+from .layers import INTEGER_OPERATORS, OPERATORS, Layer, is_constant
 from .model.descriptions import inherit, inherit_weight
 from .model.names import Names
 from .touched import Touched
@@ -80,7 +81,14 @@ class Tuned:
     weights: tuple[str, ...]
 
 
-Rewrite = Replaced | Projected | Redirected | Removed | Cleaned | Tuned
+@dataclass(frozen=True)
+class Quantized:
+    """Values, by name, became integers and floats again: all that reads them reads them rounded."""
+
+    values: Mapping[str, Affine]
+
+
+Rewrite = Replaced | Projected | Redirected | Removed | Quantized | Cleaned | Tuned
 
 
 class Rewriter:
@@ -185,6 +193,52 @@ class Rewriter:
         known = {name: self._analyses.find(name) for name in names}
         return {name: layer for name, layer in known.items() if layer is not None}
 
+    def quantize(self, values: Mapping[str, Affine]) -> None:
+        """Everything that reads one of `values`, by name, reads it as unsigned integers of 8 bits made floats again
+        (QuantizeLinear, DequantizeLinear), which ONNX Runtime fuses into the operators around.
+
+        Raises GraphError for a value that isn't there.
+        """
+        known = {str(value.name): value for value in self.model.graph.inputs} | self._analyses.names.values
+        missing = sorted(values.keys() - known.keys())
+        if missing:
+            raise GraphError(f"there is no value {missing[0]!r} that could be rounded")
+        if not self._admits():
+            return
+        for name, affine in values.items():
+            self._round(known[name], affine)
+        self._record(Quantized(dict(values)))
+
+    def _round(self, value: onnx_ir.Value, affine: Affine) -> None:
+        name, producer, readers = str(value.name), value.producer(), list(value.uses())
+        step = self._initializer(np.array(affine.step), f"{name}.step", value.dtype)
+        zero = self._initializer(np.array(affine.zero), f"{name}.zero", onnx_ir.DataType.UINT8)
+        tape = Tape()
+        codes = tape.op("QuantizeLinear", [value, step, zero], name=f"{name}.quantize")
+        rounded = tape.op("DequantizeLinear", [codes, step, zero], name=f"{name}.dequantize")
+        codes.type, codes.shape = onnx_ir.TensorType(onnx_ir.DataType.UINT8), value.shape
+        rounded.type, rounded.shape = value.type, value.shape
+        self._named(tape.nodes, name)
+        if value.is_graph_output() and not value.is_graph_input():
+            self._give_in_place_of(value, rounded)
+        self._touched.add([use.node for use in readers])
+        for use in readers:
+            use.node.replace_input_with(use.idx, rounded)
+        if producer is None:
+            self.model.graph.insert_before(self.model.graph[0], list(tape.nodes))
+        else:
+            self.model.graph.insert_after(producer, list(tape.nodes))
+        self._touched.add([*tape.nodes, *(use.node for use in readers)])
+
+    def _give_in_place_of(self, value: onnx_ir.Value, rounded: onnx_ir.Value) -> None:
+        """`rounded` becomes the output of the graph that `value` was, under its name."""
+        name = value.name
+        value.name, rounded.name = self._names.values.fresh(f"{name}.exact"), name
+        outputs = self.model.graph.outputs
+        for k, output in enumerate(list(outputs)):
+            if output is value:
+                outputs[k] = rounded
+
     def clean(self) -> None:
         """The lossless clean-up of the whole graph; `model` may be another object afterwards."""
         if self._admits():
@@ -281,7 +335,7 @@ class Rewriter:
             node.name = self._names.nodes.fresh(node.name or f"{stem}.{node.op_type}")
             for y in node.outputs:
                 y.name = self._names.values.numbered("val_") if y.name is None else self._names.values.fresh(y.name)
-        return tuple(str(node.name) for node in nodes if node.op_type in OPERATORS)
+        return tuple(str(node.name) for node in nodes if node.op_type in (*OPERATORS, *INTEGER_OPERATORS))
 
     def _constants(self, layer: Layer, arrays: tuple[np.ndarray, ...]) -> tuple[onnx_ir.Value, ...]:
         assert layer.dtype is not None
@@ -295,7 +349,7 @@ class Rewriter:
     def _initializer(self, array: np.ndarray, name: str, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:
         assert dtype is not None
         name = self._names.values.fresh(name)
-        tensor = onnx_ir.tensor(np.ascontiguousarray(array).astype(dtype.numpy()), name=name)
+        tensor = onnx_ir.tensor(array.astype(dtype.numpy(), order="C"), name=name)
         value = onnx_ir.val(name, dtype, array.shape, const_value=tensor)
         self.model.graph.register_initializer(value)
         return value

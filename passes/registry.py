@@ -6,11 +6,12 @@ from .planning.proposal import Pass
 from .planning.stages import Stage
 from .project import Project
 from .prune import Prune
+from .quantize import Quantize
 from .recovery.stage import Recover
 from .svd import Svd
 
 GROUP = "kronnx.passes"
-STAGES: dict[str, type[Stage]] = {p.name: p for p in (Cleanup, Project, Prune, Recover, Svd)}
+STAGES: dict[str, type[Stage]] = {p.name: p for p in (Cleanup, Project, Prune, Quantize, Recover, Svd)}
 
 
 def available() -> Extensions[Stage]:

@@ -6,7 +6,7 @@ from typing import assert_never
 import numpy as np
 
 from ...ir.layers import Layer
-from ...ir.rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewrite, Tuned
+from ...ir.rewriter import Cleaned, Projected, Quantized, Redirected, Removed, Replaced, Rewrite, Tuned
 from . import LayerChange
 
 
@@ -32,7 +32,7 @@ def _changes(rewrite: Rewrite, layers: Mapping[str, Layer]) -> dict[str, LayerCh
             raise KeyError(f"layer {rewrite.layer!r} reads another value: that is no change of its weight")
         case Removed():
             return _without(rewrite, layers)
-        case Cleaned() | Tuned():
+        case Cleaned() | Tuned() | Quantized():
             return {}
         case _:
             assert_never(rewrite)

@@ -10,7 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from ...ir.forms import Chain, composites, unfold
-from ...ir.rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewrite, Tuned
+from ...ir.rewriter import Cleaned, Projected, Quantized, Redirected, Removed, Replaced, Rewrite, Tuned
 
 LARGEST_INPUT = 6144  # up to so many inputs the passes ask for their second moment
 ROUNDING = 1e-12  # above the float64 rounding of a sum over some thousand inputs
@@ -108,7 +108,7 @@ def after(moments: Mapping[str, Moments], rewrites: Iterable[Rewrite]) -> dict[s
                 _projected(current, rewrite)
             case Removed():
                 _removed(current, rewrite)
-            case Cleaned() | Tuned():
+            case Cleaned() | Tuned() | Quantized():
                 pass
             case _:
                 assert_never(rewrite)

@@ -12,6 +12,7 @@ from ...ir.layers import Layer
 from ...ir.remarks import MISSED, Remark
 from ...ir.rewriter import Rewriter
 from ..curvature.moments import Moments, Want
+from ..quantization.spreads import Spread
 
 T = TypeVar("T")
 
@@ -51,12 +52,14 @@ class Context:
     """What a pass may look at: the analyses of the model as it is, concrete shapes, and curvature.
 
     `shapes` gives the shape of every layer's inputs and outputs by value name, at the batch size that is optimized
-    for. `moments` has an entry by layer name for all that `wants` asked for and that could be had.
+    for. `moments` has an entry by layer name for all that `wants` asked for and that could be had. `spreads` tells how
+    the numbers of values, by name, are spread over samples, as the model is before the pass.
     """
 
     analyses: Analyses
     shapes: Mapping[str, tuple[int, ...]]
     moments: Mapping[str, Moments]
+    spreads: Callable[[Iterable[str]], Mapping[str, Spread]] = lambda _: {}
     memory: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
 
     def remembered(self, key: Hashable, layers: Iterable[str], compute: Callable[[], T]) -> T:

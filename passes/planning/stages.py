@@ -17,6 +17,7 @@ from ...ir.remarks import MISSED, Remark
 from ...ir.rewriter import Cleaned, Rewriter, Tuned
 from ..curvature import Execute, Feed
 from ..curvature.moments import Moments, Want
+from ..quantization.spreads import Spread, spreads
 from ..recovery.stage import Recover, Retrained
 from .choice import Option, choose, options
 from .followed import Followed
@@ -108,7 +109,7 @@ class StageRunner:
     `sample` is the feed whose shapes count for the cost; `worth` turns a saving into the unit of the budget.
     `measure_moments` is the metric of the predictions. `retrain` gives new weights for a model, given what gives the
     outputs of the original's layers and the stage that asks for them. `trials` measure what predictions can't be
-    trusted for, as that metric makes it and as the `others` do.
+    trusted for, as that metric makes it and as the `others` do. `feeds` are what the spreads of values are measured on.
     """
 
     model: onnx_ir.Model
@@ -121,11 +122,13 @@ class StageRunner:
     retrain: Retrain | None = None
     others: Sequence[MeasureMoments] = ()
     trials: Trials | None = None
+    feeds: Sequence[Feed] = ()
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
     _retrainings: dict[tuple, Retrained] = field(default_factory=dict)
     _firsts: dict[int, Stand] = field(default_factory=dict)
+    _spreads: dict[tuple, dict[str, Spread]] = field(default_factory=dict)
 
     def wants(self) -> tuple[Want, ...]:
         """What all stages want of the model as it is at first."""
@@ -192,12 +195,20 @@ class StageRunner:
 
     def _stand(self, number: int, done: tuple, stage: Pass, rewriter: Rewriter, followed: Followed) -> Stand:
         analyses, shapes = rewriter.analyses, concrete_shapes(rewriter.model, self.sample, self.execute)
-        context = cache(lambda metric: Context(analyses, shapes, followed.now(metric), self._memory))
+        measured = partial(self._spread, done, clone(rewriter.model))
+        context = cache(lambda metric: Context(analyses, shapes, followed.now(metric), measured, self._memory))
 
         def proposal(metric: int) -> Proposal:
             return self._propose((metric, *done), stage, context(metric))
 
         return Stand(number, stage, rewriter.model, context, proposal)
+
+    def _spread(self, done: tuple, model: onnx_ir.Model, names: Iterable[str]) -> Mapping[str, Spread]:
+        """How the numbers of values of a model are spread, each measured once."""
+        known = self._spreads.setdefault(done, {})
+        open_ = [name for name in dict.fromkeys(names) if name not in known]
+        known.update(spreads(model, open_, self.feeds, self.execute))
+        return known
 
     def _first(self, stand: Stand) -> Stand:
         """The same stage in the model as it is at first."""

@@ -1,1 +1,1 @@
-"""Numbers in few bits: weights and the curvature of their layer in, codes and the values they stand for out."""
+"""Weights and activations in few bits: grids, rounding, ranges, and what they cost."""

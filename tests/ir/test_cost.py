@@ -5,7 +5,7 @@ import onnx_ir
 import pytest
 from kronnx.ir.cleanup.normalize import normalize
 from kronnx.ir.cost import Cost, Piece, macs, parameters, piece_of
-from kronnx.ir.forms import Striped, Structure, fragment, low_rank, structure_of
+from kronnx.ir.forms import Striped, Structure, low_rank, structure_of
 from kronnx.ir.layers import find_layers
 from kronnx.passes.planning.stages import concrete_shapes
 from own_structures import Bytes
@@ -88,7 +88,7 @@ def test_the_fragment_that_is_timed_costs_what_is_counted(rank: int) -> None:
         "(float[2,6,5,5] x) => (float[2,8,5,5] y) <float[8,6,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }"
     )
     structure, shape = low_rank(find_layers(model).found["Conv_0"], rank), (2, 6, 5, 5)
-    alone = fragment(structure, shape)
+    alone = structure.alone(shape)
     feed = {"x": np.zeros(shape, np.float32)}
     assert macs(alone, concrete_shapes(alone, feed, networks.execute)) == Piece(structure, (shape,)).cost().macs
     assert parameters(alone) == structure.parameters

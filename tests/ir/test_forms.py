@@ -13,7 +13,6 @@ from kronnx.ir.forms import (
     Striped,
     Structure,
     composites,
-    fragment,
     low_rank,
     spatial,
     structure_of,
@@ -123,7 +122,7 @@ def test_the_multiply_adds_of_a_form_are_those_of_its_nodes(
 def test_a_fragment_runs_and_gives_what_the_layer_gives(text: str, structure: Make) -> None:
     model = networks.unfolded(text)
     feed = networks.draw(model)
-    made = networks.run(fragment(structure(only(model)), feed["x"].shape), feed)["y"]
+    made = networks.run(structure(only(model)).alone(feed["x"].shape), feed)["y"]
     assert made.shape == networks.run(model, feed)["y"].shape
     assert np.isfinite(made).all()
     assert made.std() > 0
@@ -231,6 +230,6 @@ def test_weights_are_held_in_float64_whatever_they_are_given_in() -> None:
 
 
 def test_structures_of_others_are_timed_as_they_are_stored() -> None:
-    model = fragment(Bytes(4, 8), (2, 8))
+    model = Bytes(4, 8).alone((2, 8))
     assert set(constants(model).values()) == {onnx_ir.DataType.INT8, onnx_ir.DataType.FLOAT}
     assert networks.run(model, networks.draw(model))["y"].shape == (2, 4)

@@ -11,7 +11,7 @@ from ...ir.analyses import Analyses
 from ...ir.cost import Cost, Timer
 from ...ir.errors import BudgetError
 from ...ir.remarks import Remark
-from ...passes.curvature import Curvature, Measured, measure
+from ...passes.curvature import Curvature, Feed, Measured, measure
 from ...passes.curvature.moments import Moments, Want
 from ...passes.planning.pass_calls import wanted
 from ...passes.planning.proposal import Pass
@@ -34,6 +34,7 @@ from .worth import Worth, cost_of_layers, worths
 
 TEMPERATURES = (1.0, 4.0)
 SLIGHT = 0.02  # of the time or of the size, on the average: what saves less may turn out not to be worth having
+FEEDS = 8  # batches on which ranges of values are measured
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,16 @@ class Exploration:
         given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth
         measuring = trials(self.subject, clean.model, 1 + len(others), first) if self._wants_curvature() else None
         moments = partial(known.moments, temperature)
-        return StageRunner(*given, moments, retrain=self.retrain, others=others, trials=measuring)
+        return StageRunner(
+            *given, moments, retrain=self.retrain, others=others, trials=measuring, feeds=self._feeds()[:FEEDS]
+        )
+
+    def _feeds(self) -> tuple[Feed, ...]:
+        return self.clean.feeds(self.subject.samples.calibration, self.settings.machine.memory_limit)
 
     def _measured(self, model: onnx_ir.Model, wants: Sequence[Want], temperature: float) -> Measured:
         machine, subject = self.settings.machine, self.subject
-        feeds = self.clean.feeds(subject.samples.calibration, machine.memory_limit)
+        feeds = self._feeds()
         bench = subject.bench(model, feeds, Curvature(temperature=temperature, seed=subject.seed))
         limit, store = machine.memory_limit, statistics_store(machine)
         with subject.progress.step(f"curvature, temperature {temperature:g}", len(feeds)) as advance:

@@ -6,7 +6,7 @@ from functools import cache
 
 from ...ir.analyses import Analyses
 from ...ir.cost import Cost, Timer, piece_of
-from ...ir.forms import fragment
+from ...ir.forms import Structure
 from ...runtime.latency import LatencyTable
 from .budget import Budget
 from .shaped_model import ShapedModel
@@ -42,4 +42,9 @@ def cost_of_layers(clean: ShapedModel, timer: Timer) -> Cost:
 
 def timer_of(table: LatencyTable) -> Timer:
     """Measured microseconds of a structure on one input of a shape."""
-    return cache(lambda structure, shape: table.microseconds(fragment(structure, shape), {"x": shape}))
+
+    def microseconds(structure: Structure, shape: tuple[int, ...]) -> float:
+        alone = structure.alone(shape)
+        return table.microseconds(alone, {str(x.name): x.shape.numpy() for x in alone.graph.inputs if x.shape})
+
+    return cache(microseconds)

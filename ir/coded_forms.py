@@ -1,0 +1,157 @@
+"""Structures whose weights are held as integers: those of a chain or of stripes, read as they are or made floats again.
+
+The weights of such a structure are pairs: codes [groups, out, in], then scales [groups, out, scales of a row].
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir
+from onnx_ir.tape import Tape
+
+from .forms import Chain, Form, Striped, Structure
+from .integers import Integers
+
+
+@dataclass(frozen=True)
+class Coded(Structure):
+    """`structure` with its weights made floats by DequantizeLinear, where they are read.
+
+    ONNX Runtime fuses that into the operator: into QLinearConv between quantized activations, into MatMulNBits.
+    """
+
+    structure: Chain | Striped
+    integers: Integers
+
+    @property
+    def label(self) -> str:
+        return _label(self.structure, self.integers)
+
+    @property
+    def parameters(self) -> int:
+        return self.structure.parameters
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        return self.structure.macs(shape)
+
+    def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return _with_scales(self.structure, self.integers)
+
+    def bytes(self, itemsize: float) -> float:
+        extra = self.structure.bytes(itemsize) - itemsize * self.structure.parameters
+        return extra + _bytes(self, itemsize)
+
+    def dense(self, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+        return self.structure.dense(_values(weights, self.integers))
+
+    def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return _stored(self.structure, weights, self.integers)
+
+    def emit(
+        self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
+    ) -> onnx_ir.Value:
+        structure, block = self.structure, self.integers.block
+        outputs = 0 if isinstance(structure, Chain) and structure.op != "MatMul" else 1
+        attributes = {"axis": outputs} if block is None else {"axis": 1 - outputs, "block_size": block}
+        floats = []
+        for k, (codes, scale) in enumerate(_pairs(weights)):
+            value = tape.op("DequantizeLinear", [codes, scale], attributes, name=f"{name}.{k}.weight")
+            value.type, value.shape = onnx_ir.TensorType(scale.dtype), codes.shape
+            floats.append(value)
+        return structure.emit(tape, x, tuple(floats), bias, name)
+
+
+@dataclass(frozen=True)
+class Dynamic(Structure):
+    """A chain of matrix products of integers: each quantizes what it reads as it runs, over all of it.
+
+    ONNX Runtime fuses each into DynamicQuantizeMatMul.
+    """
+
+    chain: Chain
+    integers: Integers
+
+    @property
+    def label(self) -> str:
+        return f"{_label(self.chain, self.integers)} dynamic"
+
+    @property
+    def parameters(self) -> int:
+        return self.chain.parameters
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        return self.chain.macs(shape)
+
+    def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return _with_scales(self.chain, self.integers)
+
+    def bytes(self, itemsize: float) -> float:
+        return _bytes(self, itemsize)
+
+    def dense(self, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+        return self.chain.dense(_values(weights, self.integers))
+
+    def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return _stored(replace(self.chain, op="MatMul"), weights, self.integers)
+
+    def emit(
+        self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
+    ) -> onnx_ir.Value:
+        last, like = len(self.chain.factors) - 1, x.type
+        for k, (factor, (codes, scale)) in enumerate(zip(self.chain.factors, _pairs(weights), strict=True)):
+            stem = name if last == 0 else f"{name}.{k}"
+            shape = factor.stated_shape(x.shape)
+            whole, step, zero = tape.op_multi_out("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{stem}.quantize")
+            product = tape.op("MatMulInteger", [whole, codes, zero], name=stem)
+            product.type, product.shape = onnx_ir.TensorType(onnx_ir.DataType.INT32), shape
+            counted = tape.op("Cast", [product], {"to": onnx_ir.DataType.FLOAT}, name=f"{stem}.cast")
+            x = tape.op("Mul", [counted, tape.op("Mul", [step, scale], name=f"{stem}.scale")], name=f"{stem}.scaled")
+            x.type, x.shape = like, shape
+        if bias is None:
+            return x
+        y = tape.op("Add", [x, bias], name=f"{name}.bias")
+        y.type, y.shape = x.type, x.shape
+        return y
+
+
+def coded(structure: Coded | Dynamic, weights: Sequence[tuple[np.ndarray, np.ndarray]]) -> Form:
+    """The form of these codes [groups, out, in] and scales [groups, out, scales of a row]."""
+    return Form(structure, tuple(array for pair in weights for array in pair))
+
+
+def _label(structure: Structure, integers: Integers) -> str:
+    return integers.label if structure.label == "dense" else f"{structure.label} {integers.label}"
+
+
+def _pairs(weights: Iterable) -> list[tuple]:
+    known = list(weights)
+    return list(zip(known[::2], known[1::2], strict=True))
+
+
+def _values(weights: Iterable[np.ndarray], integers: Integers) -> tuple[np.ndarray, ...]:
+    return tuple(integers.values(codes, scale) for codes, scale in _pairs(weights))
+
+
+def _with_scales(structure: Structure, integers: Integers) -> tuple[tuple[int, ...], ...]:
+    shapes = structure.weight_shapes()
+    return tuple(s for g, o, i in shapes for s in ((g, o, i), (g, o, integers.scales_of(i))))
+
+
+def _bytes(structure: Coded | Dynamic, itemsize: float) -> float:
+    shapes = structure.weight_shapes()
+    codes, scales = (sum(int(np.prod(shape)) for shape in shapes[k::2]) for k in (0, 1))
+    return codes * structure.integers.stored_bits / 8 + scales * itemsize
+
+
+def _stored(structure: Chain | Striped, weights: Iterable[np.ndarray], integers: Integers) -> tuple[np.ndarray, ...]:
+    pairs = _pairs(weights)
+    codes = structure.stored(np.rint(c) for c, _ in pairs)
+    if integers.block is None:
+        scales = [np.asarray(s, np.float64).ravel() for _, s in pairs]
+    else:
+        outputs_first = isinstance(structure, Chain) and structure.op != "MatMul"
+        scales = [s[0] if outputs_first else s[0].T for _, s in pairs]
+    low, high = integers.lowest, integers.highest
+    kept = (np.clip(c, low, high).astype(integers.dtype) for c in codes)
+    return tuple(array for pair in zip(kept, scales, strict=True) for array in pair)

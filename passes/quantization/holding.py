@@ -1,0 +1,65 @@
+"""Layers whose weights are held as integers: a layer, its moments and how it is to be held in; the form and its cost in
+nats out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.coded_forms import Coded, Dynamic, coded
+from ...ir.forms import Form, structure_of
+from ...ir.integers import Integers
+from ...ir.layers import Layer
+from ...ir.rewriter import Rewriter
+from ..curvature.moments import Moments, divergence
+from ..low_rank.factorization import shifted_bias
+from ..planning.proposal import Context
+from .rounding import rounded_weight
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a layer's weights are held, by which rounding they become so, and whether what they are multiplied with is
+    quantized as it is read."""
+
+    integers: Integers
+    rounding: str
+    dynamic: bool = False
+
+    def structure(self, layer: Layer) -> Coded | Dynamic:
+        chain = structure_of(layer)
+        return Dynamic(chain, self.integers) if self.dynamic else Coded(chain, self.integers)
+
+    def form(self, layer: Layer, context: Context) -> Form:
+        """The layer's weight, rounded once for its moments."""
+        return coded(self.structure(layer), [self._codes(layer, context)])
+
+    def loss(self, layer: Layer, context: Context) -> float:
+        """What the rounding of the weight costs, in nats per sample: 1/2 tr(G D A D^T), the mean left to the bias."""
+        moments = context.moments[layer.name]
+        inner = moments.centered_input() if layer.absorbs else moments.input
+        assert inner is not None
+        change = self.integers.values(*self._codes(layer, context)) - layer.matrix()
+        return divergence(moments.compressed(change), inner, moments.gradient)
+
+    def apply(self, layer: Layer, context: Context, rewriter: Rewriter) -> None:
+        """Runs the layer so; its bias takes up the mean of the change."""
+        form = self.form(layer, context)
+        rewriter.replace(layer, form, shifted_bias(layer, form.dense(), context.moments[layer.name]))
+
+    def _codes(self, layer: Layer, context: Context) -> tuple[np.ndarray, np.ndarray]:
+        moments, key = context.moments[layer.name], ("codes", layer.name, self.integers, self.rounding)
+        given = layer.matrix(), self.integers, moments, layer.absorbs, self.rounding
+        return context.remembered(key, [layer.name], lambda: rounded_weight(*given))
+
+
+def cost_of_reading(layer: Layer, moments: Moments, squares: float) -> float:
+    """What it costs, in nats per sample, that every number that the layer reads is off by `squares`, squared, in the
+    mean: 1/2 squares tr(W^T G W)."""
+    weight = moments.compressed(layer.matrix())
+    return 0.5 * squares * float(np.einsum("goi,goi->", moments.gradient @ weight, weight))
+
+
+def cost_of_giving(moments: Moments, squares: float) -> float:
+    """What it costs, in nats per sample, that every number that a layer gives is off by `squares`, squared, in the
+    mean: 1/2 squares tr(G)."""
+    return 0.5 * squares * float(np.trace(moments.gradient, axis1=1, axis2=2).sum())

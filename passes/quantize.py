@@ -1,0 +1,171 @@
+"""The pass `quantize`: the values of a matrix in few bits, and what it reads, of least predicted divergence."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir
+
+from ..ir.analyses import Analyses
+from ..ir.errors import UsageError
+from ..ir.integer_regions import integer_regions
+from ..ir.integers import Integers
+from ..ir.layers import Layer
+from ..ir.remarks import Remark
+from ..ir.rewriter import Rewriter
+from .curvature.judged import Reason, is_curved, unmeasured
+from .curvature.moments import LARGEST_INPUT, Want
+from .planning.proposal import Candidate, Context, Pass, Proposal
+from .quantization.chains import Chained, Chains
+from .quantization.holding import Held, cost_of_reading
+from .quantization.ranges import error_of_runs
+from .quantization.rounding import ROUNDINGS
+from .quantization.spreads import Spread
+
+ACTIVATIONS = ("static", "dynamic", "none")
+BITS = (8, 4, 3, 2)
+BLOCK = 32  # inputs that share a scale where a number has 4 bits or fewer
+PRODUCTS = ("MatMul", "Gemm")
+MOST_OUTPUTS = 8192  # whose gradients are taken one by one
+FLOAT = onnx_ir.DataType.FLOAT
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Weights, and mostly what they are multiplied with, as integers of few bits, rounded under curvature.
+
+    `bits` (8, 4, 3 or 2) and `activations` (`static`: ranges from calibration; `dynamic`: from what is read; `none`:
+    weights alone) fix what is done at every layer that `layers` matches; without either the budget chooses. `rounding`
+    is `two-sided` (under inputs and gradients), `column` (inputs alone) or `nearest`. With `portable` weights of 8 bits
+    keep to 7, so that processors whose products saturate give the same.
+    """
+
+    name: ClassVar[str] = "quantize"
+    bits: int | None = None
+    activations: str | None = None
+    rounding: str = "two-sided"
+    layers: str = "*"
+    portable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and self.bits not in BITS:
+            raise UsageError(f"quantize{{bits={self.bits}}}: there are forms of {_listed(BITS)} bits")
+        if self.activations is not None and self.activations not in ACTIVATIONS:
+            raise UsageError(f"quantize{{activations={self.activations}}}: one of {_listed(ACTIVATIONS)} is needed")
+        if self.rounding not in ROUNDINGS:
+            raise UsageError(f"quantize{{rounding={self.rounding}}}: one of {_listed(ROUNDINGS)} is needed")
+        if self.bits is not None and self.bits < 8 and self.activations in ("static", "dynamic"):
+            raise UsageError(
+                f"quantize{{bits={self.bits} activations={self.activations}}}: only weights of 8 bits are multiplied "
+                "with integers; leave activations out, or bits"
+            )
+
+    @property
+    def fixed(self) -> bool:
+        return self.bits is not None or self.activations is not None
+
+    def wants(self, analyses: Analyses) -> Iterable[Want]:
+        return [Want(x.name, True, rows=True) for x in self._layers(analyses) if _excluded(x) is None]
+
+    def propose(self, context: Context) -> Proposal:
+        remarks: list[Remark] = []
+        judged: dict[str, Layer] = {}
+        for layer in self._layers(context.analyses):
+            reason = _excluded(layer) or _unjudged(layer, context)
+            if reason is None:
+                judged[layer.name] = layer
+            else:
+                remarks.append(self.missed(layer.name, *reason))
+        candidates = [*self._of_products(judged, context), *self._of_convolutions(judged, context)]
+        reached = {name for candidate in candidates for name in candidate.touches}
+        remarks += [self.missed(name, "no-form", self._no_form(x)) for name, x in judged.items() if name not in reached]
+        return Proposal(tuple(candidates), tuple(remarks), self.fixed)
+
+    def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
+        choice = candidate.choice
+        if isinstance(choice, Chained):
+            choice.apply(context, rewriter)
+        else:
+            choice.apply(rewriter.analyses.layer(candidate.site), context, rewriter)
+
+    def _layers(self, analyses: Analyses) -> list[Layer]:
+        return [x for x in analyses.layers.found.values() if fnmatchcase(x.name, self.layers)]
+
+    @property
+    def _multiplied(self) -> Held | None:
+        """How weights are held that are multiplied with integers, if the options allow that."""
+        if (self.bits or 8) != 8 or self.activations == "none":
+            return None
+        return Held(Integers(7 if self.portable else 8), self.rounding)
+
+    def _alone(self, layer: Layer) -> Held | None:
+        """How weights are held where they alone are in few bits, if the options ask for that."""
+        if not self.fixed or self.activations in ("static", "dynamic"):
+            return None
+        bits = self.bits or 8
+        blocks = bits <= 4 and layer.op in PRODUCTS and layer.inputs % BLOCK == 0
+        return Held(Integers(bits, BLOCK if blocks else None), self.rounding)
+
+    def _of_products(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
+        products = [layer for layer in layers.values() if layer.op in PRODUCTS]
+        known = context.spreads(dict.fromkeys(str(use.input.name) for x in products for use in x.uses))
+        for layer in products:
+            read = [known[str(use.input.name)] for use in layer.uses if str(use.input.name) in known]
+            for held in self._ways(layer, read):
+                loss = held.loss(layer, context)
+                if held.dynamic:
+                    squares = float(np.mean([error_of_runs(spread) for spread in read]))
+                    loss += cost_of_reading(layer, context.moments[layer.name], squares)
+                yield context.replacement(layer, held.structure(layer), loss, held)
+
+    def _ways(self, layer: Layer, read: Sequence[Spread]) -> Iterator[Held]:
+        """The ways in which a matrix product can be held, under these options."""
+        multiplied, alone = self._multiplied, self._alone(layer)
+        bounded = bool(read) and all(spread.bounded for spread in read)
+        if multiplied is not None and self.activations != "static" and layer.dtype == FLOAT and bounded:
+            yield replace(multiplied, dynamic=True)
+        elif alone is not None:
+            yield alone
+
+    def _of_convolutions(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
+        multiplied, found = self._multiplied, {name: x for name, x in layers.items() if x.op == "Conv"}
+        if multiplied is not None and self.activations != "dynamic":
+            for region in integer_regions(context.analyses.model, found):
+                yield from Chains(region, found, multiplied, context).candidates(whole=self.fixed)
+            return
+        for layer in found.values():
+            held = self._alone(layer)
+            if held is not None:
+                yield context.replacement(layer, held.structure(layer), held.loss(layer, context), held)
+
+    def _no_form(self, layer: Layer) -> str:
+        if layer.dtype != FLOAT:
+            return f"it computes in {layer.dtype}; integers are multiplied with float32 activations alone"
+        if self.activations is not None:
+            return f"{layer.op} has no form with activations={self.activations}"
+        return "what it reads or gives is not finite on some samples, or was not seen"
+
+
+def _excluded(layer: Layer) -> Reason | None:
+    if layer.inputs > LARGEST_INPUT:
+        return "too-large", f"layer {layer.name!r} has {layer.inputs} inputs; at most {LARGEST_INPUT} can be measured"
+    if layer.groups * layer.out > MOST_OUTPUTS:
+        return "too-large", f"layer {layer.name!r} has {layer.groups * layer.out} outputs; at most {MOST_OUTPUTS}"
+    return None
+
+
+def _unjudged(layer: Layer, context: Context) -> Reason | None:
+    moments = context.moments.get(layer.name)
+    reason = unmeasured(layer, moments, inputs=True)
+    if reason is None and moments is not None and not is_curved(moments):
+        return "no-curvature", "nothing that it gives reaches an output"
+    if reason is None and not np.isfinite(layer.stored()).all():
+        return "not-finite", "its weight has entries that are not finite"
+    return reason
+
+
+def _listed(options: Sequence[object]) -> str:
+    *first, last = map(str, options)
+    return f"{', '.join(first)} or {last}"
