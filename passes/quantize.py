@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 import onnx_ir
@@ -21,9 +21,10 @@ from .planning.proposal import Candidate, Context, Pass, Proposal
 from .quantization.chains import Chained, Chains
 from .quantization.holding import Held, cost_of_reading
 from .quantization.ranges import error_of_runs
-from .quantization.rounding import ROUNDINGS
+from .quantization.rounding import Method
 from .quantization.spreads import Spread
 
+ROUNDINGS = get_args(Method)
 ACTIVATIONS = ("static", "dynamic", "none")
 BITS = (8, 4, 3, 2)
 BLOCK = 32  # inputs that share a scale where a number has 4 bits or fewer
@@ -45,7 +46,7 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     bits: int | None = None
     activations: str | None = None
-    rounding: str = "two-sided"
+    rounding: Method = "two-sided"
     layers: str = "*"
     portable: bool = True
 

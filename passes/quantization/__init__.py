@@ -1,1 +1,1 @@
-"""Weights and activations in few bits: grids, rounding, ranges, and what they cost."""
+"""Numbers in few bits: weights and the curvature of their layer in, codes and the values they stand for out."""

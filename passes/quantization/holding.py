@@ -13,7 +13,9 @@ from ...ir.rewriter import Rewriter
 from ..curvature.moments import Moments, divergence
 from ..low_rank.factorization import shifted_bias
 from ..planning.proposal import Context
-from .rounding import rounded_weight
+from .grids import Grid
+from .rounding import Method, rounded
+from .scales import clipped
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Held:
     quantized as it is read."""
 
     integers: Integers
-    rounding: str
+    rounding: Method
     dynamic: bool = False
 
     def structure(self, layer: Layer) -> Coded | Dynamic:
@@ -36,8 +38,7 @@ class Held:
     def loss(self, layer: Layer, context: Context) -> float:
         """What the rounding of the weight costs, in nats per sample: 1/2 tr(G D A D^T), the mean left to the bias."""
         moments = context.moments[layer.name]
-        inner = moments.centered_input() if layer.absorbs else moments.input
-        assert inner is not None
+        inner = _inputs(layer, moments)
         change = self.integers.values(*self._codes(layer, context)) - layer.matrix()
         return divergence(moments.compressed(change), inner, moments.gradient)
 
@@ -47,9 +48,21 @@ class Held:
         rewriter.replace(layer, form, shifted_bias(layer, form.dense(), context.moments[layer.name]))
 
     def _codes(self, layer: Layer, context: Context) -> tuple[np.ndarray, np.ndarray]:
-        moments, key = context.moments[layer.name], ("codes", layer.name, self.integers, self.rounding)
-        given = layer.matrix(), self.integers, moments, layer.absorbs, self.rounding
-        return context.remembered(key, [layer.name], lambda: rounded_weight(*given))
+        key = "codes", layer.name, self.integers, self.rounding
+        return context.remembered(key, [layer.name], lambda: self._rounded(layer, context.moments[layer.name]))
+
+    def _rounded(self, layer: Layer, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+        integers, weight, inner = self.integers, layer.matrix(), _inputs(layer, moments)
+        grid = Grid(integers.lowest, integers.highest, integers.block or "row")
+        scale = clipped(weight, grid, np.diagonal(inner, axis1=1, axis2=2)[:, None])
+        return rounded(weight, scale, grid, inner, moments.gradient, self.rounding), scale
+
+
+def _inputs(layer: Layer, moments: Moments) -> np.ndarray:
+    """What the change of a weight is multiplied with, without the mean where the bias takes that up."""
+    inner = moments.centered_input() if layer.absorbs else moments.input
+    assert inner is not None
+    return inner
 
 
 def cost_of_reading(layer: Layer, moments: Moments, squares: float) -> float:
