@@ -4,7 +4,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...ir.errors import PluginError, UsageError
 from ...ir.plugins import answering
@@ -80,7 +80,11 @@ def _given(name: str, options: str, kind: type[Stage]) -> dict[str, Any]:
 
 def _value(name: str, option: str, text: str, hint: Any) -> Any:
     """`text` as the type of the option; for a union such as `float | None`, its first arm."""
-    kind = next(a for a in get_args(hint) if a is not types.NoneType) if get_args(hint) else hint
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(a for a in get_args(hint) if a is not types.NoneType)
+    if get_origin(hint) is Literal:
+        return _one_of(name, option, text, get_args(hint))
+    kind = hint
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise UsageError(f"{name}{{{option}={text}}}: true or false is needed")
@@ -89,3 +93,10 @@ def _value(name: str, option: str, text: str, hint: Any) -> Any:
         return kind(text)
     except ValueError as e:
         raise UsageError(f"{name}{{{option}={text}}}: a value of type {kind.__name__} is needed") from e
+
+
+def _one_of(name: str, option: str, text: str, choices: tuple[Any, ...]) -> Any:
+    known = {str(choice): choice for choice in choices}
+    if text not in known:
+        raise UsageError(f"{name}{{{option}={text}}}: one of {', '.join(known)} is needed")
+    return known[text]
