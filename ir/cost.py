@@ -65,7 +65,14 @@ def piece_of(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Piece:
 
 def parameters(model: onnx_ir.Model) -> int:
     """Elements of all floating-point and quantized constants of more than one element, each counted once."""
-    return sum(prod(shape) for shape in _weights(model))
+    return sum(parameters_of(tensor) for _, tensor in weights(model))
+
+
+def parameters_of(tensor: onnx_ir.TensorProtocol) -> int:
+    """The elements of one constant that count as parameters: none of wider integers, truth values and text."""
+    narrow = tensor.dtype != onnx_ir.DataType.STRING and tensor.dtype.bitwidth <= 8
+    size = prod(tensor.shape.numpy())
+    return size if size > 1 and (narrow or tensor.dtype.is_floating_point()) else 0
 
 
 def macs(model: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -74,18 +81,6 @@ def macs(model: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
     One MatMul [m, k] x [k, n] is m * k * n. Nodes inside subgraphs or with unknown shapes count as zero.
     """
     return sum(node_macs(node, shapes) for node in model.graph)
-
-
-def _weights(model: onnx_ir.Model) -> list[tuple[int, ...]]:
-    found: list[tuple[int, ...]] = []
-    for _, tensor in weights(model):
-        shape = tuple(tensor.shape.numpy())
-        is_weight = tensor.dtype.is_floating_point() or (
-            tensor.dtype != onnx_ir.DataType.STRING and tensor.dtype.bitwidth <= 8
-        )
-        if is_weight and prod(shape) > 1:
-            found.append(shape)
-    return found
 
 
 def node_macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:

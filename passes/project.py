@@ -86,14 +86,15 @@ class Project(Pass):
         even = out * width / (out + width)
         cut = _stacked(readers, context)
         for rank in self._ranks(min(even, len(cut.values)), width):
-            if rank * (out + width) >= out * width:
-                continue
             narrow = (*before[0].shapes[0][:-1], rank)
             down = context.changed(readers[0], Chain(op, (Factor(1, rank, width),)))
             wide = (context.changed(x, Chain(op, (Factor(1, x.out, rank),))) for x in readers)
             after = (down, *(replace(piece, shapes=(narrow,)) for piece in wide))
             names = frozenset(x.name for x in readers)
-            yield Candidate(site, f"projection {rank} of {width}", cut.loss(rank), before, after, names, rank)
+            label = f"projection {rank} of {width}"
+            candidate = Candidate(site, label, cut.loss(rank), before, after, names, rank)
+            if candidate.is_smaller:
+                yield candidate
 
     def _ranks(self, even: float, width: int) -> list[int]:
         if self.rank is None:

@@ -85,8 +85,9 @@ class Svd(Pass):
         key = "svd options", self, layer.name
         options = context.remembered(key, [layer.name], lambda: self._options(factorizer))
         for loss, choice, structure in options:
-            if structure.parameters < layer.parameters:
-                yield context.replacement(layer, structure, loss, choice)
+            candidate = context.replacement(layer, structure, loss, choice)
+            if candidate.is_smaller:
+                yield candidate
 
     def _options(self, factorizer: Factorizer) -> list[tuple[float, Ranks, Structure]]:
         return self._fixed_options(factorizer) if self.fixed else _options(factorizer)

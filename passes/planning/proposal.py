@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from ...ir.analyses import Analyses
-from ...ir.cost import Piece, piece_of
+from ...ir.cost import Cost, Piece, piece_of
 from ...ir.forms import Structure
 from ...ir.layers import Layer
 from ...ir.remarks import MISSED, Remark
@@ -33,6 +33,12 @@ class Candidate:
     after: tuple[Piece, ...]
     touches: frozenset[str]
     choice: Any
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether it takes fewer bytes, as they are stored, or fewer multiply-adds."""
+        before, after = (sum((piece.cost() for piece in pieces), Cost()) for pieces in (self.before, self.after))
+        return after.bytes < before.bytes or after.macs < before.macs
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """What a saving is worth under a budget: the cost that a candidate takes away in, a share of the whole model out."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 
 from ...ir.analyses import Analyses
 from ...ir.cost import Cost, Timer, piece_of
 from ...ir.forms import Structure
+from ...ir.model.weights import weight_bytes
 from ...runtime.latency import LatencyTable
 from .budget import Budget
 from .shaped_model import ShapedModel
@@ -33,9 +34,10 @@ def worths(budget: Budget, whole: Cost) -> list[Worth]:
 
 
 def cost_of_layers(clean: ShapedModel, timer: Timer) -> Cost:
-    """What all layers cost on the sample, no part of it zero."""
+    """What all layers cost on the sample, and the bytes of all constants, no part of it zero."""
     layers = Analyses(clean.model).layers.found.values()
     total = sum((piece_of(layer, clean.shapes).cost(timer) for layer in layers), Cost())
+    total = replace(total, bytes=weight_bytes(clean.model))
     least = {"macs": 1.0, "parameters": 1.0, "microseconds": 1e-3, "bytes": 1.0}
     return Cost(**{name: max(value, least[name]) for name, value in asdict(total).items()})
 

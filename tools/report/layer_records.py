@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import onnx_ir
 
-from ...ir.cost import node_macs
+from ...ir.cost import node_macs, parameters_of
 from ...ir.layers import Layer, find_layers, integer, is_constant
 from ...ir.lineage import Descent
 from ...passes.planning.stages import Shapes
@@ -15,13 +14,19 @@ from .records import LayerRecord, PieceRecord
 
 @dataclass
 class _Count:
-    """Parameters and multiply-adds of layers of one model; what was counted before counts no more."""
+    """Parameters, bytes and multiply-adds of layers of one model; what was counted before counts no more."""
 
     shapes: Shapes
     seen: set[int] = field(default_factory=set)
 
-    def parameters(self, layers: Iterable[Layer]) -> int:
-        return sum(_elements(value) for layer in layers for value in _constants(layer) if self._new(value))
+    def stored(self, layers: Iterable[Layer], nodes: Iterable[onnx_ir.Node] = ()) -> tuple[int, int]:
+        """Parameters, and the bytes that they take as they are stored; beside those of layers those of linear `nodes`
+        that are none, which read constants behind other nodes too."""
+        own = [value for layer in layers for value in _constants(layer)]
+        behind = [value for node in nodes for x in node.inputs for value in _behind(x)]
+        tensors = [value.const_value for value in (*own, *behind) if self._new(value)]
+        held = [tensor for tensor in tensors if tensor is not None]
+        return sum(map(parameters_of, held)), sum(tensor.nbytes for tensor in held)
 
     def macs(self, layers: Iterable[Layer]) -> int:
         return self.nodes(use.node for layer in layers for use in layer.uses)
@@ -29,10 +34,6 @@ class _Count:
     def nodes(self, nodes: Iterable[onnx_ir.Node]) -> int:
         """Multiply-adds."""
         return sum(node_macs(node, self.shapes) for node in nodes if self._new(node))
-
-    def constants(self, nodes: Iterable[onnx_ir.Node]) -> int:
-        """Parameters of linear nodes that are no layers: those that they read, also behind other nodes."""
-        return sum(_elements(v) for node in nodes for x in node.inputs for v in _behind(x) if self._new(v))
 
     def _new(self, part: onnx_ir.Value | onnx_ir.Node) -> bool:
         known = id(part) in self.seen
@@ -56,10 +57,10 @@ class Inventory:
 
     def _record(self, layer: Layer, count: _Count) -> LayerRecord:
         piece, known = _piece(layer, _transposed(layer)), self.sensitivity.get(layer.name)
-        counts = count.parameters([layer]), count.macs([layer])
-        return LayerRecord(
-            layer.name, layer.op, piece.shape, piece.matrix, *counts, (piece,), *counts, sensitivity=known
-        )
+        (parameters, stored), macs = count.stored([layer]), count.macs([layer])
+        shape, counts = (piece.shape, piece.matrix), (parameters, macs)
+        same = {"sensitivity": known, "bytes": stored, "after_bytes": stored}
+        return LayerRecord(layer.name, layer.op, *shape, *counts, (piece,), *counts, **same)
 
     def records_after(
         self, model: onnx_ir.Model, shapes: Shapes, lineage: Mapping[str, Descent]
@@ -74,10 +75,9 @@ class Inventory:
             parts = [after[name] for name in descent.parts if name in after]
             pieces = tuple(_piece(part, _transposed(before[record.name])) for part in parts)
             others = [nodes[name] for name in descent.parts if name in nodes and name not in after]
-            counts = {
-                "after_parameters": count.parameters(parts) + count.constants(others),
-                "after_macs": count.macs(parts) + count.nodes(others),
-            }
+            parameters, stored = count.stored(parts, others)
+            macs = count.macs(parts) + count.nodes(others)
+            counts = {"after_parameters": parameters, "after_bytes": stored, "after_macs": macs}
             gone = bool(descent.parts) and not (parts or others)
             changed.append(replace(record, after=pieces, form="removed" if gone else descent.form, **counts))
         return tuple(changed)
@@ -101,6 +101,15 @@ def _constants(layer: Layer) -> Iterator[onnx_ir.Value]:
     bias = layer.bias or _bias_of_stripes(layer)
     if bias is not None:
         yield bias
+    yield from (indices for use in layer.uses if (indices := _indices(use.input)) is not None)
+
+
+def _indices(read: onnx_ir.Value) -> onnx_ir.Value | None:
+    """The constant that says which inputs a stripe picks."""
+    gather = read.producer()
+    if gather is None or gather.op_type != "Gather" or not is_constant(gather.inputs[1]):
+        return None
+    return gather.inputs[1]
 
 
 def _behind(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
@@ -128,9 +137,3 @@ def _bias_of_stripes(layer: Layer) -> onnx_ir.Value | None:
 def _only_reader(value: onnx_ir.Value) -> onnx_ir.Node | None:
     readers = [use.node for use in value.uses()]
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
-
-
-def _elements(constant: onnx_ir.Value) -> int:
-    assert constant.const_value is not None
-    size = prod(constant.const_value.shape.numpy())
-    return size if size > 1 else 0

@@ -11,7 +11,7 @@ from .summary_table import aligned
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-HEADER = ("layer", "shape", "matrix (out x in)", "parameters", "multiply-adds", "sensitivity")
+HEADER = ("layer", "shape", "matrix (out x in)", "size", "multiply-adds", "sensitivity")
 SIDES = "<<<<<>"
 WIDTH, SHORTEST_NAME = 120, 12
 SHOWN_PIECES = 4  # a block-sparse matrix can have many
@@ -19,6 +19,7 @@ FIRST_TO_GO = ("sensitivity", "matrix (out x in)", "multiply-adds")  # on a narr
 NO_LAYERS = "no layers: the model was left alone, or has none that could be changed"
 MEANING = {
     "matrix (out x in)": "A convolution is a matrix on patches: in = channels of a group x taps of the kernel.",
+    "size": "Size is that of the weights and biases as they are stored.",
     "multiply-adds": "Multiply-adds are those of one run.",
     "sensitivity": "Sensitivity is the trace of the layer's block of the curvature; - where it was not measured.",
 }
@@ -31,7 +32,7 @@ def cells(layers: Sequence[LayerRecord]) -> list[tuple[str, ...]]:
     columns = [
         _column([(_shape(x.shape), _lines(x, [_shape(p.shape) for p in x.after])) for x in layers], "<"),
         _column([(_matrix(x.matrix), _lines(x, [_matrix(p.matrix) for p in x.after])) for x in layers], "<"),
-        _column([(quantity(x.parameters), _count(x, x.parameters, x.after_parameters)) for x in layers], ">"),
+        _column([(quantity(x.bytes, "B"), _count(x, x.bytes, x.after_bytes, "B")) for x in layers], ">"),
         _column([(quantity(x.macs), _count(x, x.macs, x.after_macs)) for x in layers], ">"),
     ]
     if any(x.sensitivity is not None for x in layers):
@@ -47,8 +48,8 @@ def _lines(layer: LayerRecord, pieces: list[str]) -> list[str]:
     return [*pieces[:SHOWN_PIECES], *([f"and {more} more"] if more > 0 else [])] or ["removed"]
 
 
-def _count(layer: LayerRecord, before: int, after: int) -> list[str]:
-    return [quantity(after)] if layer.changed or before != after else []
+def _count(layer: LayerRecord, before: int, after: int, unit: str = "") -> list[str]:
+    return [quantity(after, unit)] if layer.changed or before != after else []
 
 
 def _column(changes: Sequence[Change], side: str) -> list[list[str]]:

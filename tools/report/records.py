@@ -128,9 +128,10 @@ class LayerRecord:
     or `dense`.
 
     Parameters are weights and biases, counted as in `Figures`: a constant that several layers read counts for the
-    first of them alone, one of a single element for none. `macs` are multiply-adds of one run at the report's batch,
-    a piece that several layers share again for the first. `sensitivity` is the trace of the layer's block of the
-    Gauss-Newton matrix, about the mean of the inputs where a bias can take that up; None where it was not measured.
+    first of them alone, one of a single element for none. `bytes` are those of these constants as they are stored, and
+    of what picks the inputs of a stripe. `macs` are multiply-adds of one run at the report's batch, a piece that
+    several layers share again for the first. `sensitivity` is the trace of the layer's block of the Gauss-Newton
+    matrix, about the mean of the inputs where a bias can take that up; None where it was not measured.
     """
 
     name: str
@@ -144,6 +145,8 @@ class LayerRecord:
     after_macs: int
     form: str = "dense"
     sensitivity: float | None = None
+    bytes: int = 0
+    after_bytes: int = 0
 
     @property
     def changed(self) -> bool:

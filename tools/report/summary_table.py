@@ -191,9 +191,8 @@ def _savings(site: SiteRecord) -> list[str]:
     saving = site.saving
     if saving is None:
         return []
-    stored = (saving.parameters, "parameters") if saving.parameters else (saving.bytes, "bytes")
-    counts = [(saving.macs, "multiply-adds"), stored]
-    texts = [f"{quantity(-n).replace('-', '−')} {unit}" for n, unit in counts if n]
+    work = [f"{quantity(-saving.macs)} multiply-adds"] if saving.macs else []
+    texts = [text.replace("-", "−", 1) for text in (*work, *([quantity(-saving.bytes, "B")] if saving.bytes else []))]
     return texts + ([f"−{duration(saving.microseconds)}"] if saving.microseconds and saving.microseconds > 0 else [])
 
 

@@ -19,6 +19,7 @@ from kronnx.tools.job.settings import Settings
 from kronnx.tools.job.sources import Sources
 from kronnx.tools.job.subject import open_subject
 from kronnx.tools.report.progress import Silent
+from kronnx.tools.report.summary_table import plain_remarks
 from networks import parsed, set_weight
 from own_structures import InBytes
 from recorded import RECORDED, latency, optimize
@@ -157,3 +158,7 @@ def test_a_size_is_priced_in_bytes_as_they_are_stored(planted, monkeypatch):
     assert {site.saving.bytes for site in report.sites if site.verdict == "passed"} <= {
         3 * n - 4 for n in (64 * 128, 128 * 128, 1280)
     }
+    taken = [layer for layer in report.layers if layer.form == "own"]
+    assert taken
+    assert all(layer.after_bytes < layer.bytes / 2 and layer.after_macs == layer.macs for layer in taken)
+    assert "kB, predicted" in plain_remarks(report.sites)

@@ -1,5 +1,8 @@
 """What a saving is worth: shares of two layers whose cost is known."""
 
+import ml_dtypes
+import numpy as np
+import onnx_ir
 import pytest
 from kronnx.ir.cost import Cost
 from kronnx.passes.planning.stages import concrete_shapes
@@ -34,3 +37,14 @@ def test_the_whole_is_the_sum_of_the_layers():
     clean = ShapedModel(model, sample, concrete_shapes(model, sample, execute))
     found = cost_of_layers(clean, lambda structure, shape: float(structure.macs(shape)))
     assert (found.macs, found.parameters, found.microseconds) == (4 * 45, 45, 4 * 45)
+    assert found.bytes == 4 * 45
+
+
+def test_the_whole_size_is_that_of_all_constants_as_they_are_stored():
+    """A table of words, a bias and a matrix of 4 x 4 in half a byte a number, beside the layer."""
+    model = build("""(float[N,5] x, int64[N] i) => (float[N,3] y, float[N,4] e)
+        <float[5,3] w, float[3] b, float[7,4] t> { y = Gemm(x, w, b) e = Gather(t, i) }""")
+    halves = onnx_ir.tensor(np.ones((4, 4), ml_dtypes.int4), name="q")
+    model.graph.register_initializer(onnx_ir.val("q", halves.dtype, (4, 4), const_value=halves))
+    clean = ShapedModel(model, {}, {"x": (1, 5)})
+    assert cost_of_layers(clean, lambda structure, shape: 1.0).bytes == 4 * (15 + 28 + 3) + 8

@@ -160,6 +160,7 @@ def test_stripes_count_with_the_bias_behind_them(block):
     assert {piece.op for piece in second.after} == {"MatMul"}
     assert sum(np.prod(piece.shape) for piece in second.after) + 8 == second.after_parameters == 128 + 8
     assert second.form == "block-sparse 0.50"
+    assert second.after_bytes == 4 * second.after_parameters + 8 * sum(piece.shape[0] for piece in second.after)
 
 
 def test_a_constant_of_several_layers_counts_once_and_one_of_a_single_element_never():
@@ -212,3 +213,15 @@ def test_a_model_that_comes_back_unchanged_has_the_same_layers_before_and_after(
 def test_what_runs_as_another_packages_structure_is_counted_as_it_stands_in_the_graph():
     found = records(READERS, InBytes(fixed=True))
     assert [(x.form, x.after_parameters, x.after_macs, x.after) for x in found.values()] == [("own", 192, 192, ())] * 2
+    assert [(x.bytes, x.after_bytes) for x in found.values()] == [(4 * 192, 192 + 4)] * 2
+
+
+def test_bytes_are_counted_as_they_are_stored():
+    model = build(CNN)
+    for name in ("w", "wb"):
+        value = model.graph.initializers[name]
+        value.const_value = onnx_ir.tensor(value.const_value.numpy().astype(np.float16), name=name)
+        value.dtype = onnx_ir.DataType.FLOAT16
+    found = {x.name: x for x in Inventory(model, shapes_of(build(CNN))).records()}
+    assert (found["MatMul_0"].bytes, found["Gemm_0"].bytes) == (2 * 23080, 4 * 410)
+    assert all(x.after_bytes == x.bytes for x in found.values())

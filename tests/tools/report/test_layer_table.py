@@ -15,7 +15,9 @@ def piece(shape: tuple[int, ...], matrix: tuple[int, int, int]) -> PieceRecord:
 
 
 def layer(name: str, shape: tuple[int, ...], matrix: tuple[int, int, int], *counts: int, **rest) -> LayerRecord:
+    """In float16."""
     parameters, macs, after_parameters, after_macs = counts
+    rest = {"bytes": 2 * parameters, "after_bytes": 2 * after_parameters, **rest}
     after = rest.pop("after", (piece(shape, matrix),))
     return LayerRecord(name, "Conv", shape, matrix, parameters, macs, after, after_parameters, after_macs, **rest)
 
@@ -33,15 +35,16 @@ LAYERS = (
 )
 
 TEXT = """\
-layer      shape                  matrix (out x in)          parameters       multiply-adds    sensitivity
-conv1      6x1x5x5                6 x 25                        156           86.4 k                  39.8
-depthwise  32x1x3x3  → 16x1x3x3   32 of 1 x 9 → 16 of 1 x 9     320 → 160     56.4 k → 28.2 k            -
-conv2      64x64x3x3 → 16x64x1x1  64 x 576    → 16 x 64      36.9 k → 6.08 k  7.23 M → 1.18 M      0.00123
+layer      shape                  matrix (out x in)          size               multiply-adds    sensitivity
+conv1      6x1x5x5                6 x 25                       312 B            86.4 k                  39.8
+depthwise  32x1x3x3  → 16x1x3x3   32 of 1 x 9 → 16 of 1 x 9    640 B → 320 B    56.4 k → 28.2 k            -
+conv2      64x64x3x3 → 16x64x1x1  64 x 576    → 16 x 64      73.9 kB → 12.2 kB  7.23 M → 1.18 M      0.00123
                      → 24x16x3x3              → 24 x 144
                      → 64x24x1x1              → 64 x 24
-fc         400x120   → removed    120 x 400   → removed      48.1 k → 0       48.0 k → 0                 -
+fc         400x120   → removed    120 x 400   → removed      96.2 kB → 0 B      48.0 k → 0                 -
 
 note: A convolution is a matrix on patches: in = channels of a group x taps of the kernel.
+note: Size is that of the weights and biases as they are stored.
 note: Multiply-adds are those of one run.
 note: Sensitivity is the trace of the layer's block of the curvature; - where it was not measured.
 """

@@ -62,7 +62,7 @@ verdict: 3.3 times smaller and 2.7 times faster
 
 REMARKS = """\
 missed  conv1  svd  too-small: 6 channels are fewer than 8
-passed  fc1    svd  rank 16, −100 k multiply-adds, −98.0 k parameters, −40.2 µs, predicted 0.00120 nats, worth-it
+passed  fc1    svd  rank 16, −100 k multiply-adds, −392 kB, −40.2 µs, predicted 0.00120 nats, worth-it
 """
 
 KEYS = ["input", "output", "pipeline", "versions", "before", "after", "divergence", "accuracy", "sites", "gate"]
