@@ -11,6 +11,7 @@ from .graph import GradientSums, InputSums, Task
 from .halves import Half, steadied
 from .moments import ROUNDING, Moments
 from .sums import Arrays
+from .unseen import unseen_variances
 
 # Neighbouring positions say nearly the same: more than a few of a sample don't count as samples of their own (math:
 # shrinkage).
@@ -239,7 +240,8 @@ def moments_of(layer: Layer, factors: Factors) -> Moments:
     """The factors, cross-fitted or shrunken, with G scaled so that tr(G) tr(A) is the exact trace of the layer's block.
 
     That is done to covariances, means are kept. Where the layer absorbs a mean, the trace is that about the mean, which
-    adds up over all positions and is the bias's to correct. Without a gradient G is the identity over the mean square
+    adds up over all positions and is the bias's to correct. Inputs that were the same in all samples have the variance
+    that no sample showed. Without a gradient G is the identity over the mean square
     of the layer's outputs: the input-only metric. A table of embeddings is known by the moments of its outputs.
     """
     known = _of_table(layer, factors) if layer.op == "Gather" else _shrunken_inner(layer, factors)
@@ -259,9 +261,11 @@ class _Activations:
     mean: np.ndarray | None = None
     output: np.ndarray | None = None
     output_mean: np.ndarray | None = None
+    unseen: np.ndarray | None = None
 
     def with_gradient(self, gradient: np.ndarray, basis: np.ndarray | None = None) -> Moments:
-        return Moments(gradient, self.input, self.mean, self.output, self.output_mean, basis=basis)
+        known = self.input, self.mean, self.output, self.output_mean
+        return Moments(gradient, *known, basis=basis, unseen=self.unseen)
 
 
 def _shrunken_inner(layer: Layer, factors: Factors) -> _Activations:
@@ -271,12 +275,15 @@ def _shrunken_inner(layer: Layer, factors: Factors) -> _Activations:
     assert mean is not None
     blocks = mean.reshape(len(second), -1)
     prior = layer.matrix() @ layer.matrix().transpose(0, 2, 1) if factors.input is None and len(blocks) == 1 else None
-    steady = steadied(second - _outer(blocks), factors.half, factors.effective, prior)
+    covariance = second - _outer(blocks)
+    unseen = unseen_variances(np.einsum("gii->gi", covariance).reshape(mean.shape), mean, factors.samples)
+    steady = steadied(covariance, factors.half, factors.effective, prior)
     kept = whole(steady, layer.groups) + _outer(mean)
     diagonal = np.einsum("gii->gi", kept)
     diagonal += ROUNDING * diagonal.mean(axis=1, keepdims=True)  # where nothing varies, the mean alone is singular
     if factors.input is not None:
-        return _Activations(kept, mean)
+        diagonal += unseen
+        return _Activations(kept, mean, unseen=unseen)
     return _Activations(output=kept, output_mean=mean)
 
 

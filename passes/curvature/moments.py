@@ -42,6 +42,9 @@ class Moments:
 
     Where `basis` Q [out, k] is given, orthonormal columns that span those of W, `gradient` [1, k, k] is that of Q^T
     g: all that changes within the span of W need (`compressed`), and no product of very many outputs.
+
+    `unseen` [groups, in] is the part of the variances on the diagonal of A that no sample showed (`unseen_variances`);
+    None where A isn't known, or is another layer's.
     """
 
     gradient: np.ndarray
@@ -51,6 +54,7 @@ class Moments:
     output_mean: np.ndarray | None = None
     measured: bool = True
     basis: np.ndarray | None = None
+    unseen: np.ndarray | None = None
 
     def compressed(self, weight: np.ndarray) -> np.ndarray:
         """Q^T W [groups, k, ...] for W [groups, out, ...], what `gradient` is the metric of."""
@@ -147,7 +151,9 @@ def _read_by_the_first(whole: Moments, rewrite: Replaced, gradient: np.ndarray, 
     assert whole.mean is not None
     taps = np.arange(rewrite.channels * prod(rewrite.kernel)).reshape(rewrite.channels, *rewrite.kernel)
     read = taps[(slice(None), *_middle(kernel, rewrite.kernel))].ravel()
-    return Moments(gradient, whole.input[:, read][:, :, read], whole.mean[:, read], measured=whole.measured)
+    unseen = None if whole.unseen is None else whole.unseen[:, read]
+    inner, mean = whole.input[:, read][:, :, read], whole.mean[:, read]
+    return Moments(gradient, inner, mean, measured=whole.measured, unseen=unseen)
 
 
 def _mapped(whole: Moments, inputs: np.ndarray, gradient: np.ndarray) -> Moments:
@@ -246,4 +252,5 @@ def _without_inputs(whole: Moments, gone: np.ndarray) -> Moments:
     if whole.input is None or whole.mean is None:
         return Moments(whole.gradient, measured=whole.measured, basis=whole.basis)
     inner = np.delete(np.delete(whole.input, gone, axis=1), gone, axis=2)
-    return replace(whole, input=inner, mean=np.delete(whole.mean, gone, axis=1))
+    unseen = None if whole.unseen is None else np.delete(whole.unseen, gone, axis=1)
+    return replace(whole, input=inner, mean=np.delete(whole.mean, gone, axis=1), unseen=unseen)

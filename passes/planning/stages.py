@@ -24,6 +24,7 @@ from .followed import Followed
 from .pass_calls import applied, proposed, saving, verified, wanted
 from .proposal import Candidate, Context, Pass, Proposal
 from .trials import Stand, Trials
+from .unseen import unseen_cost
 
 Shapes = Mapping[str, tuple[int, ...]]
 Stage = Pass | Recover
@@ -37,11 +38,13 @@ ROUNDS = 6  # of measuring what a choice takes, at one price
 
 @dataclass(frozen=True)
 class AppliedCandidate:
-    """One change that was made, by which pass, and by which `stage` of the pipeline, counted from 0."""
+    """One change that was made, by which pass, and by which `stage` of the pipeline, counted from 0. `unseen` is what
+    it may cost by inputs that no sample moved, in nats."""
 
     by: str
     option: Option
     stage: int
+    unseen: float = 0.0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -89,6 +92,11 @@ class Attempt:
         return sum(option.candidate.predicted for option in self.options)
 
     @property
+    def unseen(self) -> float:
+        """What all changes may cost, in nats, that no sample shows."""
+        return sum(step.unseen for step in self.steps if isinstance(step, AppliedCandidate))
+
+    @property
     def saving(self) -> Cost:
         return sum((option.saving for option in self.options), Cost())
 
@@ -110,6 +118,7 @@ class StageRunner:
     `measure_moments` is the metric of the predictions. `retrain` gives new weights for a model, given what gives the
     outputs of the original's layers and the stage that asks for them. `trials` measure what predictions can't be
     trusted for, as that metric makes it and as the `others` do. `feeds` are what the spreads of values are measured on.
+    `nats` is the number of the metric whose unit that is: 0 is the first, 1 that of the first of `others`.
     """
 
     model: onnx_ir.Model
@@ -123,6 +132,7 @@ class StageRunner:
     others: Sequence[MeasureMoments] = ()
     trials: Trials | None = None
     feeds: Sequence[Feed] = ()
+    nats: int = 0
     _memory: dict = field(default_factory=dict)
     _proposals: dict[tuple, Proposal] = field(default_factory=dict)
     _moments: dict[tuple, dict[str, Moments]] = field(default_factory=dict)
@@ -167,11 +177,12 @@ class StageRunner:
             remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, [option for option, _ in chosen])))
             with verified(stage, [option.candidate for option, _ in chosen], context, rewriter, self._outputs):
                 for option, metric in chosen:
-                    begun = len(rewriter.log)
+                    begun, before = len(rewriter.log), (rewriter.analyses.layers.found, followed.now(self.nats))
                     here = replace(context, analyses=rewriter.analyses, moments=followed.now(metric))
                     followed.set(0, applied(stage, option.candidate, here, rewriter, followed.now(0)))
                     if len(rewriter.log) > begun:
-                        steps.append(AppliedCandidate(stage.name, option, number))
+                        unseen = unseen_cost(rewriter.log[begun:], *before)
+                        steps.append(AppliedCandidate(stage.name, option, number, unseen))
         became = lineage(layers, rewriter.log), heirs(layers, rewriter.log)
         return Attempt(rewriter.model, price, tuple(steps), tuple(remarks), fixed, *became)
 
@@ -201,7 +212,7 @@ class StageRunner:
         def proposal(metric: int) -> Proposal:
             return self._propose((metric, *done), stage, context(metric))
 
-        return Stand(number, stage, rewriter.model, context, proposal)
+        return Stand(number, stage, rewriter.model, context, proposal, self.nats)
 
     def _spread(self, done: tuple, model: onnx_ir.Model, names: Iterable[str]) -> Mapping[str, Spread]:
         """How the numbers of values of a model are spread, each measured once."""

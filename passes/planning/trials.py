@@ -15,6 +15,7 @@ from .choice import Option
 from .corrections import Corrections, Point
 from .pass_calls import applied
 from .proposal import Candidate, Context, Pass, Proposal
+from .unseen import unseen_cost
 
 TRUSTED = 0.005  # nats up to which a prediction holds, but at doubtful sites
 RESOLVED = 0.01  # of what earlier stages cost: less than that can't be told on top of it
@@ -23,13 +24,14 @@ RESOLVED = 0.01  # of what earlier stages cost: less than that can't be told on 
 @dataclass(frozen=True)
 class Stand:
     """A stage and the model that it finds. `context` and `proposal` are those of a metric, by its number; 0 is that of
-    the predictions."""
+    the predictions, and `nats` is that whose unit is nats."""
 
     number: int
     stage: Pass
     model: onnx_ir.Model
     context: Callable[[int], Context]
     proposal: Callable[[int], Proposal]
+    nats: int = 0
 
     def counterpart(self, candidate: Candidate, metric: int) -> Candidate | None:
         """The same change, as another metric makes it."""
@@ -38,14 +40,15 @@ class Stand:
         found = self.proposal(metric).candidates
         return next((c for c in found if (c.site, c.label) == (candidate.site, candidate.label)), None)
 
-    def made(self, candidate: Candidate, metric: int) -> onnx_ir.Model | None:
-        """The model with this one change, as a metric makes it."""
+    def made(self, candidate: Candidate, metric: int) -> tuple[onnx_ir.Model, float] | None:
+        """The model with this one change, as a metric makes it, and what that may cost that no sample shows."""
         found = self.counterpart(candidate, metric)
         if found is None:
             return None
         rewriter, nothing = Rewriter(clone(self.model)), dict[str, Moments]()
+        layers = rewriter.analyses.layers.found
         applied(self.stage, found, replace(self.context(metric), analyses=rewriter.analyses), rewriter, nothing)
-        return rewriter.model
+        return rewriter.model, unseen_cost(rewriter.log, layers, self.context(self.nats).moments)
 
 
 @dataclass
@@ -55,7 +58,8 @@ class Trials:
 
     A candidate is measured alone, in the model as it is at first, or, where that doesn't have its site, in that which
     the stage finds; and as each of `metrics` makes it, of which the cheapest is kept. What comes near to it in
-    prediction needs no measuring. With `priced` the choice goes by these costs, else they are told of what is taken.
+    prediction needs no measuring. To what is measured comes what no sample shows. With `priced` the choice goes by
+    these costs, else they are told of what is taken.
     """
 
     nats: Callable[[onnx_ir.Model], float]
@@ -109,9 +113,9 @@ class Trials:
         if self.corrections.is_known(key, near.predicted):
             return False
         where, before = (first(), 0.0) if alike else (stand, self.nats(stand.model))
-        models = ((where.made(near, metric), metric) for metric in range(self.metrics))
+        found = ((where.made(near, metric), metric) for metric in range(self.metrics))
         least = RESOLVED * before
-        points = [Point(max(self.nats(made) - before, least), m) for made, m in models if made is not None]
+        points = [Point(max(self.nats(made[0]) - before, least) + made[1], m) for made, m in found if made is not None]
         self.corrections.add(key, near.predicted, min(points, key=lambda point: point.cost))
         return True
 

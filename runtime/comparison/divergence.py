@@ -1,7 +1,7 @@
 """How far a model's outputs are from the original's, over all heads: outputs of both in, one record out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .directions import distances_by_batch, has_vectors
 from .divergences import kl_by_batch, kl_divergences, quotient, relative_error, squares_by_sample
 from .estimates import ROUNDING, Estimate, Mean, Share, ratios
 from .independent_parts import Parts, independent, lengths, summed
-from .outputs import Outputs, check, recounted, sizes_of
+from .outputs import Outputs, check, recounted, samples_first, sizes_of
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,14 @@ def compare(
     heads = [head for head in heads if head.output not in other_rows]
     if not heads:
         return Divergence(rows=other_rows)
-    both, sizes = (reference, candidate), sizes or sizes_of(reference, heads[0])
+    sizes = sizes or sizes_of(reference, heads[0])
+    both = samples_first(reference, heads, sizes), samples_first(candidate, heads, sizes)
+    heads = [replace(head, axis=-1) for head in heads]
     likely = [head for head in heads if head.is_probability]
     nats = [kl_by_batch(*both, head, sizes) for head in likely]
     values = [head for head in heads if head.kind == "gaussian"]
     squares = [squares_by_sample(*both, head, sizes) for head in values]
-    turns = [distances_by_batch(*both, head) for head in values if has_vectors(reference, head)]
+    turns = [distances_by_batch(*both, head) for head in values if has_vectors(both[0], head)]
     answers = [list(agreements_by_batch(*both, head)) for head in likely]
     changes = [list(changes_by_batch(*both, head)) for head in heads if not head.is_continuous]
     found = {

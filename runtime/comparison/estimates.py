@@ -1,7 +1,7 @@
 """How sure a figure is that was measured on samples: one number a sample in, an interval and a count of samples out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite, log, sqrt
 from statistics import NormalDist
@@ -12,6 +12,7 @@ import numpy as np
 CONFIDENCE = 0.95
 LEAST = 8  # samples; of fewer nothing is known that a single one could not overturn
 MOST = 10**9
+INDEPENDENT = 4  # elements of a sample, where nothing tells how much alike they are: neighbours say nearly the same
 ROUNDING = 1e-5  # a relative error: what is no larger was changed by nothing else, and few samples show it
 TAIL = 20.0  # means: KL by sample is heavy-tailed, its largest of 10,000 is 60 to 300 means; squared errors can be, too
 
@@ -43,19 +44,24 @@ class Mean:
     The interval is made for heavy tails, which a sample shows too little of: to the n values -ln(alpha / 2) are added
     before the normal interval is taken, for so often what is in no sample with a risk of alpha / 2 would have been
     expected (the rule of three), each as large as the largest that was seen and at least `tail` times the mean. Fewer
-    than `tail` samples have no upper end: they may have seen nothing of what makes the mean. The lower end is that of
-    the values alone. docs/benchmarks.md has the coverage. A figure below `nothing` is rounding, which any number of
-    samples shows.
+    than `tail` samples have no upper end: they may have seen nothing of what makes the mean. A figure below `nothing`
+    is rounding, which any number of samples shows. `unseen` is what may add to the mean that no sample showed, in
+    proportion to 1 / n. The lower end is that of the values alone. docs/benchmarks.md has the coverage.
     """
 
     values: np.ndarray
     tail: float = TAIL
     root: bool = False
     nothing: float = 0.0
+    unseen: float = 0.0
 
     @property
     def samples(self) -> int:
         return len(self.values)
+
+    def beside(self, nats: float) -> "Mean":
+        """The same where changes may cost so much more that no sample shows: half the square of a relative error."""
+        return replace(self, unseen=2 * nats if self.root else nats)
 
     @property
     def figure(self) -> float:
@@ -88,7 +94,7 @@ class Mean:
         mean = (samples * self._mean + unseen * largest) / total
         square = (samples * (self._deviation**2 + self._mean**2) + unseen * largest**2) / total
         spread = sqrt(max(square - mean**2, 0.0) / (total - 1))
-        return self._scaled(mean + _quantile(confidence) * spread)
+        return self._scaled(mean + _quantile(confidence) * spread + self.unseen * self.samples / samples)
 
     def _scaled(self, value: float) -> float:
         return sqrt(max(value, 0.0)) if self.root else value
@@ -101,7 +107,7 @@ class Share:
 
     Of elements that come in samples `number` is the effective one: their variance by sample is compared with that of
     independent ones (the design effect of survey sampling; Korn and Graubard, 1998). Where all are alike it shows
-    none, and each counts.
+    none, and at most INDEPENDENT of a sample count.
     """
 
     figure: float
@@ -114,7 +120,7 @@ class Share:
         total, samples = float(elements.sum()), len(elements)
         share = float(hits.sum()) / total
         variance = float(np.square(hits - share * elements).sum()) / total**2 * samples / max(samples - 1, 1)
-        number = share * (1 - share) / variance if variance > 0 else total
+        number = share * (1 - share) / variance if variance > 0 else INDEPENDENT * samples
         return cls(share, min(number, total), samples)
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:

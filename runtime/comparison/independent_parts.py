@@ -7,6 +7,19 @@ import numpy as np
 Parts = Sequence[np.ndarray]
 
 
+def sample_axis(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> int:
+    """The axis of an output that holds the samples, given its shapes and how many there are, batch by batch.
+
+    The first one where it has as many entries for each sample; else the first, but the last one, that is as long as
+    there are samples in every batch, as of states [layers, batch, width]. The first one where none is.
+    """
+    both = list(zip(shapes, sizes, strict=True))
+    if all(not shape or (size and shape[0] % size == 0) for shape, size in both):
+        return 0
+    inner = range(1, min(map(len, shapes)) - 1)
+    return next((axis for axis in inner if all(shape[axis] == size for shape, size in both)), 0)
+
+
 def independent(sizes: Sequence[int], outputs: Iterable[Parts]) -> list[int]:
     """How many independent parts each batch has, of `sizes` samples: as many where all outputs have as many numbers
     for each, else one."""

@@ -8,6 +8,7 @@ from ...ir.errors import InputError, VerifyError
 from ...ir.output_heads import Head
 from ..data.dataset import Dataset
 from ..sessions import Session
+from .independent_parts import sample_axis
 
 Outputs = Sequence[dict[str, np.ndarray]]
 Pair = tuple[np.ndarray, np.ndarray]
@@ -65,6 +66,16 @@ def pairs(reference: Outputs, candidate: Outputs, head: Head) -> Iterator[Pair]:
     """Both outputs of each batch, with the classes last."""
     for one, other in zip(reference, candidate, strict=True):
         yield head.classes_last(one[head.output]), head.classes_last(other[head.output])
+
+
+def samples_first(outputs: Outputs, heads: Sequence[Head], sizes: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """The outputs with the axis of the classes last and that of the samples first, as far as shapes tell it."""
+    last = [{head.output: head.classes_last(batch[head.output]) for head in heads} for batch in outputs]
+    axes = {head.output: sample_axis([batch[head.output].shape for batch in last], sizes) for head in heads}
+    return [
+        {name: np.moveaxis(values, axes[name], 0) if axes[name] else values for name, values in batch.items()}
+        for batch in last
+    ]
 
 
 def pieces(one: np.ndarray, other: np.ndarray) -> Iterator[Pair]:

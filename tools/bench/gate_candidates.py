@@ -69,7 +69,7 @@ class Candidates:
             (nats,) = self.judge.divergence(attempt.model).estimates["kl_mean"]
             assert isinstance(nats, Mean)
             time = 1 - attempt.saving.microseconds / self.whole
-            self._known[attempt.key] = Candidate(nats, self.efficiency.size(attempt.model), time)
+            self._known[attempt.key] = Candidate(nats.beside(attempt.unseen), self.efficiency.size(attempt.model), time)
         return self._known[attempt.key]
 
 
@@ -88,9 +88,10 @@ def candidates(model: Path, given: np.ndarray, judging: np.ndarray, cache: Path)
         whole = cost_of_layers(clean, timer)
         (worth,) = worths(Budget(), whole)
         stages = Pipeline.of(parse(PASSES)).searched
-        both = [_moments(subject, clean, temperature, cache) for temperature in TEMPERATURES]
+        nats, warm = (_moments(subject, clean, temperature, cache) for temperature in TEMPERATURES)
         runners = [
-            StageRunner(clean.model, stages, clean.sample, subject.execute, timer, worth, moments) for moments in both
+            StageRunner(clean.model, stages, clean.sample, subject.execute, timer, worth, metric, others=others, nats=n)
+            for n, (metric, others) in enumerate([(nats, []), (warm, [nats])])
         ]
         yield [Candidates(runner, judge, efficiency, whole.microseconds) for runner in runners]
 

@@ -33,7 +33,7 @@ def accepted(choices: Iterable[MeasuredAttempt], gate: Gate, budget: Budget, cho
     limit = gate.limit
     seen: list[tuple[MeasuredAttempt, GateRecord]] = []
     for choice in choices:
-        reported = gate.drop(choice.attempt.model)
+        reported = gate.drop(choice.attempt)
         if budget.max_drop is None and (budget.has_target or choice.attempt.fixed):
             return Acceptance(choice, GateRecord(None, None, reported.estimate))
         bound = agreed(choice.drop, reported)

@@ -177,15 +177,15 @@ class Exploration:
 
     def _runner(self, temperature: float, worth: Worth, known: "_Known") -> StageRunner:
         """Changes of which the predictions at the first temperature can't be trusted are made as the others make them,
-        too."""
+        too; at the others it is the one that says what no sample shows, in nats."""
         clean, stages, first = self.clean, self.settings.pipeline.searched, temperature == TEMPERATURES[0]
-        others = [partial(known.moments, other) for other in self._temperatures()[1:] if first]
+        others = self._temperatures()[1:] if first else TEMPERATURES[:1]
+        metrics = [partial(known.moments, one) for one in (temperature, *others)]
         given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth
-        measuring = trials(self.subject, clean.model, 1 + len(others), first) if self._wants_curvature() else None
-        moments = partial(known.moments, temperature)
-        return StageRunner(
-            *given, moments, retrain=self.retrain, others=others, trials=measuring, feeds=self._feeds()[:FEEDS]
-        )
+        tried = len(metrics) if first else 1
+        measuring = trials(self.subject, clean.model, tried, first) if self._wants_curvature() else None
+        known_by = metrics[0], self.retrain, metrics[1:], measuring
+        return StageRunner(*given, *known_by, feeds=self._feeds()[:FEEDS], nats=0 if first else 1)
 
     def _feeds(self) -> tuple[Feed, ...]:
         return self.clean.feeds(self.subject.samples.calibration, self.settings.machine.memory_limit)
@@ -220,7 +220,7 @@ class Exploration:
         return [(idle, self._drop(idle))] if idle.steps else []
 
     def _drop(self, attempt: Attempt) -> Drop:
-        return self.gate.drop(attempt.model)
+        return self.gate.drop(attempt)
 
 
 @dataclass

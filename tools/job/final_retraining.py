@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import onnx_ir
-
 from ...ir.remarks import MISSED, Remark
 from ...passes.curvature.store import digest_of_model
 from ...passes.planning.stages import AppliedRetraining, Attempt
@@ -23,15 +21,15 @@ LONGEST = 100  # steps: a probe takes a tenth of the training, and no more than 
 
 @dataclass
 class FinalRetraining:
-    """`drop` measures a model on the samples that choose."""
+    """`drop` measures an attempt on the samples that choose."""
 
     retraining: Retraining
     settings: Recover
-    drop: Callable[[onnx_ir.Model], Drop]
+    drop: Callable[[Attempt], Drop]
 
     def expectation(self) -> ExpectedDrop:
         """The drop that an attempt will have."""
-        return ExpectedDrop(lambda attempt: self.drop(attempt.model), self._probed)
+        return ExpectedDrop(self.drop, self._probed)
 
     def choices(self, explored: Iterable[MeasuredAttempt], limit: float) -> Iterator[MeasuredAttempt]:
         """Choices after a whole recovery, made when they are asked for; of the same model the first alone. After one
@@ -53,7 +51,7 @@ class FinalRetraining:
     def _finished(self, choice: MeasuredAttempt) -> MeasuredAttempt:
         found = self.retraining.retrained(choice.attempt.model, choice.attempt.heirs, self.settings)
         attempt = _after(choice.attempt, self.settings, found)
-        before, after = self.drop(choice.attempt.model), self.drop(attempt.model)
+        before, after = self.drop(choice.attempt), self.drop(attempt)
         if found.weights and not self.settings.sparsifies and after.estimate >= before.estimate:
             return replace(choice, attempt=_undone(choice.attempt, before, after), drop=before)
         recovery = Recovered(choice.attempt.model, found.steps, found.seconds)
@@ -61,7 +59,7 @@ class FinalRetraining:
 
     def _probed(self, attempt: Attempt) -> Drop:
         found = self.retraining.retrained(attempt.model, attempt.heirs, brief(self.settings), "short recovery")
-        return self.drop(written(attempt.model, found.weights))
+        return self.drop(replace(attempt, model=written(attempt.model, found.weights)))
 
 
 def _undone(attempt: Attempt, before: Drop, after: Drop) -> Attempt:

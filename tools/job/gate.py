@@ -8,8 +8,10 @@ import onnx_ir
 from ...ir.errors import DataError, UsageError
 from ...ir.head_kinds import BERNOULLI, CATEGORICAL, GAUSSIAN
 from ...ir.output_heads import Head
+from ...passes.planning.stages import Attempt
 from ...runtime.comparison import (
     Divergence,
+    Mean,
     Outputs,
     accuracy_change,
     compare,
@@ -45,16 +47,16 @@ class Judge:
         """How far a model is from the original in the unit of predictions."""
         return nats(self.reference, run_all(Session(model, self.target), self.data), self.heads, self.data.sizes)
 
-    def drop(self, model: onnx_ir.Model, limit: Limit, confidence: float = 0.0) -> Drop:
+    def drop(self, model: onnx_ir.Model, limit: Limit, confidence: float = 0.0, unseen: float = 0.0) -> Drop:
         """What `limit` holds: points of accuracy (never below 0), or the largest of what is measured of each kind of
         outputs, in the unit of that kind. With a confidence it is the most that this may be on all that the samples
-        come from; what is measured beyond the limit comes first."""
+        come from, `unseen` nats of it what no sample shows; what is measured beyond the limit comes first."""
         outputs = run_all(Session(model, self.target), self.data)
         if limit.metric == ACCURACY:
             return self._accuracy_lost(outputs, limit.value, confidence)
         found = self.compared(outputs)
         sure = confidence and not found.rows
-        drops = list(_bounds(found, limit, confidence)) if sure else drops_of(found, limit.metric)
+        drops = list(_bounds(found, limit, confidence, unseen)) if sure else drops_of(found, limit.metric)
         if not drops:
             raise DataError("the model gives no rows on this data, so nothing can be compared; give it other inputs")
         return max(drops, key=lambda one: (one.estimate > limit.value, one))
@@ -70,11 +72,12 @@ class Judge:
         return Drop(100 * max(0.0, loss_bound(*counts, sure)), ACCURACY, certainty)
 
 
-def _bounds(found: Divergence, limit: Limit, confidence: float) -> Iterator[Drop]:
-    """The upper end of each head's figure. A one-sided bound would be that of less than this two-sided interval: see
-    `_one_sided`."""
+def _bounds(found: Divergence, limit: Limit, confidence: float, unseen: float) -> Iterator[Drop]:
+    """The upper end of each head's figure, each as if all that is unseen were its own; shares know that themselves. A
+    one-sided bound would be that of less than this two-sided interval: see `_one_sided`."""
     for metric, name in held(limit.metric).items():
-        for one in found.estimates.get(name, ()):
+        for given in found.estimates.get(name, ()):
+            one = given.beside(unseen) if isinstance(given, Mean) else given
             certainty = Certainty(one.figure, one.samples, one.enough(limit.value, confidence))
             yield Drop(one.interval(confidence)[1], metric, certainty)
 
@@ -93,9 +96,9 @@ class Gate:
     limit: Limit
     confidence: float = 0.0
 
-    def drop(self, model: onnx_ir.Model) -> Drop:
+    def drop(self, attempt: Attempt) -> Drop:
         """What the limit holds."""
-        return self.judge.drop(model, self.limit, self.confidence)
+        return self.judge.drop(attempt.model, self.limit, self.confidence, attempt.unseen)
 
 
 def resolved(limit: Limit | None, heads: Sequence[Head]) -> Limit:

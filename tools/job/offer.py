@@ -14,7 +14,7 @@ def offer_of(found: MeasuredAttempt, gate: Gate, efficiency: Efficiency, expecte
     """The attempt beyond the limit, timed, or None where it is not worth having either. Its limit is one that `gate`,
     on the reported samples, agrees to. Its drop is `expected` where a recovery was still to come."""
     model = found.attempt.model
-    drop = found.drop if expected else agreed(found.drop, gate.drop(model))
+    drop = found.drop if expected else agreed(found.drop, gate.drop(found.attempt))
     if not math.isfinite(drop):
         return None
     size, timing = efficiency.size(model), efficiency.timing(model)

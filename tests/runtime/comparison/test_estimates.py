@@ -1,6 +1,7 @@
 """Intervals against closed forms and statsmodels, and by simulation how often they hold."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,23 @@ def test_the_figures_of_outputs_are_known_by_samples_not_by_positions(rng):
     assert halves.estimates["kl_mean"][0].interval() == pytest.approx(whole.estimates["kl_mean"][0].interval())
 
 
+@pytest.mark.parametrize("head", [LOGITS, VALUES, INDICES, Head("y", "categorical", "logits", axis=1)])
+def test_samples_are_found_behind_other_axes(rng, head):
+    """States [layers, batch, width] are known as well as [batch, layers, width], whatever the order of the samples."""
+    y = rng.integers(0, 9, (40, 3, 6)) if head is INDICES else rng.normal(size=(40, 3, 6))
+    z = y + (rng.exponential(size=(40, 1, 1)) * rng.normal(size=y.shape)).astype(y.dtype)
+    first, inner = ([(part[:25], part[25:]), (part[:25].swapaxes(0, 1), part[25:].swapaxes(0, 1))] for part in (y, z))
+    found = []
+    for (one, other), axis in zip(zip(first, inner, strict=True), (1, 0), strict=True):
+        there = replace(head, axis=axis) if head.axis == 1 else head
+        given = ([{"y": batch} for batch in part] for part in (one, other))
+        found.append(compare(*given, [there], sizes=[25, 15]))
+    assert found[0] == found[1]
+    for name, estimates in found[0].estimates.items():
+        assert estimates[0].samples == 40
+        assert found[1].estimates[name][0].interval() == pytest.approx(estimates[0].interval())
+
+
 def test_where_samples_can_not_be_told_apart_a_batch_counts_as_one(rng):
     y = [{"y": rng.normal(size=(5, 3))} for _ in range(12)]
     z = [{"y": one["y"] + 0.1 * rng.normal(size=(5, 3))} for one in y]
@@ -138,10 +156,11 @@ def test_the_estimate_of_values_has_the_error_for_its_figure(rng):
     assert estimate.interval()[0] < found.relative_error < estimate.interval()[1]
 
 
-def test_indices_that_never_change_are_known_as_well_as_there_are_elements():
-    y = np.arange(300).reshape(30, 10)
+@pytest.mark.parametrize(("shape", "known"), [((60,), 60), ((60, 3), 180), ((60, 50), 240)])
+def test_of_indices_that_never_change_a_few_of_a_sample_count(shape, known):
+    y = np.zeros(shape, np.int64)
     (estimate,) = compare([{"y": y}], [{"y": y}], [INDICES]).estimates["changed"]
-    assert estimate.interval() == pytest.approx(proportion_confint(0, 300, method="beta"))
+    assert estimate.interval() == pytest.approx(proportion_confint(0, known, method="beta"))
 
 
 def test_values_in_pieces_give_the_same_estimate(rng, monkeypatch):
@@ -150,3 +169,14 @@ def test_values_in_pieces_give_the_same_estimate(rng, monkeypatch):
     monkeypatch.setattr(comparison.outputs, "CHUNK", 40)
     pieces = compare([{"y": y[:7]}, {"y": y[7:]}], [{"y": (y + 0.1 * z)[:7]}, {"y": (y + 0.1 * z)[7:]}], [VALUES])
     assert pieces.estimates["relative_error"][0].interval() == pytest.approx(whole.interval())
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_what_no_sample_showed_is_added_to_the_upper_end_and_falls_with_their_number(rng, root):
+    values = 1e-4 * rng.exponential(size=40)
+    plain, more = Mean(values, root=root), Mean(values, root=root).beside(0.02)
+    scaled = (lambda x: x**2 / 2) if root else float  # half the square of a relative error is in nats
+    assert scaled(more.interval()[1]) - scaled(plain.interval()[1]) == pytest.approx(0.02)
+    assert (more.figure, more.interval()[0]) == (plain.figure, plain.interval()[0])
+    limit = math.sqrt(2 * 0.003) if root else 0.003
+    assert plain.enough(limit, 0.95) < 0.02 * 40 / 0.003 < more.enough(limit, 0.95)

@@ -116,7 +116,7 @@ def test_candidates_of_a_real_model_are_judged_as_its_gate_does(network, tmp_pat
     outputs = np.concatenate([batch["logits"] for batch in judge.reference])[chosen]
     part = Judge(data, [{"logits": outputs}], judge.heads, judge.target)
     seen = replace(candidate.nats, values=candidate.nats.values[chosen])
-    drop = part.drop(attempt.model, Limit("kl", 0.1), 0.95)
+    drop = part.drop(attempt.model, Limit("kl", 0.1), 0.95, attempt.unseen)
     assert seen.interval(0.95)[1] == pytest.approx(float(drop), rel=1e-4)  # float32, other batches
     assert found.true <= 0.1
     assert found.size <= 1

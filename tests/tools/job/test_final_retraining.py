@@ -29,7 +29,7 @@ def attempts(retraining: Retraining) -> list[Attempt]:
 
 
 def finish(retraining: Retraining, settings: Recover = BRIEF) -> FinalRetraining:
-    return FinalRetraining(retraining, settings, lambda model: Drop(retraining.divergence(model), "kl"))
+    return FinalRetraining(retraining, settings, lambda attempt: Drop(retraining.divergence(attempt.model), "kl"))
 
 
 def choices(attempts: Iterable[Attempt]) -> list[MeasuredAttempt]:
@@ -101,7 +101,7 @@ def test_a_recovery_that_the_choosing_samples_contradict_is_undone(
 ) -> None:
     """The few that chose the weights were wrong about them."""
     given = attempts[0]
-    end = FinalRetraining(retraining, BRIEF, lambda model: Drop(1.0 if model is given.model else 2.0, "kl"))
+    end = FinalRetraining(retraining, BRIEF, lambda attempt: Drop(1.0 if attempt is given else 2.0, "kl"))
     (choice,) = end.choices(choices([given]), limit=100.0)
     assert (choice.attempt.model, choice.drop, choice.recovery) == (given.model, 1.0, None)
     assert choice.attempt.remarks[-1].detail.startswith("1.00 → 2.00 on samples that had no part in it: undone")
