@@ -1,13 +1,34 @@
-"""Grids of evenly spaced values: which codes there are, which weights share a scale, and what codes stand for."""
+"""What codes there are, which weights share a scale, and what codes stand for: evenly spaced values, or a table."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ...ir.errors import UsageError
 
 BITS = (8, 7, 4, 3, 2)
+
+
+class Points(Protocol):
+    """The values that weights can have, each with a code; `steps` [...] is the scale of each weight."""
+
+    @property
+    def dtype(self) -> type[np.integer]:
+        """The type of the codes."""
+        ...
+
+    def steps(self, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The scale of every weight, [groups, out, in], for a scale as it is stored."""
+        ...
+
+    def nearest(self, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """The codes, as floats, of the nearest values."""
+        ...
+
+    def at(self, codes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """What codes stand for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,10 @@ class Grid:
     lowest: int
     highest: int
     shared_by: Literal["row", "tensor"] | int = "row"
+
+    @property
+    def dtype(self) -> type[np.integer]:
+        return np.int8
 
     @property
     def zero(self) -> int:
@@ -49,9 +74,34 @@ class Grid:
         """The codes, as floats, of the grid's values that are nearest to `values`; of two as near, the even code."""
         return np.clip(np.rint(values / steps), self.lowest, self.highest)
 
+    def at(self, codes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        return codes * steps
+
     def values(self, codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """What `codes` [groups, out, in] stand for, float64."""
-        return codes * self.steps(scale.astype(np.float64), codes.shape)
+        return self.at(codes, self.steps(scale.astype(np.float64), codes.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Any values [n], ascending, at most 256; codes are places in the table. A scale has the shape [groups, out, 1],
+    or one that spreads to it."""
+
+    entries: np.ndarray
+
+    @property
+    def dtype(self) -> type[np.integer]:
+        return np.uint8
+
+    def steps(self, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(scale, shape)
+
+    def nearest(self, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        middles = (self.entries[1:] + self.entries[:-1]) / 2
+        return np.searchsorted(middles, values / steps).astype(np.float64)
+
+    def at(self, codes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        return self.entries[codes.astype(np.intp)] * steps
 
 
 def signed(bits: int, shared_by: Literal["row", "tensor"] | int = "row") -> Grid:

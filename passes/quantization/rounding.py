@@ -14,10 +14,10 @@ import numpy as np
 
 from ...ir.errors import ShapeError
 from ..pruning.channel_scores import positive_factor
-from .grids import Grid
+from .grids import Points
 
 Method = Literal["nearest", "column", "two-sided"]
-DAMPING = 0.1  # of the mean of the diagonal, added to A and to G
+DAMPING = 0.01  # of the mean of the diagonal, added to A and to G
 RAISED = (0.0, 1.0, 10.0)  # least dampings of the first try and of those after it
 TILE = 64  # rows and columns within which single weights wait for each other; between tiles are matrix products
 
@@ -25,13 +25,13 @@ TILE = 64  # rows and columns within which single weights wait for each other; b
 def rounded(
     weight: np.ndarray,
     scale: np.ndarray,
-    grid: Grid,
+    grid: Points,
     inner: np.ndarray | None = None,
     gradient: np.ndarray | None = None,
     method: Method = "two-sided",
     damping: float = DAMPING,
 ) -> np.ndarray:
-    """Codes [groups, out, in], int8, of W [groups, out, in] on `grid` with `scale`.
+    """Codes [groups, out, in] of W [groups, out, in] on `grid` with `scale`.
 
     "nearest" needs neither `inner` A [groups, in, in] nor `gradient` G [groups, out, out], "column" needs A and
     "two-sided" both. Semidefinite ones will do: `damping` of the mean of its diagonal is added to each. What weights
@@ -44,10 +44,10 @@ def rounded(
     steps = grid.steps(scale.astype(np.float64), weight.shape)
     _check("the scale", steps, weight.shape)
     if method == "nearest":
-        return grid.nearest(weight, steps).astype(np.int8)
+        return grid.nearest(weight, steps).astype(grid.dtype)
     inner = _check("the second moment of the inputs", inner, (groups, inputs, inputs))
     gradient = None if method == "column" else _check("that of the gradients", gradient, (groups, out, out))
-    codes = np.empty(weight.shape, np.int8)
+    codes = np.empty(weight.shape, grid.dtype)
     for group in range(groups):
         metric = None if gradient is None else gradient[group]
         codes[group] = _safely(weight[group], steps[group], grid, inner[group], metric, damping)
@@ -55,12 +55,12 @@ def rounded(
 
 
 def _safely(
-    weight: np.ndarray, steps: np.ndarray, grid: Grid, inner: np.ndarray, gradient: np.ndarray | None, damping: float
+    weight: np.ndarray, steps: np.ndarray, grid: Points, inner: np.ndarray, gradient: np.ndarray | None, damping: float
 ) -> np.ndarray:
     """Codes that cost no more than the nearest ones."""
 
     def cost(codes: np.ndarray) -> float:
-        change = steps * codes - weight
+        change = grid.at(codes, steps) - weight
         left = change if gradient is None else gradient @ change
         return float(np.vdot(left, change @ inner))
 
@@ -82,7 +82,7 @@ def _check(name: str, matrix: np.ndarray | None, shape: tuple[int, ...]) -> np.n
 
 
 def _swept(
-    weight: np.ndarray, steps: np.ndarray, grid: Grid, inner: np.ndarray, gradient: np.ndarray | None, damping: float
+    weight: np.ndarray, steps: np.ndarray, grid: Points, inner: np.ndarray, gradient: np.ndarray | None, damping: float
 ) -> np.ndarray:
     """The weights that cost most come first: columns from the last to the first after sorting, rows from the first."""
     columns = np.argsort(np.diag(inner), kind="stable")
@@ -107,7 +107,7 @@ def _unit_factor(matrix: np.ndarray, damping: float) -> np.ndarray:
     return np.tril(factor / np.diag(factor), -1)
 
 
-def _by_columns(weight: np.ndarray, steps: np.ndarray, grid: Grid, fed: np.ndarray) -> np.ndarray:
+def _by_columns(weight: np.ndarray, steps: np.ndarray, grid: Points, fed: np.ndarray) -> np.ndarray:
     """Codes [out, in] by columns, from the last to the first; all rows at once, since they don't touch each other."""
     weight, steps = np.ascontiguousarray(weight.T), np.ascontiguousarray(steps.T)
     codes, change = np.empty_like(weight), np.zeros_like(weight)
@@ -117,12 +117,12 @@ def _by_columns(weight: np.ndarray, steps: np.ndarray, grid: Grid, fed: np.ndarr
         for k in reversed(range(len(target))):
             column = strip.start + k
             codes[column] = grid.nearest(target[k], steps[column])
-            change[column] = steps[column] * codes[column] - weight[column]
+            change[column] = grid.at(codes[column], steps[column]) - weight[column]
             target[:k] -= np.outer(within[k, :k], change[column])
     return codes.T
 
 
-def _by_tiles(weight: np.ndarray, steps: np.ndarray, grid: Grid, fed: np.ndarray, down: np.ndarray) -> np.ndarray:
+def _by_tiles(weight: np.ndarray, steps: np.ndarray, grid: Points, fed: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Codes [out, in], columns from the last, rows from the first; `down` is P without its diagonal of ones, strictly
     upper triangular."""
     codes, change, passed = np.empty_like(weight), np.zeros_like(weight), np.zeros_like(weight)
@@ -133,7 +133,7 @@ def _by_tiles(weight: np.ndarray, steps: np.ndarray, grid: Grid, fed: np.ndarray
             here = rows, strip
             tile = _tile(weight[here], steps[here], target[rows], above, grid, fed[strip, strip], down[rows, rows])
             codes[here] = tile
-            change[here] = steps[here] * tile - weight[here]
+            change[here] = grid.at(tile, steps[here]) - weight[here]
             passed[here] = change[here] + above.T
     return codes
 
@@ -143,7 +143,7 @@ def _tile(
     steps: np.ndarray,
     target: np.ndarray,
     above: np.ndarray,
-    grid: Grid,
+    grid: Points,
     fed: np.ndarray,
     down: np.ndarray,
 ) -> np.ndarray:
@@ -159,7 +159,7 @@ def _tile(
         rows, columns = slice(first, first + size), slice(first + offset, first + offset + size)
         pushed, step = above[columns, rows].diagonal(), steps[rows, columns].diagonal()
         code = grid.nearest(target[rows, columns].diagonal() - pushed, step)
-        change = step * code - weight[rows, columns].diagonal()
+        change = grid.at(code, step) - weight[rows, columns].diagonal()
         np.fill_diagonal(codes[rows, columns], code)
         target[rows] -= (change + pushed)[:, None] * fed[columns]
         above[columns] += change[:, None] * down[rows]
