@@ -9,6 +9,9 @@ import onnx_ir
 from .forms import Structure, structure_of
 from .layers import Layer, integer
 from .model.weights import weights
+from .quantized import CONVOLUTIONS, PACKED, factors, kind
+
+FLOATING = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 Timer = Callable[[Structure, tuple[int, ...]], float]
 
@@ -64,8 +67,10 @@ def piece_of(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Piece:
 
 
 def parameters(model: onnx_ir.Model) -> int:
-    """Elements of all floating-point and quantized constants of more than one element, each counted once."""
-    return sum(parameters_of(tensor) for _, tensor in weights(model))
+    """Elements of all floating-point and quantized constants of more than one element, each counted once; several in
+    each byte of a packed one."""
+    packed = {n.inputs[1].name: 8 // integer(n, "bits", 4) for n in model.graph if kind(n) in PACKED and n.inputs[1]}
+    return sum(parameters_of(tensor) * packed.get(name, 1) for name, tensor in weights(model))
 
 
 def parameters_of(tensor: onnx_ir.TensorProtocol) -> int:
@@ -76,26 +81,32 @@ def parameters_of(tensor: onnx_ir.TensorProtocol) -> int:
 
 
 def macs(model: onnx_ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Multiply-adds of MatMul, Gemm, Conv and ConvTranspose nodes, with `shapes` the concrete shapes of all values.
+    """Multiply-adds of MatMul, Gemm, Conv and ConvTranspose nodes, and of those on codes, with `shapes` the concrete
+    shapes of all values.
 
     One MatMul [m, k] x [k, n] is m * k * n. Nodes inside subgraphs or with unknown shapes count as zero.
     """
     return sum(node_macs(node, shapes) for node in model.graph)
 
 
+def is_counted(node: onnx_ir.Node) -> bool:
+    """Whether `macs` counts multiply-adds of the node."""
+    return (node.op_type in FLOATING and node.domain in ("", "ai.onnx")) or factors(node) is not None
+
+
 def node_macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Multiply-adds of one node, as `macs` counts them."""
-    if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulInteger", "ConvInteger", "QLinearConv"):
+    if not is_counted(node):
         return 0
-    weight_at = 3 if node.op_type == "QLinearConv" else 1
-    x, w = (_shape(node.inputs[i], shapes) for i in (0, weight_at))
+    left, right = factors(node) or (0, 1)
+    x, w = (_shape(node.inputs[i], shapes) for i in (left, right))
     y = _shape(node.outputs[0], shapes)
     if x is None or w is None or y is None:
         return 0
-    if node.op_type.startswith(("Conv", "QLinearConv")):
+    if node.op_type in ("Conv", "ConvTranspose") or kind(node) in CONVOLUTIONS:
         spread = x if node.op_type == "ConvTranspose" else y
         return prod(spread) * prod(w[1:])
-    shared = x[-2] if node.op_type == "Gemm" and integer(node, "transA", 0) else x[-1]
+    shared = x[-2] if node.op_type in ("Gemm", "QGemm") and integer(node, "transA", 0) else x[-1]
     return prod(y) * shared
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
+from .quantized import dequantizes_weights, is_quantized
 from .remarks import MISSED, Remark
 
 VIEWS = ("Transpose", "Cast", "Identity")
 OPERATORS = ("MatMul", "Gemm", "Conv")
 INTEGER_OPERATORS = ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv")
+QUANTIZED, LEFT = "quantized", "quantized layers are left as they came"
 
 
 @dataclass(frozen=True)
@@ -195,14 +197,16 @@ def linear_nodes(model: onnx_ir.Model) -> Iterator[onnx_ir.Node]:
 
 
 def is_linear(node: onnx_ir.Node) -> bool:
-    """Whether `node` could apply a layer."""
-    return node.op_type in OPERATORS and node.domain in ("", "ai.onnx")
+    """Whether `node` could apply a layer, or does with weights that are quantized."""
+    return (node.op_type in OPERATORS and node.domain in ("", "ai.onnx")) or is_quantized(node)
 
 
 def identity(node: onnx_ir.Node, model: onnx_ir.Model) -> tuple:
     """What makes two nodes the same layer: constant, views, bias and attributes. Raises Unfit if it is none."""
     if node.graph is not model.graph:
         raise Unfit("subgraph", "inside the body of an If, Loop or Scan")
+    if is_quantized(node):
+        raise Unfit(QUANTIZED, f"{node.op_type} multiplies with codes: {LEFT}")
     weight, views = _constant(node)
     attributes = tuple(sorted((a.name, str(a.value)) for a in node.attributes.values()))
     steps = tuple((v.op_type, str(sorted(str(a) for a in v.attributes.values()))) for v in views)
@@ -225,8 +229,8 @@ def _constant(node: onnx_ir.Node) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ..
     if not is_constant(value):
         producer = value.producer()
         source = "a graph input" if producer is None else f"computed by {producer.op_type} {producer.name!r}"
-        if producer is not None and producer.op_type in ("DequantizeLinear", "DynamicQuantizeLinear"):
-            raise Unfit("quantized", "the weight is quantized")
+        if producer is not None and dequantizes_weights(producer):
+            raise Unfit(QUANTIZED, f"the weight is held as codes, which {producer.name!r} makes numbers of: {LEFT}")
         raise Unfit("not-constant", f"both factors are computed: the second is {source}")
     return value, tuple(views)
 

@@ -41,11 +41,10 @@ class Emitter:
         return node.outputs
 
     def describe(self, value: onnx_ir.Value, like: onnx_ir.Value) -> None:
-        """Gives an emitted gradient the type and shape of its value where it has none; the gradient of a code is no
-        code."""
-        if value.producer() not in self.nodes:
+        """Gives an emitted gradient the type and shape of its value where it has none; that of a code is no code."""
+        if value.producer() not in self.nodes or not (like.dtype is None or like.dtype in REAL):
             return
-        if value.type is None and like.dtype in REAL:
+        if value.type is None:
             value.type = like.type
         if value.shape is None and like.shape is not None:
             value.shape = like.shape.copy()

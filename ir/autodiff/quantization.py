@@ -131,5 +131,6 @@ def centred(c: NodeGradients, codes: onnx_ir.Value, zero: onnx_ir.Value | None) 
     steps = c.real_of(codes)
     if zero is not None:
         steps = c.op("Sub", steps, c.real_of(zero))
-    c.emitter.describe(steps, codes)
+    if c.g.dtype is not None:
+        steps.dtype, steps.shape = c.g.dtype, codes.shape
     return steps

@@ -1,6 +1,6 @@
 """Composite operators as standard ones that reverse mode and the search for layers see into."""
 
-from . import attention, branches, embedding, functions, fused, norms, recurrent  # noqa: F401  (each fills the table of rules)
+from . import attention, branches, embedding, functions, fused, norms, quantized, recurrent  # noqa: F401  (each fills the table of rules)
 from .driver import decompose
 from .registry import RULES
 

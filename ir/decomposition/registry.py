@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir
 
+from ..quantized import MICROSOFT as MICROSOFT
 from .site import DecompositionSite
 
 Outputs = Sequence[onnx_ir.Value | None]
 Rule = Callable[[DecompositionSite], Outputs]
 
-MICROSOFT = "com.microsoft"
 RULES: dict[tuple[str, str], Rule] = {}
 
 

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 import onnx_ir
 
 from ..dimensions import constant, dims
+from ..quantized import CONVOLUTIONS, MATRIX_PRODUCTS, dequantizes_weights
 from .axes import RESHAPING, followed, selects_along, size
 
 LOGIT, ALIKE = "logit", ("score", "class")
 NO_CLASSES = ("mask", "box")
 POINTERS = ("start_logits", "end_logits")
-LAYERS = {"MatMul": -1, "Gemm": -1, "Conv": 1}
+ON_CODES = {op: -1 for _, op in MATRIX_PRODUCTS} | {op: 1 for _, op in CONVOLUTIONS}
+LAYERS = {"MatMul": -1, "Gemm": -1, "Conv": 1, **ON_CODES}
 """The axis of the features of what a layer gives."""
 
-MOVING = (*RESHAPING, "Transpose", "Identity", "Cast", "Resize")
+MOVING = (*RESHAPING, "Transpose", "Identity", "Cast", "Resize", "QuantizeLinear", "DequantizeLinear")
 SELECTING = ("Slice", "Gather", "Split")
 
 
@@ -57,7 +59,7 @@ def sigmoid_of(value: onnx_ir.Value) -> onnx_ir.Node | None:
 
 def _has_classes(rank: int, axis: int, layer: onnx_ir.Node) -> bool:
     """Products of four axes are maps of queries, as masks of instances are."""
-    if layer.op_type == "Conv":
+    if LAYERS[layer.op_type] == 1:
         return rank > 2
     return rank == 3 or (rank == 2 and axis in (-1, 1))
 
@@ -85,15 +87,26 @@ def _carried(node: onnx_ir.Node) -> onnx_ir.Value | None:
     """The values that a node hands on, or None where it computes others."""
     if node.op_type in MOVING or node.op_type in SELECTING:
         return node.inputs[0]
-    computed = [v for v in node.inputs if v is not None and constant(v) is None]
+    computed = [v for v in node.inputs if v is not None and constant(v) is None and not _is_fixed(v)]
     constants = [array for v in node.inputs if (array := constant(v)) is not None]
-    if node.op_type == "Add" or (node.op_type in ("Mul", "Div") and all(array.size == 1 for array in constants)):
+    if node.op_type in ("Add", "QLinearAdd") or (
+        node.op_type in ("Mul", "Div") and all(array.size == 1 for array in constants)
+    ):
         inverted = node.op_type == "Div" and computed[0] is not node.inputs[0]
         return computed[0] if len(computed) == 1 and not inverted else None
     if node.op_type == "Where":
         branches = [v for v in node.inputs[1:] if v is not None and constant(v) is None]
         return branches[0] if len(branches) == 1 else None
     return None
+
+
+def _is_fixed(value: onnx_ir.Value) -> bool:
+    """Whether it is made of constant codes, or the step of dynamic ones, also times a constant."""
+    node = value.producer()
+    if node is None or node.op_type != "Mul":
+        return node is not None and (node.op_type == "DynamicQuantizeLinear" or dequantizes_weights(node))
+    others = [v for v in node.inputs if v is not None and constant(v) is None]
+    return len(others) == 1 and _is_fixed(others[0])
 
 
 def _after(node: onnx_ir.Node, axis: int) -> int | None:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir
 
 from ...ir.analyses import Analyses
-from ...ir.cost import Cost, Timer
+from ...ir.cost import Cost, Timer, is_counted
 from ...ir.errors import UsageError
-from ...ir.layers import OPERATORS, Layer
+from ...ir.layers import Layer
 from ...ir.lineage import Descent, Heirs, heirs, lineage
 from ...ir.model import clone
 from ...ir.remarks import MISSED, Remark
@@ -311,7 +311,7 @@ def concrete_shapes(model: onnx_ir.Model, feed: Feed, execute: Execute) -> dict[
     probe = clone(model)
     computed: dict[str, onnx_ir.Value] = {}
     for node in probe.graph:
-        if node.op_type in (*OPERATORS, "ConvTranspose", "MatMulInteger", "ConvInteger", "QLinearConv"):
+        if is_counted(node):
             for value in (*node.inputs, *node.outputs):
                 if value is not None and value.const_value is None and value.name and not value.is_graph_input():
                     computed[value.name] = value

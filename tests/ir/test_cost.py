@@ -26,6 +26,26 @@ CASES = {
         "(float[2,5,4] x) => (float[2,5,5] y) { t = Transpose<perm=[0,2,1]>(x) y = MatMul(x, t) }",
         2 * 5 * 5 * 4,
     ),
+    "dequantized": (
+        """(float[2,5,6] x) => (float[2,5,3] y) <int8[6,3] w, float s = {0.1}>
+            { d = DequantizeLinear(w, s) y = MatMul(x, d) }""",
+        2 * 5 * 6 * 3,
+    ),
+    "product of codes": (
+        """(float[2,5,6] x) => (int32[2,5,3] y) <int8[6,3] w>
+            { q, s, z = DynamicQuantizeLinear(x) y = MatMulInteger(q, w, z) }""",
+        2 * 5 * 6 * 3,
+    ),
+    "rounded product": (
+        """(float[4,6] x) => (uint8[4,3] y) <int8[6,3] w, float s = {0.1}, uint8 z = {3}, int8 c = {0}>
+            { q = QuantizeLinear(x, s, z) y = QLinearMatMul(q, s, z, w, s, c, s, z) }""",
+        4 * 6 * 3,
+    ),
+    "rounded convolution": (
+        """(float[2,4,7,7] x) => (uint8[2,6,3,3] y) <int8[6,2,3,3] w, float s = {0.1}, uint8 z = {3}, int8 c = {0}>
+            { q = QuantizeLinear(x, s, z) y = QLinearConv<group=2, strides=[2,2]>(q, s, z, w, s, c, s, z) }""",
+        2 * 6 * 9 * (2 * 9),
+    ),
     "none": ("(float[4,6] x) => (float[4,6] y) { y = Relu(x) }", 0),
 }
 
@@ -34,6 +54,21 @@ CASES = {
 def test_multiply_adds_are_those_counted_by_hand(text: str, count: int) -> None:
     model = networks.build(text)
     assert macs(model, concrete_shapes(model, networks.draw(model), networks.execute)) == count
+
+
+PACKED = """<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]> net (float[2,5,48] x) => (float[2,5,3] y)
+    <uint8[3,2,16] w, float[6] s> { y = com.microsoft.MatMulNBits<K=48, N=3, bits=4, block_size=32>(x, w, s) }"""
+
+
+def test_weights_that_are_packed_count_each() -> None:
+    proto = onnx.parser.parse_model(PACKED)
+    arrays = {"w": np.ones((3, 2, 16), np.uint8), "s": np.ones(6, np.float32)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, name) for name, a in arrays.items())
+    del proto.graph.value_info[:]
+    model = onnx_ir.from_proto(proto)
+    assert [remark.reason for remark in find_layers(model).left] == ["quantized"]
+    assert parameters(model) == 3 * 2 * 32 + 6
+    assert macs(model, concrete_shapes(model, networks.draw(model), networks.execute)) == 2 * 5 * 48 * 3
 
 
 def test_unknown_shapes_count_as_zero(mlp: onnx.ModelProto) -> None:

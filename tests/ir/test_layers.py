@@ -112,6 +112,29 @@ def test_a_node_that_is_no_layer_has_its_reason(reason: str, text: str) -> None:
     assert layers.left[0].site
 
 
+QUANTIZED = {
+    "rounded when it is loaded": """(float[N,5] x) => (float[N,3] y) <float[5,3] w, float s = {0.1}>
+        { q = QuantizeLinear(w, s) d = DequantizeLinear(q, s) y = MatMul(x, d) }""",
+    "turned": """(float[N,5] x) => (float[N,3] y) <int8[3,5] w, float s = {0.1}>
+        { d = DequantizeLinear(w, s) t = Transpose(d) y = MatMul(x, t) }""",
+    "dynamic": """(float[N,5] x) => (int32[N,3] y) <int8[5,3] w>
+        { q, s, z = DynamicQuantizeLinear(x) y = MatMulInteger(q, w, z) }""",
+}
+
+
+@pytest.mark.parametrize("text", QUANTIZED.values(), ids=QUANTIZED)
+def test_weights_that_are_codes_are_left(text: str) -> None:
+    layers = find_layers(networks.unfolded(text))
+    assert (layers.found, [r.reason for r in layers.left]) == ({}, ["quantized"])
+    assert layers.left[0].detail.endswith("quantized layers are left as they came")
+
+
+def test_a_product_of_rounded_activations_has_no_weight() -> None:
+    model = networks.unfolded("""(float[N,5] x) => (float[N,N] y) <float s = {0.1}>
+        { q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) t = Transpose(d) y = MatMul(d, t) }""")
+    assert [r.reason for r in find_layers(model).left] == ["not-constant"]
+
+
 def test_what_a_caller_can_override_is_no_weight() -> None:
     model = networks.unfolded(ONE["matmul"])
     model.graph.inputs.append(model.graph.initializers["w"])

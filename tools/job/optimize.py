@@ -5,9 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import onnx_ir
+
 from ...ir.errors import BudgetError, VerifyError
+from ...ir.layers import QUANTIZED, find_layers
 from ...ir.model import signature
 from ...ir.remarks import MISSED, Remark
+from ...passes.cleanup import Cleanup
+from ...passes.recovery.stage import Recover
 from ...runtime.comparison import run_all
 from ...runtime.data.named_data import Data, Labels
 from ...runtime.latency import LatencyTable
@@ -41,6 +46,7 @@ from .settings import Settings
 from .shaped_model import ShapedModel
 from .sources import LARGEST_CALIBRATION, Sources
 from .subject import Subject, open_subject
+from .untouched import quantized_already
 from .worth import timer_of
 
 
@@ -160,6 +166,8 @@ class _Job:
         cleaned, reason = self.subject.cleaned(choosing.judge)
         if reason is not None:
             return self.left_alone(*reason)
+        if (quantized := self._quantized_already(cleaned)) is not None:
+            return quantized
         clean = self.subject.shaped(cleaned, self._efficiency.sample)
         retraining = self._retraining(clean)
         finish = self._finish(retraining, choosing)
@@ -180,6 +188,16 @@ class _Job:
             return None
         with self.subject.progress.step("time what is beyond the limit"):
             return offer_of(explored.offer, final, self._efficiency, self.settings.pipeline.final is not None)
+
+    def _quantized_already(self, model: onnx_ir.Model) -> Result | None:
+        """The answer for a model that has no weights which a stage that changes layers could change."""
+        layers = find_layers(model)
+        detail = quantized_already(layers)
+        if detail is None or any(isinstance(stage, Cleanup | Recover) for stage in self.settings.pipeline.stages):
+            return None
+        if self.settings.budget.has_target:
+            return self.left_alone(QUANTIZED, detail)
+        return self._reporter.unchanged(left_alone(detail), layers.left, GateRecord())
 
     def _nothing_done(self, found: Acceptance, explored: Explored, gate: Gate) -> str:
         """`gate` is what the nearest change was measured at."""

@@ -33,14 +33,6 @@ from .shaped_model import ShapedModel
 from .sources import Sources
 from .untouched import untouched_notes
 
-QUANTIZED = (
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "MatMulInteger",
-    "ConvInteger",
-    "MatMulNBits",
-)
 JUDGED_BATCH = 64
 FLIPS = 0.05  # of the answers among which rounding decides: what the clean-up may turn over
 
@@ -72,8 +64,6 @@ class Subject:
 
     def reason_to_leave(self) -> tuple[str, str] | None:
         """A code and a sentence that say why nothing can be done with the model, if nothing can."""
-        if _quantized(self.original):
-            return "quantized", "the model is quantized already"
         if not any(head.is_continuous for head in self.heads):
             return "no-head", (
                 "no output is a tensor of floating-point numbers, so how much the outputs change can't be measured; "
@@ -240,7 +230,3 @@ def _scored(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tu
         return heads
     outputs = reference.run(labelled[0].rebatch(JUDGED_BATCH).batches[0])
     return with_labels(heads, outputs, np.concatenate([data.labels for data in labelled if data.labels is not None]))
-
-
-def _quantized(model: onnx_ir.Model) -> bool:
-    return any(node.op_type in QUANTIZED or node.op_type.startswith("QLinear") for node in model.graph.all_nodes())

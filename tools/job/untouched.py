@@ -2,12 +2,14 @@
 
 import onnx_ir
 
-from ...ir.layers import linear_nodes
+from ...ir.layers import QUANTIZED, Layers, find_layers, linear_nodes
+from ...ir.quantized import is_quantized
 
 
 def untouched_notes(model: onnx_ir.Model) -> tuple[str, ...]:
-    """A sentence on layers inside bodies, and one on weights that a caller may replace, where there are any."""
-    layers = list(linear_nodes(model))
+    """A sentence on layers inside bodies, one on weights that a caller may replace, and one on quantized layers beside
+    others, where there are any."""
+    layers = [node for node in linear_nodes(model) if not is_quantized(node)]
     inside = sum(node.graph is not model.graph for node in layers)
     given = sum(value.is_initializer() and len(value.shape or ()) > 1 for value in model.graph.inputs)
     bodies = (
@@ -18,4 +20,25 @@ def untouched_notes(model: onnx_ir.Model) -> tuple[str, ...]:
         f"{given} weight(s) are inputs with a default that a caller may replace, and are left alone; take them out of "
         f"the inputs (keep_initializers_as_inputs=False of an export) to have them changed."
     )
-    return (bodies,) * (inside > 0) + (defaults,) * (given > 0)
+    return (bodies,) * (inside > 0) + (defaults,) * (given > 0) + _quantized_notes(find_layers(model))
+
+
+def _quantized_notes(layers: Layers) -> tuple[str, ...]:
+    count, found = _quantized(layers), len(layers.found)
+    said = (
+        f"{count} matrix product(s) and convolution(s) have quantized weights, and are left as they came; {found} with "
+        f"floating-point weights can be changed."
+    )
+    return (said,) * (count > 0 and found > 0)
+
+
+def quantized_already(layers: Layers) -> str | None:
+    """A sentence if all weights of products and convolutions are quantized."""
+    count = _quantized(layers)
+    if not count or layers.found:
+        return None
+    return f"the model is quantized already: {count} matrix product(s) and convolution(s) have weights held as codes"
+
+
+def _quantized(layers: Layers) -> int:
+    return sum(remark.reason == QUANTIZED for remark in layers.left)

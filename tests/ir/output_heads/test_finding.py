@@ -17,6 +17,21 @@ CASES = {
     "behind others": ("y", "z = MatMul(x, w) p = Softmax(z) y = Unsqueeze(p, axis)", "categorical", "probabilities"),
     "a softmax within": ("y", "z = MatMul(x, w) p = Softmax(z) y = Mul(p, b)", "gaussian", "raw"),
     "named logits, but of a sigmoid": ("logits", "z = MatMul(x, w) logits = Sigmoid(z)", "bernoulli", "probabilities"),
+    "logits of codes": (
+        "logits",
+        "z = Gemm(x, w, b) q = QuantizeLinear(z, tiny) logits = DequantizeLinear(q, tiny)",
+        "categorical",
+        "logits",
+    ),
+    "logits of dynamic codes": (
+        *(
+            "logits",
+            """k = Constant<value = int8[6,3] {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9}>()
+            q, s, n = DynamicQuantizeLinear(x) i = MatMulInteger(q, k, n) f = Cast<to=1>(i) t = Mul(s, tiny)
+            z = Mul(f, t) logits = Add(z, b)""",
+        ),
+        *("categorical", "logits"),
+    ),
     "masked": (
         *("logits", "c = Constant<value_floats=[0.0, -inf, 0.0]>() z = Gemm(x, w, b) logits = Add(z, c)"),
         *("categorical", "logits"),

@@ -233,14 +233,17 @@ def test_dynamic_shapes_and_two_heads_stay(tmp_path, rng):
 
 
 def test_a_quantized_model_is_left_alone_byte_for_byte(tmp_path, rng):
-    text = """(float[N, 8] x) => (float[N, 8] y) {
-        s = Constant<value = float {0.1}>()  q = QuantizeLinear(x, s)  y = DequantizeLinear(q, s) }"""
+    text = """(float[N, 8] x) => (float[N, 4] y) <int8[8, 4] w, int8[4, 4] v> { s = Constant<value = float {0.1}>()
+        d = DequantizeLinear(w, s)  [first] h = MatMul(x, d)  e = DequantizeLinear(v, s)  [second] y = MatMul(h, e) }"""
     saved(text, tmp_path, x=rng.normal(size=(8, 8)).astype(np.float32))
     result = optimize(tmp_path / "model.onnx", data=str(tmp_path / "data.npz"), cache_dir=tmp_path)
     result.save(tmp_path / "same.onnx")
     assert (tmp_path / "same.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
-    assert "quantized" in result.report.verdict
-    assert [site.reason for site in result.report.sites] == ["quantized"]
+    assert result.report.verdict.startswith("left alone: the model is quantized already: 2 matrix product(s)")
+    assert [(site.name, site.reason) for site in result.report.sites] == [
+        ("first", "quantized"),
+        ("second", "quantized"),
+    ]
 
 
 def test_a_model_that_gives_decisions_alone_is_left_alone(tmp_path, rng):

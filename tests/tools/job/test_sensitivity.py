@@ -209,22 +209,19 @@ def test_nodes_that_are_no_layers_are_named(tmp_path):
     assert "no layer that could be changed" in plain_table(found)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            """(float[N, 8] x) => (float[N, 8] y) {
-            s = Constant<value = float {0.1}>()  q = QuantizeLinear(x, s)  y = DequantizeLinear(q, s) }""",
-            "quantized already",
-        ),
-        (
-            "(float[N, 8] x) => (int64[N] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }",
-            "no output is a tensor of floating-point",
-        ),
-    ],
-)
-def test_models_that_can_not_be_judged_are_refused(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
+def test_quantized_layers_are_named(tmp_path):
+    text = """(float[N, 8] x) => (float[N, 4] y) <int8[8, 4] w, float[4, 4] v> { s = Constant<value = float {0.1}>()
+        d = DequantizeLinear(w, s)  [first] h = MatMul(x, d)  [second] y = MatMul(h, v) }"""
+    found = judged(saved(text, tmp_path), samples=40)
+    assert ([row.name for row in found.rows], [(x.name, x.reason) for x in found.left]) == (
+        ["second"],
+        [("first", "quantized")],
+    )
+
+
+def test_models_that_can_not_be_judged_are_refused(tmp_path):
+    text = "(float[N, 8] x) => (int64[N] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }"
+    with pytest.raises(InputError, match="no output is a tensor of floating-point"):
         judged(saved(text, tmp_path), samples=20)
 
 

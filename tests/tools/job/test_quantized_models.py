@@ -1,0 +1,81 @@
+"""Models that come quantized in part: the rest is worked on, and what is quantized stays as it came."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+import quantizing
+from kronnx.ir.cleanup.clean import clean
+from kronnx.ir.cleanup.normalize import normalize
+from kronnx.ir.model import load
+from kronnx.tools.job.result import Result
+from networks import parsed, set_weight
+from recorded import optimize
+
+NET = """(float[N, 48] x) => (float[N, 10] logits)
+    <float[48, 64] a, float[64] a_bias, float[64, 64] b, float[64] b_bias, float[64, 10] c, float[10] c_bias> {
+        [first] h = MatMul(x, a)  [first_bias] i = Add(h, a_bias)  [first_relu] r = Relu(i)
+        [second] g = MatMul(r, b)  [second_bias] j = Add(g, b_bias)  [second_relu] s = Relu(j)
+        [third] k = MatMul(s, c)  [third_bias] logits = Add(k, c_bias) }"""
+NAMES = ("first", "second", "third")
+Form = Callable[[Path, Path, dict[str, np.ndarray]], Path]
+
+FORMS: dict[str, Form] = {
+    "QDQ": lambda a, b, x: quantizing.static(a, b, x, nodes_to_exclude=["second", "second_bias"]),
+    "QDQ, a scale a channel": lambda a, b, x: quantizing.static(
+        a, b, x, per_channel=True, activation_type=quantizing.QuantType.QInt8, nodes_to_exclude=["second"]
+    ),
+    "operators": lambda a, b, x: quantizing.static(a, b, x, operators=True, nodes_to_exclude=["second"]),
+    "dynamic": lambda a, b, x: quantizing.dynamic(a, b, nodes_to_exclude=["second"]),
+    "MatMulNBits": lambda a, b, x: quantizing.packed(a, b, excluded=["second"]),
+    "blocks of 4 bits": lambda a, b, x: quantizing.packed(a, b, excluded=["second"], qdq=True),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a floating-point model whose second matrix is nearly of rank 6, and data."""
+    folder, random = tmp_path_factory.mktemp("quantized"), np.random.default_rng(0)
+    model = parsed(NET)
+    low = random.normal(size=(64, 6)) @ random.normal(size=(6, 64))
+    set_weight(model, "b", (low / 2 + 0.01 * random.normal(size=low.shape)) / 8)
+    onnx_ir.save(model, folder / "float.onnx")
+    np.savez(folder / "data.npz", x=random.normal(size=(300, 48)).astype(np.float32))
+    return folder
+
+
+@pytest.fixture(params=FORMS)
+def made(request: pytest.FixtureRequest, files: Path, tmp_path: Path) -> Path:
+    return FORMS[request.param](files / "float.onnx", tmp_path / "quantized.onnx", dict(np.load(files / "data.npz")))
+
+
+def compress(model: Path, files: Path, passes: str = "svd,prune") -> Result:
+    return optimize(model, passes, data=str(files / "data.npz"), cache_dir=model.parent / "cache", max_drop=0.1)
+
+
+def codes(model: onnx.ModelProto) -> dict[str, bytes]:
+    """All weights of at most 8 bits, by name."""
+    held = (t for t in model.graph.initializer if len(t.dims) > 1 and t.data_type not in (1, 7))
+    return {t.name: onnx.numpy_helper.to_array(t).tobytes() for t in held}
+
+
+def test_layers_of_numbers_are_worked_on_and_quantized_ones_are_left(made: Path, files: Path) -> None:
+    result = compress(made, files)
+    result.save(made.parent / "small.onnx")
+    assert result.report.heads == {"logits": "categorical"}
+    changed = [site.name for site in result.report.sites if site.verdict == "passed"]
+    assert {name.split(".")[0] for name in changed} == {"second"}, result.report.verdict
+    left = {site.name: site.reason for site in result.report.sites if site.reason == "quantized"}
+    assert len(left) == 2
+    assert not any(name.startswith("second") for name in left)
+    before, after = codes(onnx.load(made)), codes(onnx.load(made.parent / "small.onnx"))
+    assert len(before) == 2
+    assert after == before
+    assert any(note.startswith("2 matrix product(s) and convolution(s) have quantized") for note in result.report.notes)
+
+
+def test_what_onnx_runtime_fuses_stays_fused(made: Path, tmp_path: Path) -> None:
+    assert quantizing.fused(clean(normalize(load(made))), tmp_path) == quantizing.fused(made, tmp_path)
