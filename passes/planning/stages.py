@@ -174,7 +174,7 @@ class StageRunner:
             stand = self._stand(number, done, stage, rewriter, followed)
             context, (proposal, chosen) = stand.context(0), self._chosen(stand, price, told)
             fixed = fixed and proposal.fixed
-            remarks.extend((*proposal.remarks, *_passed_over(stage, proposal, [option for option, _ in chosen])))
+            remarks.extend((*proposal.remarks, *self._passed_over(stage, proposal, [option for option, _ in chosen])))
             with verified(stage, [option.candidate for option, _ in chosen], context, rewriter, self._outputs):
                 for option, metric in chosen:
                     begun, before = len(rewriter.log), (rewriter.analyses.layers.found, followed.now(self.nats))
@@ -270,26 +270,21 @@ class StageRunner:
             return [Option(c, cost, self.worth(cost), number) for number, (c, cost) in enumerate(savings)]
         return choose(options(proposal.candidates, saved, self.worth), price)
 
-
-def _passed_over(stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> list[Remark]:
-    """A remark for every site that has candidates of which none was taken."""
-    least: dict[str, Candidate] = {}
-    for candidate in proposal.candidates:
-        kept = least.get(candidate.site)
-        if kept is None or candidate.predicted < kept.predicted:
-            least[candidate.site] = candidate
-    for option in chosen:
-        least.pop(option.candidate.site, None)
-    return [
-        Remark(
-            site,
-            stage.name,
-            MISSED,
-            "not-worth-it",
-            f"{c.label} would cost {c.predicted:.2g} nats, more than it saves is worth",
-        )
-        for site, c in least.items()
-    ]
+    def _passed_over(self, stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> list[Remark]:
+        """A remark for every site that has candidates of which none was taken, with what is predicted if that is in
+        nats."""
+        least: dict[str, Candidate] = {}
+        for candidate in proposal.candidates:
+            kept = least.get(candidate.site)
+            if kept is None or candidate.predicted < kept.predicted:
+                least[candidate.site] = candidate
+        for option in chosen:
+            least.pop(option.candidate.site, None)
+        said = ((site, c.label, "" if self.nats else f"{c.predicted:.2g} nats, ") for site, c in least.items())
+        return [
+            Remark(site, stage.name, MISSED, "not-worth-it", f"{label} would cost {cost}more than it saves is worth")
+            for site, label, cost in said
+        ]
 
 
 def _wants(stage: Pass, rewriter: Rewriter) -> tuple[Want, ...]:

@@ -80,7 +80,7 @@ class Dataset:
         step = self.fixed or 1
         units = self.samples // step
         if units < 2:
-            raise DataError(f"{self.source} has {self.samples} sample(s), too few to split; give at least {2 * step}")
+            raise DataError(f"{self.source} has {self.said_samples}, too few to split; give at least {2 * step}")
         first = int(np.clip(round(share * units), 1, units - 1))
         drawn = np.random.default_rng(seed).permutation(units) < first
         chosen = np.repeat(drawn, step)
@@ -95,6 +95,12 @@ class Dataset:
         if not kept.any():
             raise DataError(f"{self.source} has {self.samples} sample(s); the model's batch is fixed at {self.fixed}")
         return full if kept.all() else replace(full._pick(kept), kept=kept)
+
+    @property
+    def said_samples(self) -> str:
+        """How many samples there are, for a message: '4 sample(s)', and of how many where a fixed batch left some."""
+        said = f"{self.samples} sample(s)"
+        return said if self.kept is None else f"{said} in whole batches of {self.fixed}, of {len(self.kept)} given"
 
     def _whole(self, count: int) -> int:
         step = self.fixed or 1

@@ -58,6 +58,11 @@ class Budget:
                 f"--confidence {self.confidence:g}: must be at least 0 and below 1; 0.95 is right in 19 of 20 runs, "
                 "0 takes the estimate for the truth"
             )
+        if self.max_drop == Limit(ACCURACY, 0.0) and self.confidence:
+            raise UsageError(
+                "--max-drop acc=0: no number of samples shows that no answer is ever lost; allow for some, such as "
+                "acc=0.5, or take the samples for the truth with --confidence 0"
+            )
 
     @property
     def has_target(self) -> bool:

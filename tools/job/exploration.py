@@ -20,9 +20,9 @@ from ..report.drops import Drop
 from ..report.verdict import Reach, out_of_reach, too_dear
 from .budget import Budget, Limit
 from .cache import statistics_store
-from .candidate_trials import trials
+from .candidate_trials import judge_of_few, trials
 from .efficiency import Efficiency
-from .gate import Gate
+from .gate import Gate, Judge
 from .price_search import STEPS, Search, appeal
 from .recovered import Recovered
 from .settings import Settings
@@ -183,7 +183,7 @@ class Exploration:
         metrics = [partial(known.moments, one) for one in (temperature, *others)]
         given = clean.model, stages, clean.sample, self.subject.execute, self.timer, worth
         tried = len(metrics) if first else 1
-        measuring = trials(self.subject, clean.model, tried, first) if self._wants_curvature() else None
+        measuring = trials(self._few, tried, first) if self._wants_curvature() else None
         known_by = metrics[0], self.retrain, metrics[1:], measuring
         return StageRunner(*given, *known_by, feeds=self._feeds()[:FEEDS], nats=0 if first else 1)
 
@@ -197,6 +197,10 @@ class Exploration:
         limit, store = machine.memory_limit, statistics_store(machine)
         with subject.progress.step(f"curvature, temperature {temperature:g}", len(feeds)) as advance:
             return measure(bench, wants, advance=advance, memory_limit=limit, store=store)
+
+    @cached_property
+    def _few(self) -> Judge:
+        return judge_of_few(self.subject, self.clean.model, len(self._temperatures()))
 
     @cached_property
     def _whole(self) -> Cost:

@@ -1,6 +1,6 @@
 """What the standard changes of layers cost, measured: layers and their moments in, nats per sample out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +42,12 @@ class Measuring:
     def of(cls, model: onnx_ir.Model, bench: Bench, subject: Subject, layers: int) -> "Measuring":
         """On samples that the curvature of `bench` hasn't seen, for the two changes of each of so many layers."""
         few = few_of(subject.samples.validation, 2 * layers, subject.seed)
-        return cls(model, Analyses(model), subject.judge(few), feeds_probabilities(bench.model, bench.heads))
+        return cls(
+            model,
+            Analyses(model),
+            subject.judge(few),
+            feeds_probabilities(bench.model, bench.heads, measurable(bench.model)),
+        )
 
     def wants(self, row: Row) -> bool:
         """Whether any cost of the layer is to be measured."""
@@ -86,9 +91,9 @@ def few_of(data: Dataset, changes: int, seed: int) -> Dataset:
     return data if data.samples <= count else data.split(count / data.samples, seed)[0]
 
 
-def feeds_probabilities(model: onnx_ir.Model, heads: Iterable[Head]) -> frozenset[str]:
-    """The layers that no other one stands behind on the way to a head that is a probability. A softmax or sigmoid that
-    is sure of itself has no curvature towards the answers that it rules out, whatever a change of these layers makes of
-    them; a head of values is quadratic in them."""
+def feeds_probabilities(model: onnx_ir.Model, heads: Iterable[Head], layers: Mapping[str, Layer]) -> frozenset[str]:
+    """Those of `layers` that no other one stands behind on the way to a head that is a probability. A softmax or
+    sigmoid that is sure of itself has no curvature towards the answers that it rules out, whatever a change of these
+    layers makes of them; a head of values is quadratic in them."""
     likely = {head.output for head in heads if head.is_probability}
-    return frozenset(last_layers((v for v in model.graph.outputs if v.name in likely), measurable(model)))
+    return frozenset(last_layers((v for v in model.graph.outputs if v.name in likely), layers))

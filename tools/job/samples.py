@@ -16,6 +16,8 @@ VALIDATION_SHARE = 0.3
 HELD_OUT_SHARE = 0.1
 LARGEST_VALIDATION = 4096  # these and those that are reported cost forward passes only
 LARGEST_EVALUATION = 4096
+HELD = 1 << 30  # bytes: outputs of the original and of a candidate are in memory at once
+FEWEST = 64  # are judged, whatever their outputs take
 LARGEST_HELD_OUT = 512
 LARGEST_GIVEN = LARGEST_CALIBRATION + LARGEST_VALIDATION + LARGEST_EVALUATION  # taken from a function, without end
 LARGEST_TRAINING = 100_000  # the same for recovery
@@ -84,6 +86,18 @@ def gather(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes)
     return Samples(calibration, validation, evaluation, training, held_out, single, choosing)
 
 
+def affordable(samples: Samples, each: float, seed: int) -> Samples:
+    """The samples, of those that choose and those that are reported so many, drawn at random, that their outputs of
+    `each` bytes a sample take HELD bytes, but FEWEST at least."""
+    most = max(FEWEST, int(HELD // max(each, 1)))
+    parts = (
+        data if data.samples <= most else data.split(most / data.samples, seed)[0]
+        for data in (samples.validation, samples.evaluation)
+    )
+    validation, evaluation = parts
+    return replace(samples, validation=validation, evaluation=evaluation)
+
+
 def _given(sources: Sources, model: onnx_ir.Model, run: Run, purposes: Purposes) -> Dataset:
     data = synthesize(model, seed=sources.seed, run=run) if sources.data is None else sources.data
     return read_data(data, sources.labels_of_data, model, LARGEST_TRAINING if purposes.recovering else LARGEST_GIVEN)
@@ -118,4 +132,4 @@ def _check_enough(given: Dataset, uses: tuple[str, ...]) -> None:
     why = f"some samples {', others '.join(uses[:-1])} and others {uses[-1]}, so give at least {wanted}"
     if given.synthetic:
         raise DataError(f"only {given.samples} sample(s) could be made up from the graph: {why}, with --data")
-    raise DataError(f"{given.source} has {given.samples} sample(s): {why}")
+    raise DataError(f"{given.source} has {given.said_samples}: {why}")

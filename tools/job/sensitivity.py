@@ -35,6 +35,7 @@ from .sources import Sources
 from .standard_changes import channels_removed, rank_halved
 from .subject import Subject, open_subject
 
+ROUNDING = 1e-6  # of a mean square: what float32 sums leave of a variance
 UNREACHED = "no-curvature", "its gradient is zero on this data"
 
 
@@ -193,9 +194,11 @@ def effective_rank(matrices: np.ndarray) -> float:
 
 
 def _centered(layer: Layer, factors: Factors) -> np.ndarray:
-    """A, about the mean where a bias can take that up."""
+    """A, about the mean where a bias can take that up; zeros where nothing but rounding is left, as of one sample."""
     assert factors.input is not None
     assert factors.mean is not None
     if not layer.absorbs:
         return factors.input
-    return factors.input - factors.mean[:, :, None] * factors.mean[:, None, :]
+    covariance = factors.input - factors.mean[:, :, None] * factors.mean[:, None, :]
+    left, whole = (np.trace(matrices, axis1=1, axis2=2).sum() for matrices in (covariance, factors.input))
+    return covariance if left > ROUNDING * whole else np.zeros_like(covariance)

@@ -28,7 +28,7 @@ from .labelled_heads import LABELLED, with_labels
 from .model_sources import Source, read
 from .probability_scales import is_open, with_scales
 from .repeatability import ROUNDING, random_note, unrepeatable
-from .samples import Purposes, Samples, gather
+from .samples import Purposes, Samples, affordable, gather
 from .shaped_model import ShapedModel
 from .sources import Sources
 from .untouched import untouched_notes
@@ -196,6 +196,7 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
     samples = gather(sources, found.model, baseline.run, purposes)
     heads = _counted(find_heads(known, sources.heads, sources.judged), RowCounts.of(known))
     heads = _scored(_scaled(heads, samples, reference), samples, reference)
+    samples = affordable(samples, _bytes_of_outputs(samples.validation, heads, reference), sources.seed)
     return Subject(
         source=found,
         baseline=baseline,
@@ -209,6 +210,13 @@ def open_subject(sources: Sources, purposes: Purposes, timed: Target, wide: Targ
         seed=sources.seed,
         progress=progress,
     )
+
+
+def _bytes_of_outputs(data: Dataset, heads: Sequence[Head], reference: Session) -> float:
+    """Of one sample, by the first batch."""
+    first = data.rebatch(JUDGED_BATCH)
+    outputs = reference.run(first.batches[0])
+    return sum(outputs[head.output].nbytes for head in heads) / max(first.sizes[0], 1)
 
 
 def _scaled(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:

@@ -128,3 +128,14 @@ def test_a_second_stage_counts_with_the_moments_of_the_metric_that_it_uses():
     assert {step.by for step in attempt.steps} == {"svd", "prune"}
     assert np.isfinite(networks.run(attempt.model, networks.draw(built(), 4))["y"]).all()
     assert Analyses(attempt.model).layers.found
+
+
+def test_what_is_passed_over_is_told_in_nats_or_without_a_number():
+    """Predictions of another metric than the one whose unit is nats are no costs."""
+    found = runner(Svd(), metrics=(misled, moments))
+    found.trials.priced = False
+    for number, said in ((0, " nats, more than it saves is worth"), (1, "would cost more than it saves is worth")):
+        found.nats = number
+        remarks = [r.detail for r in found.attempt(1e-9).remarks if r.reason == "not-worth-it"]
+        assert remarks
+        assert all(detail.endswith(said) for detail in remarks)

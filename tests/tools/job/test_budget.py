@@ -72,3 +72,9 @@ def test_a_limit_is_raised_to_what_would_do(given, drop, said):
 def test_a_limit_alone_is_no_target():
     assert not Budget(max_drop=Limit("kl", 0.1)).has_target
     assert Budget(speedup=2.0).has_target
+
+
+def test_no_loss_of_accuracy_at_all_can_only_be_taken_from_the_samples():
+    with pytest.raises(UsageError, match=r"acc=0: no number of samples .* acc=0.5, .* --confidence 0"):
+        Budget(Limit("acc", 0.0))
+    assert Budget(Limit("acc", 0.0), confidence=0.0).max_drop == Limit("acc", 0.0)

@@ -7,7 +7,17 @@ import pytest
 from kronnx.ir.errors import DataError, UsageError
 from kronnx.runtime.data.dataset import Dataset
 from kronnx.runtime.sessions import Session
-from kronnx.tools.job.samples import LARGEST_EVALUATION, LARGEST_HELD_OUT, LARGEST_VALIDATION, Purposes, Samples, gather
+from kronnx.tools.job.samples import (
+    FEWEST,
+    HELD,
+    LARGEST_EVALUATION,
+    LARGEST_HELD_OUT,
+    LARGEST_VALIDATION,
+    Purposes,
+    Samples,
+    affordable,
+    gather,
+)
 from kronnx.tools.job.sources import LARGEST_CALIBRATION, Sources
 from networks import build
 
@@ -42,6 +52,17 @@ def test_what_can_not_guide_chooses(model):
     found = gathered(model, numbered(6000))
     assert (found.calibration.samples, found.evaluation.samples) == (LARGEST_CALIBRATION, 1200)
     assert found.validation.samples == 6000 - 1200 - LARGEST_CALIBRATION
+
+
+def test_of_large_outputs_so_many_are_held_as_memory_allows(model):
+    found = gathered(model, numbered(2000, labelled=True))
+    assert affordable(found, 8.0, 0) == found
+    fewer = affordable(found, HELD / 128, 0)
+    assert (fewer.validation.samples, fewer.evaluation.samples) == (128, 128)
+    assert numbers(fewer.validation) < numbers(found.validation)
+    assert max(numbers(fewer.validation)) > 1000
+    assert len(fewer.evaluation.labels) == 128
+    assert affordable(found, HELD, 0).validation.samples == FEWEST
 
 
 def test_evaluation_data_guide_nothing(model):
@@ -211,3 +232,9 @@ def test_recovery_takes_more_samples_of_a_function(model, tmp_path):
     assert sum(part.samples for part in trained(recovering(model, spec))) == rest
     found = gathered(model, spec)
     assert found.calibration.samples + found.validation.samples == LARGEST_CALIBRATION + LARGEST_VALIDATION
+
+
+def test_what_a_fixed_batch_leaves_out_is_said(model):
+    data = Dataset(({"x": np.zeros((6, 2), np.float32)},), fixed=4, source="few").filled()
+    with pytest.raises(DataError, match=r"few has 4 sample\(s\) in whole batches of 4, of 6 given: .* at least 12"):
+        gathered(model, data)

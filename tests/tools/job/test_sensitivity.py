@@ -88,6 +88,15 @@ def test_effective_rank_counts_equal_eigenvalues(rng):
     assert effective_rank(np.zeros((1, 3, 3))) == 0
 
 
+def test_inputs_that_never_vary_have_no_rank_about_their_mean(tmp_path, rng):
+    """As those of one sample: what rounding leaves of their covariance has neither a sign nor a rank."""
+    text = "(float[N, 6] x) => (float[N, 4] y) <float[6, 4] w, float[4] b> { y = Gemm(x, w, b) }"
+    path = saved(text, tmp_path)
+    x = np.repeat(rng.normal(size=(1, 6)), 30, axis=0).astype(np.float32)
+    (row,) = sensitivity(path, data=x, cache_dir=tmp_path).rows
+    assert row.input_rank == 0
+
+
 def test_a_layer_of_half_the_rank_costs_nothing_and_comes_after_those_that_cost(tmp_path, rng):
     low = rng.normal(size=(24, 8)) @ rng.normal(size=(8, 32)) / 24
     found = judged(saved(READERS, tmp_path, b=low))
