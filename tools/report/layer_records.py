@@ -23,7 +23,7 @@ class _Count:
         """Parameters, and the bytes that they take as they are stored; beside those of layers those of linear `nodes`
         that are none, which read constants behind other nodes too."""
         own = [value for layer in layers for value in _constants(layer)]
-        behind = [value for node in nodes for x in node.inputs for value in _behind(x)]
+        behind = [value for node in nodes for x in (*node.inputs, *_finish(node)) for value in _behind(x)]
         tensors = [value.const_value for value in (*own, *behind) if self._new(value)]
         held = [tensor for tensor in tensors if tensor is not None]
         return sum(map(parameters_of, held)), sum(tensor.nbytes for tensor in held)
@@ -119,6 +119,24 @@ def _behind(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
     producer = value.producer()
     found = [] if producer is None else [_behind(x) for x in producer.inputs if x is not None]
     return [constant for each in found for constant in each] if all(found) else []
+
+
+def _finish(node: onnx_ir.Node) -> Iterator[onnx_ir.Value]:
+    """The constants that make floats of a product of integers (Cast, Mul), and the bias that is added behind a node."""
+    reader = _only_reader(node.outputs[0])
+    if reader is not None and reader.op_type == "Cast":
+        reader = _only_reader(reader.outputs[0])
+        if reader is None or reader.op_type != "Mul":
+            return
+        makers = [x.producer() for x in reader.inputs if x is not None]
+        yield from _held(reader, *(maker for maker in makers if maker is not None and maker.op_type == "Mul"))
+        reader = _only_reader(reader.outputs[0])
+    if reader is not None and reader.op_type == "Add":
+        yield from (value for value in _held(reader) if value.shape is not None and len(value.shape) == 1)
+
+
+def _held(*nodes: onnx_ir.Node) -> list[onnx_ir.Value]:
+    return [x for node in nodes for x in node.inputs if x is not None and is_constant(x)]
 
 
 def _bias_of_stripes(layer: Layer) -> onnx_ir.Value | None:

@@ -30,7 +30,7 @@ Change = tuple[str, Sequence[str]]  # what was, and what is now, in lines; none 
 def cells(layers: Sequence[LayerRecord]) -> list[tuple[str, ...]]:
     """The lines of the table, a line for each piece; the sensitivity has a column if any was measured."""
     columns = [
-        _column([(_shape(x.shape), _lines(x, [_shape(p.shape) for p in x.after])) for x in layers], "<"),
+        _column([(_shape(x.shape), _lines(x, [_shape(p.shape) for p in x.after], x.form)) for x in layers], "<"),
         _column([(_matrix(x.matrix), _lines(x, [_matrix(p.matrix) for p in x.after])) for x in layers], "<"),
         _column([(quantity(x.bytes, "B"), _count(x, x.bytes, x.after_bytes, "B")) for x in layers], ">"),
         _column([(quantity(x.macs), _count(x, x.macs, x.after_macs)) for x in layers], ">"),
@@ -41,9 +41,12 @@ def cells(layers: Sequence[LayerRecord]) -> list[tuple[str, ...]]:
     return [line for blocks in zip(names, *columns, strict=True) for line in zip_longest(*blocks, fillvalue="")]
 
 
-def _lines(layer: LayerRecord, pieces: list[str]) -> list[str]:
+def _lines(layer: LayerRecord, pieces: list[str], form: str = "") -> list[str]:
+    """`form` stands for what runs in no pieces that are layers, such as integers."""
     if not layer.changed:
         return []
+    if not pieces and layer.after_bytes:
+        return [form] if form else []
     more = len(pieces) - SHOWN_PIECES
     return [*pieces[:SHOWN_PIECES], *([f"and {more} more"] if more > 0 else [])] or ["removed"]
 

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import onnx_ir
 import pytest
+from kronnx.ir.coded_forms import Coded, Dynamic, coded
+from kronnx.ir.forms import structure_of
+from kronnx.ir.integers import Integers
+from kronnx.ir.lineage import lineage
+from kronnx.ir.model import clone
+from kronnx.ir.model.weights import weight_bytes
 from kronnx.ir.output_heads import find_heads
+from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import Bench, Curvature, measure
 from kronnx.passes.planning.proposal import Pass
 from kronnx.passes.planning.stages import Attempt, StageRunner, concrete_shapes
@@ -214,6 +221,21 @@ def test_what_runs_as_another_packages_structure_is_counted_as_it_stands_in_the_
     found = records(READERS, InBytes(fixed=True))
     assert [(x.form, x.after_parameters, x.after_macs, x.after) for x in found.values()] == [("own", 192, 192, ())] * 2
     assert [(x.bytes, x.after_bytes) for x in found.values()] == [(4 * 192, 192 + 4)] * 2
+
+
+@pytest.mark.parametrize(("made", "bits"), [(Dynamic, 8), (Coded, 8), (Coded, 4)])
+def test_integers_are_counted_with_their_scales_and_the_bias(made, bits):
+    """In bytes, or in halves of them."""
+    model = build(STRIPES)
+    rewriter, integers = Rewriter(clone(model)), Integers(bits)
+    for name in ("Gemm_0", "MatMul_0"):
+        layer = rewriter.analyses.layer(name)
+        codes, scales = np.ones((1, layer.out, layer.inputs)), np.ones((1, layer.out, 1))
+        rewriter.replace(layer, coded(made(structure_of(layer), integers), [(codes, scales)]))
+    became = lineage(["Gemm_0", "MatMul_0"], rewriter.log)
+    found = Inventory(model, shapes_of(model)).records_after(rewriter.model, {}, became)
+    assert [x.after_bytes for x in found] == [n * bits / 8 + 8 * out for n, out in ((16 * 32, 32), (32 * 8, 8))]
+    assert sum(x.after_bytes for x in found) == weight_bytes(rewriter.model)
 
 
 def test_bytes_are_counted_as_they_are_stored():

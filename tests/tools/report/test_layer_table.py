@@ -58,6 +58,13 @@ def test_the_table_is_aligned_text_where_there_is_no_terminal():
     assert layers_text(LAYERS, Console(file=io.StringIO())) == plain_layers(LAYERS) == TEXT
 
 
+def test_what_runs_as_integers_is_not_said_to_be_removed():
+    coded = replace(LAYERS[3], form="int8 dynamic", after_parameters=48120, after_macs=48000, after_bytes=48600)
+    *_, line = plain_layers([LAYERS[0], coded]).partition("\n\n")[0].splitlines()
+    assert "400x120 → int8 dynamic  120 x 400" in line
+    assert "96.2 kB → 48.6 kB" in line
+
+
 def test_without_sensitivities_there_is_no_column_for_them():
     said = plain_layers([replace(x, sensitivity=None) for x in LAYERS])
     assert "sensitivity" not in said.lower()
