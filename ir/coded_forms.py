@@ -18,7 +18,8 @@ from .integers import Integers
 class Coded(Structure):
     """`structure` with its weights made floats by DequantizeLinear, where they are read.
 
-    ONNX Runtime fuses that into the operator: into QLinearConv between quantized activations, into MatMulNBits.
+    ONNX Runtime fuses that into the operator: into QLinearConv between quantized activations, into MatMulNBits where
+    blocks of inputs have a scale. It makes these of MatMul alone, so that with blocks Gemm runs as MatMul and Add.
     """
 
     structure: Chain | Striped
@@ -46,12 +47,12 @@ class Coded(Structure):
         return self.structure.dense(_values(weights, self.integers))
 
     def stored(self, weights: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
-        return _stored(self.structure, weights, self.integers)
+        return _stored(self._run, weights, self.integers)
 
     def emit(
         self, tape: Tape, x: onnx_ir.Value, weights: tuple[onnx_ir.Value, ...], bias: onnx_ir.Value | None, name: str
     ) -> onnx_ir.Value:
-        structure, block = self.structure, self.integers.block
+        structure, block = self._run, self.integers.block
         outputs = 0 if isinstance(structure, Chain) and structure.op != "MatMul" else 1
         attributes = {"axis": outputs} if block is None else {"axis": 1 - outputs, "block_size": block}
         floats = []
@@ -59,7 +60,16 @@ class Coded(Structure):
             value = tape.op("DequantizeLinear", [codes, scale], attributes, name=f"{name}.{k}.weight")
             value.type, value.shape = onnx_ir.TensorType(scale.dtype), codes.shape
             floats.append(value)
+        if isinstance(structure, Chain) and structure.op == "MatMul":
+            return _biased(tape, structure.emit(tape, x, tuple(floats), None, name), bias, name)
         return structure.emit(tape, x, tuple(floats), bias, name)
+
+    @property
+    def _run(self) -> Chain | Striped:
+        """The structure whose operators run."""
+        if self.integers.block is None or not isinstance(self.structure, Chain):
+            return self.structure
+        return replace(self.structure, op="MatMul")
 
 
 @dataclass(frozen=True)
@@ -108,16 +118,20 @@ class Dynamic(Structure):
             counted = tape.op("Cast", [product], {"to": onnx_ir.DataType.FLOAT}, name=f"{stem}.cast")
             x = tape.op("Mul", [counted, tape.op("Mul", [step, scale], name=f"{stem}.scale")], name=f"{stem}.scaled")
             x.type, x.shape = like, shape
-        if bias is None:
-            return x
-        y = tape.op("Add", [x, bias], name=f"{name}.bias")
-        y.type, y.shape = x.type, x.shape
-        return y
+        return _biased(tape, x, bias, name)
 
 
 def coded(structure: Coded | Dynamic, weights: Sequence[tuple[np.ndarray, np.ndarray]]) -> Form:
     """The form of these codes [groups, out, in] and scales [groups, out, scales of a row]."""
     return Form(structure, tuple(array for pair in weights for array in pair))
+
+
+def _biased(tape: Tape, x: onnx_ir.Value, bias: onnx_ir.Value | None, name: str) -> onnx_ir.Value:
+    if bias is None:
+        return x
+    y = tape.op("Add", [x, bias], name=f"{name}.bias")
+    y.type, y.shape = x.type, x.shape
+    return y
 
 
 def _label(structure: Structure, integers: Integers) -> str:

@@ -6,7 +6,7 @@ activation that only cuts off. Sums and pools between two such values then run o
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir
 
@@ -15,18 +15,29 @@ from .layers import Layer
 CUTTING = ("Relu", "Clip")
 SUMS = ("Add",)
 JOINS = (*SUMS, "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu")
-SHAPING = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split")
-"""These hand on integers as they are."""
+SPLIT = ("Split",)
+SHAPING = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice")
+"""These hand on integers as they are: what they give isn't rounded once more on another grid, or ONNX Runtime would run
+them on floats. Parts of a value it wants to be rounded, on the grid of the whole."""
+HANDING_ON = (*JOINS, *SPLIT, *SHAPING)
 
 
 @dataclass(frozen=True)
 class Region:
     """Layers, by name in the order of the graph, whose work is on integers if the `values` are rounded, and the other
-    `nodes` that then run on integers too."""
+    `nodes` that then run on integers too. `parts` are to be rounded on the grid of the value that they are cut from.
+
+    `reading` are convolutions of no layer of the region that read what comes as integers, `giving` those that give one
+    of the values. One that is both runs on integers, too, whatever is wanted: ONNX Runtime rounds its weights to
+    nearest, by tensor, in 8 bits.
+    """
 
     layers: tuple[str, ...]
     values: tuple[onnx_ir.Value, ...]
     nodes: tuple[onnx_ir.Node, ...]
+    parts: Mapping[onnx_ir.Value, onnx_ir.Value] = field(default_factory=dict)
+    reading: frozenset[onnx_ir.Node] = frozenset()
+    giving: frozenset[onnx_ir.Node] = frozenset()
 
 
 def integer_region(model: onnx_ir.Model, layers: Mapping[str, Layer]) -> Region:
@@ -36,21 +47,28 @@ def integer_region(model: onnx_ir.Model, layers: Mapping[str, Layer]) -> Region:
     """
     by_node = {use.node: name for name, layer in layers.items() for use in layer.uses}
     wanted = _leading_to([use.input for layer in layers.values() for use in layer.uses])
-    values: dict[onnx_ir.Value, None] = {}
+    grid: dict[onnx_ir.Value, onnx_ir.Value] = {}  # of each value that comes as integers, the one whose grid it has
     nodes: list[onnx_ir.Node] = []
     for node in model.graph:
+        read = _read(node)
         if node in by_node:
-            values[_only(node.inputs[0])] = None
-        elif node.op_type not in (*JOINS, *SHAPING) or not values.keys() >= set(_read(node)):
+            grid.setdefault(read[0], read[0])
+        elif node.op_type not in HANDING_ON or not grid.keys() >= set(read):
             continue
         behind = [tail(value) for value in node.outputs]
-        if node not in by_node and node.op_type not in SUMS and not wanted.issuperset(behind):
+        if node not in by_node and node.op_type not in SUMS and wanted.isdisjoint(behind):
             continue
         nodes += [node, *_between(node, behind)]
-        if node.op_type not in SHAPING:
-            values.update(dict.fromkeys(behind))
+        if node.op_type in (*SPLIT, *SHAPING):
+            grid.update(dict.fromkeys(node.outputs, grid[read[0]]))
+        for value in behind:
+            grid.setdefault(value, value)
     names = dict.fromkeys(by_node[node] for node in nodes if node in by_node)
-    return Region(tuple(names), tuple(values), tuple(nodes))
+    values = tuple(value for value, whole in grid.items() if value is whole)
+    parts = {value: whole for value, whole in grid.items() if _is_of(value.producer(), SPLIT)}
+    others = {use.node for value in grid for use in value.uses()}, set(map(_source, values))
+    beside = (frozenset(node for node in found - by_node.keys() if _is_of(node, ("Conv",))) for found in others)
+    return Region(tuple(names), values, tuple(nodes), parts, *beside)
 
 
 def integer_regions(model: onnx_ir.Model, layers: Mapping[str, Layer]) -> list[Region]:
@@ -92,7 +110,7 @@ def maker(value: onnx_ir.Value, layers: Mapping[onnx_ir.Node, str]) -> str | Non
     node = value.producer()
     if node is None or node in layers:
         return None if node is None else layers[node]
-    if node.op_type not in (*CUTTING, *SUMS, *SHAPING):
+    if node.op_type not in (*CUTTING, *SUMS, *SPLIT, *SHAPING):
         return None
     before = (maker(x, layers) for x in _read(node) if _sole_reader(x) is node)
     return next((name for name in before if name is not None), None)
@@ -110,10 +128,8 @@ def _leading_to(values: list[onnx_ir.Value]) -> set[onnx_ir.Value]:
         if value in found:
             continue
         found.add(value)
-        node = value.producer()
-        while node is not None and node.op_type in CUTTING:
-            node = _only(node.inputs[0]).producer()
-        if node is not None and node.op_type in (*JOINS, *SHAPING):
+        node = _source(value)
+        if node is not None and node.op_type in HANDING_ON:
             waiting.extend(_read(node))
     return found
 
@@ -130,6 +146,18 @@ def _read(node: onnx_ir.Node) -> list[onnx_ir.Value]:
     """What a node reads besides shapes: its first input, or all that it joins."""
     given = node.inputs if node.op_type in JOINS else node.inputs[:1]
     return [value for value in given if value is not None]
+
+
+def _source(value: onnx_ir.Value) -> onnx_ir.Node | None:
+    """What gives `value`, before activations that cut off."""
+    node = value.producer()
+    while node is not None and node.op_type in CUTTING:
+        node = _only(node.inputs[0]).producer()
+    return node
+
+
+def _is_of(node: onnx_ir.Node | None, operators: tuple[str, ...]) -> bool:
+    return node is not None and node.op_type in operators
 
 
 def _sole_reader(value: onnx_ir.Value) -> onnx_ir.Node | None:

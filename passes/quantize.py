@@ -82,6 +82,7 @@ class Quantize(Pass):
         candidates = [*self._of_products(judged, context), *self._of_convolutions(judged, context)]
         reached = {name for candidate in candidates for name in candidate.touches}
         remarks += [self.missed(name, "no-form", self._no_form(x)) for name, x in judged.items() if name not in reached]
+        remarks += self._caught(judged, context) if self.fixed else []
         return Proposal(tuple(candidates), tuple(remarks), self.fixed)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
@@ -140,6 +141,17 @@ class Quantize(Pass):
             held = self._alone(layer)
             if held is not None:
                 yield context.replacement(layer, held.structure(layer), held.loss(layer, context), held)
+
+    def _caught(self, layers: Mapping[str, Layer], context: Context) -> list[Remark]:
+        """A remark for each convolution that stays as it is, and that ONNX Runtime puts on integers all the same."""
+        if self._multiplied is None or self.activations == "dynamic":
+            return []
+        regions = integer_regions(context.analyses.model, layers)
+        reading = {node for region in regions for node in region.reading}
+        giving = {node for region in regions for node in region.giving}
+        caught = [str(node.name) for node in context.analyses.model.graph if node in reading & giving]
+        why = "it stands between rounded values, where ONNX Runtime rounds its weights, too, by tensor and to nearest"
+        return [self.missed(name, "between-integers", why) for name in caught]
 
     def _no_form(self, layer: Layer) -> str:
         if layer.dtype != FLOAT:

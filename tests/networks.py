@@ -1,7 +1,8 @@
 """Small networks for tests: an ONNX text in, a normalized model, feeds that fit it and what ONNX Runtime computes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.curvature import Bench, Curvature, Runner, measure
 from kronnx.passes.planning.proposal import Candidate, Context, Pass
 from kronnx.passes.planning.stages import concrete_shapes
+from kronnx.passes.quantization.spreads import Spread, spreads
 from kronnx.runtime.sessions import Session
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]> net '
@@ -92,7 +94,12 @@ def context_of(model: onnx_ir.Model, stage: Pass, samples: int = 200, draws: int
         if wants
         else {}
     )
-    return Context(analyses, concrete_shapes(model, draw(model, 1, **sizes), execute), moments)
+    measured = partial(_spreads, model, feed)
+    return Context(analyses, concrete_shapes(model, draw(model, 1, **sizes), execute), moments, measured)
+
+
+def _spreads(model: onnx_ir.Model, feed: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, Spread]:
+    return spreads(model, names, [feed], execute)
 
 
 def applied(model: onnx_ir.Model, stage: Pass, context: Context, *chosen: Candidate) -> onnx_ir.Model:

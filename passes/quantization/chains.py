@@ -46,18 +46,20 @@ class Chains:
 
     def candidates(self, whole: bool) -> Iterator[Candidate]:
         """One of the region as a `whole`, else also of stretches of it without its first or last layers, which are
-        often the dearest."""
+        often the dearest. Convolutions beside it that stay floats are touched, so that no other candidate comes to
+        their other side: between the two they would be on integers as well."""
         names = self.region.layers
         site = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
         for stretch in [names] if whole else _stretches(names):
             part = integer_region(self.context.analyses.model, {name: self.layers[name] for name in stretch})
             grids = self._grids(part)
-            if grids is None:
-                continue
+            if grids is None or (part.reading & part.giving and not whole):
+                continue  # the latter would be on integers without being priced
             chained = Chained(self.held, part.layers, grids)
             label = self.held.integers.label + " static" + ("" if len(stretch) == 1 else f", {len(stretch)} layers")
             pieces = (self._piece(None),), (self._piece(chained),)
-            yield Candidate(site, label, self._loss(part, grids), *pieces, frozenset(stretch), chained)
+            beside = {str(node.name) for node in part.reading | part.giving}
+            yield Candidate(site, label, self._loss(part, grids), *pieces, frozenset((*stretch, *beside)), chained)
 
     def _grids(self, part: Region) -> dict[str, Affine] | None:
         """The grid of each value that is rounded; None if one has numbers that are not finite, or none."""
@@ -65,7 +67,8 @@ class Chains:
         known = self.context.spreads(names)
         if not all(name in known and known[name].bounded for name in names):
             return None
-        return {name: self._grid(known[name]) for name in names}
+        grids = {name: self._grid(known[name]) for name in names}
+        return grids | {str(value.name): grids[str(whole.name)] for value, whole in part.parts.items()}
 
     def _grid(self, spread: Spread) -> Affine:
         return self.context.remembered(("grid", spread), (), lambda: chosen(spread))

@@ -54,7 +54,8 @@ class Held:
     def _rounded(self, layer: Layer, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
         integers, weight, inner = self.integers, layer.matrix(), _inputs(layer, moments)
         grid = Grid(integers.lowest, integers.highest, integers.block or "row")
-        scale = clipped(weight, grid, np.diagonal(inner, axis1=1, axis2=2)[:, None])
+        assert layer.dtype is not None
+        scale = clipped(weight, grid, np.diagonal(inner, axis1=1, axis2=2)[:, None], layer.dtype.numpy())
         return rounded(weight, scale, grid, inner, moments.gradient, self.rounding), scale
 
 

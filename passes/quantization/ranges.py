@@ -8,7 +8,7 @@ from ...ir.integers import Affine
 from .spreads import Spread
 
 LEVELS = 255
-CLIPS = np.geomspace(0.05, 1.0, 40)  # shares of the largest magnitude at which a range may end
+CLIPS = np.geomspace(0.05, 1.0, 40)  # shares of the largest magnitude of a sample at which a range may end
 
 
 def affine(low: float, high: float) -> Affine:
@@ -21,21 +21,22 @@ def affine(low: float, high: float) -> Affine:
 
 def chosen(spread: Spread) -> Affine:
     """The grid for which the squares of what rounding moves and of what is cut off have the least sum: narrower than
-    all that occurs where few numbers are far out.
+    all that occurs where few numbers are far out, of which the sample may have none.
 
     Numbers that are exactly 0 stay so and count for nothing. A value that is nowhere negative gets 0 as its lowest
     code, which an activation that cuts off needs to be fused.
     """
     low, high = min(spread.low, 0.0), max(spread.high, 0.0)
+    lower, upper = CLIPS * min(spread.sample[0], 0.0), CLIPS * max(spread.sample[-1], 0.0)
 
     def best(grids: Iterable[tuple[float, float]]) -> tuple[float, float]:
         return min(grids, key=lambda ends: error(spread, affine(*ends)))
 
-    both = best((low * c, high * c) for c in CLIPS)
+    both = best([(low, high), *zip(lower, upper, strict=True)])
     if low == 0 or high == 0:
         return affine(*both)
-    lower = best((low * c, both[1]) for c in CLIPS)
-    return affine(*best((lower[0], high * c) for c in CLIPS))
+    first = best((end, both[1]) for end in (low, *lower))
+    return affine(*best((first[0], end) for end in (high, *upper)))
 
 
 def error(spread: Spread, grid: Affine) -> float:

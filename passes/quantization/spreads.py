@@ -10,15 +10,17 @@ from onnx_ir.tape import Tape
 from ...ir.model import clone
 from ..curvature import Execute, Feed
 
-KEPT = 4096  # numbers of a value that are kept of each run, about
-STRIDES = (1, 3, 7, 13, 29, 61, 127, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521)
-"""Every so many numbers one is kept: primes, of which widths are seldom multiples, so that all channels are seen."""
+FLOAT = onnx_ir.DataType.FLOAT
+KEPT = 4096  # numbers of a value that are kept of each run, at most
+STEP = 2654435761
+"""From one number that is kept to the next, around and around: a prime, so that all channels are seen alike, and far
+from the powers of two (Knuth, The Art of Computer Programming, 6.4)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
     """`sample` holds numbers of a value, float64, sorted, from everywhere in it; `lows` and `highs` are the least and
-    the largest of all its numbers in each run."""
+    the largest of all its numbers in each run, NaN if one of these is."""
 
     sample: np.ndarray
     lows: np.ndarray
@@ -47,7 +49,7 @@ def spreads(model: onnx_ir.Model, names: Iterable[str], feeds: Sequence[Feed], e
     """The spread over `feeds` of each value of `model` that `names` tells, of those that are floats and not empty."""
     probe = clone(model)
     known = {str(v.name): v for v in (*probe.graph.inputs, *(v for node in probe.graph for v in node.outputs))}
-    wanted = [known[name] for name in dict.fromkeys(names) if name in known]
+    wanted = [known[name] for name in dict.fromkeys(names) if name in known and _is_float(known[name])]
     if not wanted or not feeds:
         return {}
     tape = Tape()
@@ -59,29 +61,34 @@ def spreads(model: onnx_ir.Model, names: Iterable[str], feeds: Sequence[Feed], e
     probe.graph.outputs.extend(outputs)
     run = execute(probe)
     found = [run(feed) for feed in feeds]
-    return {str(value.name): _joined(found, f"spread.{k}") for k, value in enumerate(wanted)}
+    joined = {str(value.name): _joined(found, f"spread.{k}") for k, value in enumerate(wanted)}
+    return {name: spread for name, spread in joined.items() if spread.sample.size}
+
+
+def _is_float(value: onnx_ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()
 
 
 def _probed(tape: Tape, value: onnx_ir.Value, stem: str) -> list[onnx_ir.Value]:
-    def constant(name: str, *numbers: int) -> onnx_ir.Value:
-        return tape.initializer(onnx_ir.tensor(np.array(numbers, np.int64)), f"{stem}.{name}")
+    def constant(name: str, number: int, *dims: int) -> onnx_ir.Value:
+        return tape.initializer(onnx_ir.tensor(np.full(dims, number, np.int64)), f"{stem}.{name}")
 
-    flat = tape.op("Reshape", [value, constant("flat", -1)])
-    strides = constant("strides", *STRIDES)
-    size = tape.op("Div", [tape.op("Size", [flat]), constant("kept", KEPT)])
-    fitting = tape.op("Where", [tape.op("LessOrEqual", [strides, size]), strides, constant("one", 1)])
-    stride = tape.op("ReduceMax", [fitting], {"keepdims": 1})
-    ends = constant("start", 0), constant("end", np.iinfo(np.int64).max), constant("axis", 0)
-    sample = tape.op("Slice", [flat, *ends, stride])
-    found = [sample, tape.op("ReduceMin", [flat], {"keepdims": 0}), tape.op("ReduceMax", [flat], {"keepdims": 0})]
-    made = []
-    for name, output in zip(("sample", "low", "high"), found, strict=True):
-        output.name, output.type = f"{stem}.{name}", value.type
-        made.append(output)
+    flat = tape.op("Cast", [tape.op("Reshape", [value, constant("flat", -1, 1)])], {"to": FLOAT})
+    size, one = tape.op("Size", [flat]), constant("one", 1)
+    order = tape.op("Range", [constant("start", 0), tape.op("Min", [size, constant("kept", KEPT)]), one])
+    places = tape.op("Mod", [tape.op("Mul", [order, constant("step", STEP)]), tape.op("Max", [size, one])])
+    broken = tape.op("Cast", [tape.op("IsNaN", [flat])], {"to": FLOAT})
+    reduced = (("Min", flat), ("Max", flat), ("Max", broken))
+    ends = [tape.op(f"Reduce{kind}", [given], {"keepdims": 0}) for kind, given in reduced]
+    made = [tape.op("Gather", [flat, places]), *ends]
+    for name, output in zip(("sample", "low", "high", "nan"), made, strict=True):
+        output.name, output.type = f"{stem}.{name}", onnx_ir.TensorType(FLOAT)
     return made
 
 
 def _joined(runs: Sequence[Mapping[str, np.ndarray]], stem: str) -> Spread:
-    sample = np.concatenate([np.asarray(run[f"{stem}.sample"], np.float64) for run in runs])
-    ends = (np.array([float(run[f"{stem}.{end}"]) for run in runs]) for end in ("low", "high"))
-    return Spread(np.sort(sample), *ends)
+    """Runs in which the value is empty count for nothing."""
+    seen = [run for run in runs if run[f"{stem}.sample"].size]
+    sample = np.concatenate([np.zeros(0), *(run[f"{stem}.sample"] for run in seen)])
+    low, high, nan = (np.array([float(run[f"{stem}.{end}"]) for run in seen]) for end in ("low", "high", "nan"))
+    return Spread(np.sort(sample), *(np.where(nan > 0, np.nan, end) for end in (low, high)))

@@ -7,10 +7,11 @@ import onnx_ir
 import pytest
 from kronnx.ir.errors import GraphError, ShapeError
 from kronnx.ir.forms import Chain, Factor, Form, low_rank, structure_of, tucker
+from kronnx.ir.integers import Affine
 from kronnx.ir.layers import Layer, find_layers
 from kronnx.ir.model import clone, signature
 from kronnx.ir.model.shape_inference import infer_shapes
-from kronnx.ir.rewriter import Cleaned, Projected, Redirected, Removed, Replaced, Rewriter, Tuned
+from kronnx.ir.rewriter import Cleaned, Projected, Quantized, Redirected, Removed, Replaced, Rewriter, Tuned
 from own_structures import Bytes, Twice, constants
 
 TRUNK = """(float[N,6] x) => (float[N,3] logits) <float[6,8] w, float[8] b, float[8,8] u, float[8] c, float[8,3] v>
@@ -429,3 +430,100 @@ def test_a_layer_is_redirected_only_to_what_it_depends_on() -> None:
     with pytest.raises(GraphError, match="only matrix products of one node can be redirected"):
         shared.redirect(layer_of(shared, "Gemm_0"), layer_of(shared, "Gemm_0"), full(layer_of(shared, "Gemm_0")))
     assert rewriter.log == trunk.log == shared.log == []
+
+
+GRID = Affine(0.1, 100)
+
+
+def on_grid(x: np.ndarray) -> np.ndarray:
+    return (np.clip(np.rint(x / np.float32(0.1)) + 100, 0, 255) - 100) * np.float32(0.1)
+
+
+def quantized(model: onnx_ir.Model, *names: str) -> Rewriter:
+    rewriter = Rewriter(clone(model))
+    rewriter.quantize(dict.fromkeys(names, GRID))
+    return rewriter
+
+
+def test_all_readers_of_a_value_read_it_rounded() -> None:
+    model = networks.build("(float[N,3] x) => (float[N,3] y, float[N,3] z) { h = Neg(x) y = Mul(h, h) z = Abs(h) }")
+    rewriter, feed = quantized(model, "h"), networks.draw(model)
+    found, h = networks.run(rewriter.model, feed), on_grid(-feed["x"])
+    np.testing.assert_allclose(found["y"], h * h, rtol=1e-6)
+    np.testing.assert_allclose(found["z"], np.abs(h), rtol=1e-6)
+    assert networks.ops(rewriter.model) == "Neg QuantizeLinear DequantizeLinear Mul Abs"
+    assert rewriter.log == [Quantized({"h": GRID})]
+
+
+def test_a_rounded_input_is_read_rounded_and_keeps_its_name() -> None:
+    model = networks.build("(float[N,3] x, float[N,3] z) => (float[N,3] y) { y = Add(x, z) }")
+    rewriter, feed = quantized(model, "x"), networks.draw(model)
+    assert signature(rewriter.model) == signature(model)
+    np.testing.assert_allclose(networks.run(rewriter.model, feed)["y"], on_grid(feed["x"]) + feed["z"], rtol=1e-6)
+
+
+def test_a_rounded_output_is_given_rounded_under_its_name_to_all_who_read_it() -> None:
+    model = networks.build("(float[N,3] x) => (float[N,3] y, float[N,3] z) { y = Neg(x) z = Abs(y) }")
+    rewriter, feed = quantized(model, "y"), networks.draw(model)
+    assert signature(rewriter.model) == signature(model)
+    found, y = networks.run(rewriter.model, feed), on_grid(-feed["x"])
+    np.testing.assert_allclose(found["y"], y, rtol=1e-6)
+    np.testing.assert_allclose(found["z"], np.abs(y), rtol=1e-6)
+    assert rewriter.analyses.names.values["y"].producer().op_type == "DequantizeLinear"
+
+
+def test_an_input_that_is_given_as_an_output_is_given_as_it_is() -> None:
+    model = networks.build("(float[N,3] x) => (float[N,3] x, float[N,3] y) { y = Neg(x) }")
+    feed = networks.draw(model)
+    rewriter = quantized(model, "x")
+    found = networks.run(rewriter.model, feed)
+    assert signature(rewriter.model) == signature(model)
+    np.testing.assert_array_equal(found["x"], feed["x"])
+    np.testing.assert_allclose(found["y"], -on_grid(feed["x"]), rtol=1e-6)
+
+
+BRANCHES = """(float[N,3] x, bool c) => (float[N,3] y)
+    { h = Neg(x)
+      y = If (c) <then_branch = one () => (float[N,3] a) { a = Abs(h) },
+                  else_branch = other () => (float[N,3] b) { b = Identity(h) }> }"""
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_what_a_branch_reads_is_rounded_too(condition: bool) -> None:
+    model = networks.build(BRANCHES)
+    rewriter = quantized(model, "h")
+    feed = {"x": networks.draw(networks.build("(float[N,3] x) => (float[N,3] y) { y = Neg(x) }"))["x"]}
+    found = networks.run(rewriter.model, {**feed, "c": np.array(condition)})["y"]
+    h = on_grid(-feed["x"])
+    np.testing.assert_allclose(found, np.abs(h) if condition else h, rtol=1e-6)
+
+
+def test_an_output_that_a_branch_reads_too_is_rounded_for_both() -> None:
+    model = networks.build(BRANCHES.replace("(float[N,3] y)", "(float[N,3] y, float[N,3] h)", 1))
+    rewriter, x = quantized(model, "h"), np.array([[0.26, -1, 2]], np.float32)
+    found = networks.run(rewriter.model, {"x": x, "c": np.array(True)})
+    np.testing.assert_allclose(found["h"], on_grid(-x), rtol=1e-6)
+    np.testing.assert_allclose(found["y"], np.abs(on_grid(-x)), rtol=1e-6)
+
+
+def test_several_values_are_one_rewrite() -> None:
+    model = networks.build(TRUNK)
+    rewriter = Rewriter(clone(model), limit=1)
+    rewriter.quantize({"x": GRID, "r": GRID})
+    rewriter.quantize({"s": GRID})
+    assert [type(rewrite) for rewrite in rewriter.log] == [Quantized]
+    assert networks.ops(rewriter.model).count("QuantizeLinear DequantizeLinear") == 2
+
+
+def test_a_value_that_is_not_there_can_not_be_rounded() -> None:
+    with pytest.raises(GraphError, match="no value 'nothing'"):
+        quantized(networks.build(TRUNK), "x", "nothing")
+
+
+def test_layers_that_read_rounded_values_stay_layers() -> None:
+    model = networks.build(TRUNK)
+    rewriter = quantized(model, "x", "r", "s", "logits")
+    assert list(rewriter.analyses.layers.found) == list(find_layers(model).found)
+    assert list(find_layers(rewriter.model).found) == list(find_layers(model).found)
+    rewriter.replace(layer_of(rewriter, "MatMul_0"), full(layer_of(rewriter, "MatMul_0")))
+    assert rewriter.analyses.layer("MatMul_0.0").uses[0].input.producer().op_type == "DequantizeLinear"
