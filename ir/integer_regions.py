@@ -5,7 +5,7 @@ ONNX Runtime runs a convolution on integers if what it reads and what it gives a
 activation that only cuts off. Sums and pools between two such values then run on integers as well.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir
@@ -66,9 +66,9 @@ def integer_region(model: onnx_ir.Model, layers: Mapping[str, Layer]) -> Region:
     names = dict.fromkeys(by_node[node] for node in nodes if node in by_node)
     values = tuple(value for value, whole in grid.items() if value is whole)
     parts = {value: whole for value, whole in grid.items() if _is_of(value.producer(), SPLIT)}
-    others = {use.node for value in grid for use in value.uses()}, set(map(_source, values))
-    beside = (frozenset(node for node in found - by_node.keys() if _is_of(node, ("Conv",))) for found in others)
-    return Region(tuple(names), values, tuple(nodes), parts, *beside)
+    reading = _convolutions((use.node for value in grid for use in value.uses()), by_node)
+    giving = _convolutions(map(_source, values), by_node)
+    return Region(tuple(names), values, tuple(nodes), parts, reading, giving)
 
 
 def integer_regions(model: onnx_ir.Model, layers: Mapping[str, Layer]) -> list[Region]:
@@ -154,6 +154,10 @@ def _source(value: onnx_ir.Value) -> onnx_ir.Node | None:
     while node is not None and node.op_type in CUTTING:
         node = _only(node.inputs[0]).producer()
     return node
+
+
+def _convolutions(nodes: Iterable[onnx_ir.Node | None], besides: Mapping[onnx_ir.Node, str]) -> frozenset[onnx_ir.Node]:
+    return frozenset(node for node in nodes if node is not None and node.op_type == "Conv" and node not in besides)
 
 
 def _is_of(node: onnx_ir.Node | None, operators: tuple[str, ...]) -> bool:
