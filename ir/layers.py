@@ -240,6 +240,24 @@ def is_constant(value: onnx_ir.Value | None) -> bool:
     return value is not None and value.const_value is not None and not value.is_graph_input()
 
 
+def constants_behind(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
+    """The constants that `value` is, or is computed from, if nothing else goes into it; else none."""
+    found: dict[onnx_ir.Value, None] = {}
+    waiting, seen = [value], set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in seen:
+            continue
+        seen.add(one)
+        if is_constant(one):
+            found[one] = None
+        elif (producer := one.producer()) is None:
+            return []
+        else:
+            waiting.extend(producer.inputs)
+    return list(found)
+
+
 def _bias(node: onnx_ir.Node) -> onnx_ir.Value | None:
     if node.op_type in ("Gemm", "Conv"):
         return node.inputs[2] if len(node.inputs) > 2 else None

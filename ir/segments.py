@@ -9,7 +9,7 @@ from onnx_ir.tape import Tape
 
 from .cost import Cost
 from .forms import Structure
-from .layers import is_constant
+from .layers import constants_behind
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def extracted(
     name, its outputs are what other nodes read or the graph gives."""
     own = dict.fromkeys(nodes)
     read = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
-    inputs = [value for value in read if value.producer() not in own and not _is_fixed(value)]
+    inputs = [value for value in read if value.producer() not in own and not constants_behind(value)]
     outputs = [
         value
         for node in nodes
@@ -70,11 +70,3 @@ def extracted(
     result = onnx_ir.Model(graph, ir_version=model.ir_version)
     graph.opset_imports.update(model.opset_imports)
     return result
-
-
-def _is_fixed(value: onnx_ir.Value) -> bool:
-    """Whether `value` is a constant or computed from constants alone."""
-    producer = value.producer()
-    if is_constant(value) or producer is None:
-        return is_constant(value)
-    return all(v is None or _is_fixed(v) for v in producer.inputs)

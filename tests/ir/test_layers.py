@@ -7,7 +7,7 @@ import onnx
 import onnx_ir
 import pytest
 from kronnx.ir.cleanup.normalize import normalize
-from kronnx.ir.layers import Layer, find_layers
+from kronnx.ir.layers import Layer, constants_behind, find_layers
 from kronnx.ir.remarks import MISSED
 
 ONE = {
@@ -248,3 +248,14 @@ def test_looking_for_layers_changes_nothing(assert_text: Callable) -> None:
         y = Add(h, b)
         """,
     )
+
+
+def test_constants_behind_a_value_are_found_in_time_that_grows_with_the_graph() -> None:
+    """Every Add doubles the ways back to the input, of which there are 2^200."""
+    lines = "".join(f"h{k + 1} = Add(h{k}, h{k}) " for k in range(200))
+    model = networks.parsed(
+        f"(float[2] x) => (float[2] y) <float[2] w> {{ t = Neg(w) h0 = Add(x, t) {lines} y = Neg(h200) }}"
+    )
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    assert constants_behind(values["y"]) == []
+    assert [value.name for value in constants_behind(values["t"])] == ["w"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir
 
 from ...ir.cost import node_macs, parameters_of
-from ...ir.layers import Layer, find_layers, integer, is_constant
+from ...ir.layers import Layer, constants_behind, find_layers, integer, is_constant
 from ...ir.lineage import Descent
 from ...passes.planning.stages import Shapes
 from .records import LayerRecord, PieceRecord
@@ -23,7 +23,7 @@ class _Count:
         """Parameters, and the bytes that they take as they are stored; beside those of layers those of linear `nodes`
         that are none, which read constants behind other nodes too."""
         own = [value for layer in layers for value in _constants(layer)]
-        behind = [value for node in nodes for x in (*node.inputs, *_finish(node)) for value in _behind(x)]
+        behind = [value for node in nodes for x in (*node.inputs, *_finish(node)) for value in constants_behind(x)]
         tensors = [value.const_value for value in (*own, *behind) if self._new(value)]
         held = [tensor for tensor in tensors if tensor is not None]
         return sum(map(parameters_of, held)), sum(tensor.nbytes for tensor in held)
@@ -110,15 +110,6 @@ def _indices(read: onnx_ir.Value) -> onnx_ir.Value | None:
     if gather is None or gather.op_type != "Gather" or not is_constant(gather.inputs[1]):
         return None
     return gather.inputs[1]
-
-
-def _behind(value: onnx_ir.Value | None) -> list[onnx_ir.Value]:
-    """The constants that `value` is or is computed from, if it is computed from constants alone."""
-    if value is None or is_constant(value):
-        return [] if value is None else [value]
-    producer = value.producer()
-    found = [] if producer is None else [_behind(x) for x in producer.inputs if x is not None]
-    return [constant for each in found for constant in each] if all(found) else []
 
 
 def _finish(node: onnx_ir.Node) -> Iterator[onnx_ir.Value]:
