@@ -21,10 +21,11 @@ def quantize(c: NodeGradients) -> Grads:
     """g / s where x isn't clipped; of the scale -x g / s^2."""
     scale = spread_scale(c, c.real_of(c.input(1)))
     share = c.mul(c.op("Div", c.g, scale), c.real_of(unclipped(c)))
+    given = share if c.x.dtype == c.g.dtype else c.op("CastLike", share, c.x)
     if not c.needs(1):
-        return [share]
+        return [given]
     slope = c.op("Neg", c.op("Div", c.mul(share, c.real_of(c.x)), scale))
-    return [share, summed_to_scale(c, slope)]
+    return [given, summed_to_scale(c, slope)]
 
 
 def unclipped(c: NodeGradients) -> onnx_ir.Value:
@@ -83,14 +84,25 @@ def spread_scale(c: NodeGradients, value: onnx_ir.Value) -> onnx_ir.Value:
 
 def summed_to_scale(c: NodeGradients, gradient: onnx_ir.Value) -> onnx_ir.Value:
     """A gradient in the shape of x, summed to the shape of the scale."""
-    if c.integer("block_size", 0):
-        raise UnsupportedOp("no VJP rule for the scales of blocks")
     sizes = scale_dims(c)
     axis = c.integer("axis", 1) % max(c.rank(0), 1)
+    if block := c.integer("block_size", 0):
+        return c.op("CastLike", summed_in_blocks(c, gradient, axis, block), c.input(1))
     kept = [axis] if sizes and sizes[0] != 1 else []
     others = [a for a in range(c.rank(0)) if a not in kept]
     total = c.op("ReduceSum", gradient, others, keepdims=0) if others else gradient
     return c.op("CastLike", c.reshaped(total, c.input(1)), c.input(1))
+
+
+def summed_in_blocks(c: NodeGradients, gradient: onnx_ir.Value, axis: int, block: int) -> onnx_ir.Value:
+    """The sums of so many neighbours along an axis; the last block may be shorter."""
+    scale, rank = c.input(1), c.rank(0)
+    blocks = c.shape(scale, axis, axis + 1)
+    missing = c.op("Sub", c.op("Mul", blocks, [block]), c.shape(c.x, axis, axis + 1))
+    padded = c.op("Pad", gradient, c.op("Concat", [0] * (rank + axis), missing, [0] * (rank - axis - 1), axis=0))
+    parts = [c.shape(scale, 0, axis + 1), c.emitter.int64([block]), c.shape(scale, axis + 1)]
+    apart = c.op("Reshape", padded, c.op("Concat", *parts[: 2 if axis == rank - 1 else 3], axis=0), allowzero=1)
+    return c.op("ReduceSum", apart, [axis + 1], keepdims=0)
 
 
 def scale_dims(c: NodeGradients) -> tuple:

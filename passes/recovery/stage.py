@@ -38,6 +38,7 @@ class Recover:
     auto is ordinary where a tenth of the training alone doesn't come as far. `lasso`,
     `group_lasso` (rows), `channel_lasso`, `gates` (L0) and `keep` (the share of weights that stay) train sparsity in,
     `dropout` drops features. `layers` is a pattern, `tables` tunes embeddings too, `augment` is `file.py:function`.
+    Of weights in few bits the scales are tuned, and with `quantized` also which codes their numbers are rounded to.
     """
 
     name: ClassVar[str] = "recover"
@@ -66,6 +67,7 @@ class Recover:
     patience: int = 20
     layers: str = "*"
     tables: bool = False
+    quantized: bool = False
     augment: str | None = None
 
     def __post_init__(self) -> None:

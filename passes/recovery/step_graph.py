@@ -15,6 +15,7 @@ from ...ir.model.names import Names
 from ...ir.model.weights import nodes
 
 LOSS, NORM, RATE, COUNT, LABELS = (f"kronnx.{name}" for name in ("loss", "norm", "rate", "count", "labels"))
+HALF = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)  # what is kept and compared in float32
 
 
 @dataclass(frozen=True)

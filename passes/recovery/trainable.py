@@ -1,7 +1,7 @@
 """Which weights of a model can be tuned: initializers that only places for learnt parameters read, shared, tied and
 behind views as they are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,27 +10,9 @@ import onnx_ir
 
 from ...ir.layers import Layer, find_layers, is_constant
 from ...ir.model import clone
-
-# Operator -> the inputs that hold learnt parameters
-PLACES: dict[str, tuple[int, ...]] = {
-    "BatchNormalization": (1, 2),
-    "Conv": (1, 2),
-    "ConvTranspose": (1, 2),
-    "GRU": (1, 2, 3),
-    "Gemm": (1, 2),
-    "GroupNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "LSTM": (1, 2, 3),
-    "LayerNormalization": (1, 2),
-    "MatMul": (0, 1),
-    "PRelu": (1,),
-    "RMSNormalization": (1,),
-    "RNN": (1, 2, 3),
-}
-ELEMENTWISE = ("Add", "Mul", "Sub")  # of a vector, one number a channel: a bias or a scale
-TABLES = ("Gather",)
-VIEWS = ("Cast", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-
+from .coordinates import ITSELF, Coordinates, Shadow
+from .places import ends, is_place
+from .trainable_codes import coordinates_of_codes
 
 TakeApart = Callable[[onnx_ir.Model], onnx_ir.Model]
 
@@ -38,60 +20,59 @@ TakeApart = Callable[[onnx_ir.Model], onnx_ir.Model]
 @dataclass(frozen=True)
 class Weight:
     """One constant to tune, as it is stored. `layer` is the layer whose matrix it holds, if it is one's; `mask` is
-    true where it may change, None where all of it may: exact zeros of a matrix are a sparsity that stays."""
+    true where it may change, None where all of it may: exact zeros of a matrix are a sparsity that stays.
+    `coordinates` say what is moved in its place."""
 
     name: str
     array: np.ndarray
     layer: Layer | None = None
     mask: np.ndarray | None = None
+    coordinates: Coordinates = ITSELF
 
 
-def trainable(model: onnx_ir.Model, layers: str = "*", tables: bool = False) -> tuple[Weight, ...]:
+def trainable(
+    model: onnx_ir.Model, layers: str = "*", tables: bool = False, quantized: bool = False
+) -> tuple[Weight, ...]:
     """The weights of `model` that can be tuned, in the order of its initializers: of layers whose name matches
-    `layers`, of biases, of normalizations, and with `tables` those that embeddings are looked up in."""
+    `layers`, of biases, of normalizations, with `tables` those that embeddings are looked up in, the scales of codes,
+    and with `quantized` the codes."""
+    of_codes = coordinates_of_codes(model, layers, tables, quantized)
     matrices = {layer.weight: layer for layer in find_layers(model).found.values()}
     found = []
     for value in model.graph.initializers.values():
         layer = matrices.get(value)
-        chosen = layer is None or fnmatchcase(layer.name, layers)
-        if chosen and is_constant(value) and not value.is_graph_output() and _learnt(value, model.graph, tables):
-            assert value.const_value is not None
-            array = value.const_value.numpy()
+        if value in of_codes:
+            found.append(Weight(str(value.name), _array(value), coordinates=of_codes[value]))
+        elif (
+            (layer is None or fnmatchcase(layer.name, layers))
+            and _is_open(value)
+            and _learnt(value, model.graph, tables)
+        ):
+            array = _array(value)
             found.append(Weight(str(value.name), array, layer, mask(array)))
     return tuple(found)
+
+
+def in_order(weights: Iterable[Weight]) -> list[Weight]:
+    """The weights, codes behind the scales that they go by."""
+    return sorted(weights, key=lambda weight: isinstance(weight.coordinates, Shadow))
+
+
+def _is_open(value: onnx_ir.Value) -> bool:
+    return is_constant(value) and not value.is_graph_output()
+
+
+def _array(value: onnx_ir.Value) -> np.ndarray:
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
 def _learnt(value: onnx_ir.Value, graph: onnx_ir.Graph, tables: bool) -> bool:
     tensor = value.const_value
     if tensor is None or not tensor.dtype.is_floating_point() or tensor.size < 2:
         return False
-    ends = list(_ends(value))
-    return bool(ends) and all(node.graph is graph and _is_place(node, at, value, tables) for node, at in ends)
-
-
-def _ends(value: onnx_ir.Value) -> Iterator[tuple[onnx_ir.Node, int]]:
-    """The nodes that read the value, and at which input, behind operators that only move its elements."""
-    for node, at in value.uses():
-        if node.op_type in VIEWS and at == 0 and node.domain == "":
-            ends = list(_ends(node.outputs[0]))
-            yield from ends or [(node, at)]
-        else:
-            yield node, at
-
-
-def _is_place(node: onnx_ir.Node, at: int, value: onnx_ir.Value, tables: bool) -> bool:
-    if node.domain not in ("", "ai.onnx"):
-        return False
-    if node.op_type in TABLES:
-        return tables and at == 0
-    if node.op_type in ELEMENTWISE:
-        return _is_vector(value)
-    return at in PLACES.get(node.op_type, ())
-
-
-def _is_vector(value: onnx_ir.Value) -> bool:
-    tensor = value.const_value
-    return tensor is not None and sum(d > 1 for d in tensor.shape.numpy()) == 1
+    found = list(ends(value))
+    return bool(found) and all(node.graph is graph and is_place(node, at, value, tables) for node, at in found)
 
 
 def mask(array: np.ndarray) -> np.ndarray | None:
@@ -101,7 +82,7 @@ def mask(array: np.ndarray) -> np.ndarray | None:
 
 
 def opened_to_training(
-    model: onnx_ir.Model, take_apart: TakeApart, layers: str = "*", tables: bool = False
+    model: onnx_ir.Model, take_apart: TakeApart, layers: str = "*", tables: bool = False, quantized: bool = False
 ) -> tuple[onnx_ir.Model, tuple[Weight, ...]]:
     """What `take_apart` makes of `model`, and the weights of `model` that can be tuned in it, as `trainable` says.
 
@@ -109,11 +90,11 @@ def opened_to_training(
     reaches the weight as a whole.
     """
     apart = take_apart(model)
-    parts = [w.name for w in trainable(apart, layers, tables) if w.name not in model.graph.initializers]
+    parts = [w.name for w in trainable(apart, layers, tables, quantized) if w.name not in model.graph.initializers]
     whole = [name for name in model.graph.initializers if _is_cut(name, apart, parts)]
     if whole:
         apart = _cut_by_nodes(model, take_apart, whole)
-    found = (w for w in trainable(apart, layers, tables) if w.name in model.graph.initializers)
+    found = (w for w in trainable(apart, layers, tables, quantized) if w.name in model.graph.initializers)
     return apart, (*found, *(_whole(apart, name) for name in whole))
 
 

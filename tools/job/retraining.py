@@ -18,6 +18,7 @@ from ...ir.rewriter import Rewriter
 from ...passes.curvature import Curvature, Feed, Store, measure_factors
 from ...passes.curvature.moments import Want
 from ...passes.curvature.store import digest_of_feeds, digest_of_model
+from ...passes.recovery.coordinates import Shadow
 from ...passes.recovery.least_squares.refit import refit
 from ...passes.recovery.optimizers.natural_gradient import inverse_states
 from ...passes.recovery.stage import AUTO, NONE, ORDINARY, Recover, Retrained
@@ -149,6 +150,9 @@ class Retraining:
         if settings.dropout and not step.masks:
             said = "no layer behind another one reads values whose first axis is known to be that of the samples"
             yield Remark("dropout", "recover", MISSED, "no-match", said)
+        if settings.quantized and not any(isinstance(weight.coordinates, Shadow) for weight in step.weights):
+            said = "no weight that a gradient reaches is held as codes of DequantizeLinear or MatMulInteger"
+            yield Remark("quantized", "recover", MISSED, "no-match", said)
 
     def _trained(self, model: onnx_ir.Model, step: TrainingStep, settings: Recover, title: str) -> Trained:
         plan = settings.plan()

@@ -34,7 +34,8 @@ def student_step(
     data = subject.samples.training
     assert data is not None
     taken_apart = decompose if _several_lengths(data) else lambda given: open_to_gradients(given, feeds)
-    apart, weights = opened_to_training(model, taken_apart, settings.layers, settings.tables)
+    chosen = settings.layers, settings.tables, settings.quantized
+    apart, weights = opened_to_training(model, taken_apart, *chosen)
     features = matched(original, apart) if settings.features else ()
     objective = Objective(settings.temperature, settings.labels, settings.features, features)
     rules = _bounded(_fitting(settings.rules(), data), lambda: nats(model), settings)

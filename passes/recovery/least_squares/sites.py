@@ -8,13 +8,14 @@ from itertools import dropwhile
 import numpy as np
 import onnx_ir
 
-from ....ir.layers import Layer, Use, find_layers
+from ....ir.layers import QUANTIZED, Layer, Use, find_layers
 from ....ir.lineage import Heir
 from ....ir.remarks import MISSED, Remark
 from ...curvature.moments import LARGEST_INPUT
 from .solvers import support_work
 
 LARGEST_JOINT = 2048  # inputs and outputs together, where eigenvectors of both are taken
+ROUNDING = ("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear")
 MOST_WORK = 2e11  # multiply-adds for the solutions of one layer, at one ridge
 
 Correspondence = Mapping[str, Sequence[Heir]]
@@ -70,18 +71,38 @@ def find_sites(
 ) -> tuple[tuple[RefitSite, ...], tuple[Remark, ...]]:
     """The sites of `model` in its order, from the first layer that is not as it was: those before it give what they
     gave. `joint` says that eigenvectors of inputs and outputs together will be needed."""
-    targets, parts = find_layers(original).found, find_layers(model).found
+    targets, layers = find_layers(original).found, find_layers(model)
+    parts, rounded = layers.found, {r.site: r.detail for r in layers.left if r.reason == QUANTIZED}
     found: dict[str, RefitSite] = {}
     left: list[Remark] = []
     for name, inherited in correspondence.items():
         for heir in inherited:
             why = _unfit(targets.get(name), parts.get(heir.layer), heir, joint)
+            if heir.layer in rounded:
+                why = QUANTIZED, rounded[heir.layer]
             if why is not None:
                 left.append(Remark(name, "refit", MISSED, *why))
             else:
                 found[heir.layer] = _site(model, targets[name], parts, heir, inherited)
-    behind = dropwhile(lambda name: _same(parts[name], targets.get(name)), parts)
+    behind = _from_the_first_change(original, model, targets, parts)
     return tuple(found[name] for name in behind if name in found), tuple(left)
+
+
+def _from_the_first_change(
+    original: onnx_ir.Model, model: onnx_ir.Model, targets: Mapping[str, Layer], parts: Mapping[str, Layer]
+) -> list[str]:
+    """The layers of `model` in its order, from the first that isn't as it was, or behind the first rounding that the
+    original doesn't have."""
+    known = {node.name for node in original.graph}
+
+    def is_new(node: onnx_ir.Node) -> bool:
+        part = parts.get(str(node.name))
+        if part is not None:
+            return not _same(part, targets.get(part.name))
+        return node.op_type in ROUNDING and node.name not in known
+
+    nodes = dropwhile(lambda node: not is_new(node), model.graph)
+    return [str(node.name) for node in nodes if node.name in parts]
 
 
 def _same(part: Layer, target: Layer | None) -> bool:

@@ -7,11 +7,10 @@ import onnx_ir
 
 from ....ir.output_heads import Distribution, Head, distribution
 from ..scalars import cast
-from ..step_graph import LABELS, StepGraph
+from ..step_graph import HALF, LABELS, StepGraph
 from .losses import Loss, Losses
 
 FLOAT, INT64 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.INT64
-HALF = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)

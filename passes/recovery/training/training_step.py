@@ -16,8 +16,8 @@ from ..optimizers.kronecker_blocks import KroneckerBlock
 from ..regularization.dropout import Mask, add_dropout
 from ..regularization.gates import Gates, add_gates, draw, gate_of, noise_of, remove_gates, with_final_gates
 from ..step_graph import Parameter, StepGraph
-from ..trainable import Weight
-from .objective import HALF, Objective, emit_loss
+from ..trainable import Weight, in_order
+from .objective import Objective, emit_loss
 from .overwriting import overwritable
 from .update import Rules, emit_update
 
@@ -56,11 +56,14 @@ class TrainingStep:
 
     def tuned(self, state: State) -> dict[str, np.ndarray]:
         """The weights that a state stands for, their gates as they are at test time, in the types of the model."""
-        found = {weight.name: state[weight.name] for weight in self.weights}
+        states = {weight.name: state[weight.name] for weight in self.weights}
         for weight in self.gated:
             assert weight.layer is not None
-            found[weight.name] = with_final_gates(found[weight.name], state[gate_of(weight)], weight.layer)
-        return {weight.name: found[weight.name].astype(weight.array.dtype) for weight in self.weights}
+            states[weight.name] = with_final_gates(states[weight.name], state[gate_of(weight)], weight.layer)
+        found: dict[str, np.ndarray] = {}
+        for weight in in_order(self.weights):
+            found[weight.name] = weight.coordinates.constant(states[weight.name], weight.array, found)
+        return {weight.name: found[weight.name] for weight in self.weights}
 
     def noise(self, random: np.random.Generator, samples: int) -> dict[str, np.ndarray]:
         """What the graph reads at random for one batch."""
@@ -84,7 +87,7 @@ def training_step(
     groups = Analyses(model).groups.found if rules.channels else {}
     masks = add_dropout(model, find_layers(model).found.values(), rules.dropout)
     graph = StepGraph(model)
-    sources = {weight.name: _source(graph, weight) for weight in weights}
+    sources = _sources(graph, weights)
     gates = _gates(graph, weights, sources, np.random.default_rng(seed)) if rules.gates else {}
     model.graph.sort()
     loss = emit_loss(graph, heads, objective)
@@ -112,25 +115,17 @@ def training_step(
     )
 
 
-def _source(graph: StepGraph, weight: Weight) -> onnx_ir.Value:
-    """The state in the place of an initializer; a weight of half precision is kept in float32."""
-    old = graph.model.graph.initializers.pop(weight.name)
-    assert old.dtype is not None
-    dtype = onnx_ir.DataType.FLOAT if old.dtype in HALF else old.dtype
-    source = graph.state(weight.name, np.ascontiguousarray(weight.array.astype(dtype.numpy(), copy=False)))
-    old.replace_all_uses_with(source if dtype == old.dtype else _narrowed(graph, source, old))
-    return source
-
-
-def _narrowed(graph: StepGraph, source: onnx_ir.Value, like: onnx_ir.Value) -> onnx_ir.Value:
-    """`source` in the type of `like`, in front of all nodes."""
-    assert like.dtype is not None
-    attributes = onnx_ir.convenience.convert_attributes({"to": like.dtype.value})
-    cast = onnx_ir.Node("", "Cast", [source], attributes, num_outputs=1, name=f"{source.name}/narrowed")
-    value = cast.outputs[0]
-    value.name, value.type, value.shape = graph.claimed(str(cast.name)), like.type, like.shape
-    graph.model.graph.insert_before(graph.model.graph[0], cast)
-    return value
+def _sources(graph: StepGraph, weights: Sequence[Weight]) -> dict[str, onnx_ir.Value]:
+    """The states in the places of initializers, by name."""
+    sources: dict[str, onnx_ir.Value] = {}
+    read: dict[str, onnx_ir.Value] = {}
+    for weight in in_order(weights):
+        old = graph.model.graph.initializers.pop(weight.name)
+        source = graph.state(weight.name, weight.coordinates.first(weight.array))
+        value = weight.coordinates.emit(graph, source, old, read)
+        old.replace_all_uses_with(value)
+        sources[weight.name], read[weight.name] = source, value
+    return sources
 
 
 def _gates(

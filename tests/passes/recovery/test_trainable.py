@@ -9,7 +9,8 @@ import onnx_ir
 import pytest
 from kronnx.ir.model.node_names import name_nodes
 from kronnx.ir.model.shape_inference import infer_shapes
-from kronnx.passes.recovery.trainable import PLACES, Weight, trainable
+from kronnx.passes.recovery.places import PLACES
+from kronnx.passes.recovery.trainable import Weight, trainable
 
 NORMALIZED = """(float[N,T,4] x) => (float[N,T,4] y)
     <float[4,4] w, float[4] b, float[4] scale, float[4] shift, float[3,3] mask, float eps = {0.5}, float[1] one = {2.0},

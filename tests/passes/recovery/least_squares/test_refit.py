@@ -7,8 +7,10 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
+from kronnx.ir.coded_forms import Coded, Dynamic, coded
 from kronnx.ir.errors import UsageError
-from kronnx.ir.forms import Chain, Form, Striped, low_rank, spatial
+from kronnx.ir.forms import Chain, Form, Striped, low_rank, spatial, structure_of
+from kronnx.ir.integers import Integers
 from kronnx.ir.layers import find_layers
 from kronnx.ir.lineage import heirs
 from kronnx.ir.model import clone
@@ -348,3 +350,21 @@ def test_an_unknown_kind_is_refused() -> None:
     model = networks.build(MLP)
     with pytest.raises(UsageError, match="ordinary, total"):
         refitted(model, model, kind="robust")
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_layers_of_integers_stay_and_what_is_behind_them_is_fitted(dynamic: bool) -> None:
+    """The second layer is as it was, but doesn't read what it read."""
+    original = networks.build(MLP)
+    layer, integers = find_layers(original).found["Gemm_0"], Integers(5)
+    chain, weight = structure_of(layer), layer.matrix()
+    scale = np.abs(weight).max(-1, keepdims=True) / integers.highest
+    structure = Dynamic(chain, integers) if dynamic else Coded(chain, integers)
+    rewriter = replaced(original, "Gemm_0", coded(structure, [(np.rint(weight / scale), scale)]))
+    found = refitted(original, rewriter.model, rewriter)
+    remarks = {remark.site: remark.reason for remark in found.remarks}
+    assert (remarks["Gemm_0"], remarks["MatMul_0"]) == ("quantized", "refitted")
+    assert {"u"} <= set(found.weights) <= {"u", "c", "v"}
+    others = batches(original, seed=6)
+    fitted = with_weights(rewriter.model, found.weights)
+    assert error(original, fitted, others) < error(original, rewriter.model, others)
