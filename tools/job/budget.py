@@ -99,7 +99,7 @@ def _drop(metric: str, number: str, given: str) -> float:
     except ValueError as e:
         examples = "0.5, kl=0.02, rel=0.05, cos=0.99 or acc=0.5"
         raise UsageError(f"--max-drop {given}: {number!r} is no number; write {examples}") from e
-    if not math.isfinite(value) or value < 0:
+    if metric != COSINE and (not math.isfinite(value) or value < 0):
         raise UsageError(f"--max-drop {given}: must be a finite number, 0 or more")
     if metric == ACCURACY and value > 100:
         raise UsageError(f"--max-drop {given}: points of accuracy go from 0 to 100; 0.5 is half a point")

@@ -36,7 +36,8 @@ def test_a_limit_is_read(given, labelled, wanted):
         ("rel=5", "0.05 is 5 %"),
         ("cos=2", r"from 0.5 to 1 .*; 0.99 lets vectors turn by 8 degrees"),
         ("cos=0.01", "the least cosine similarity"),
-        ("cos=-1", "0 or more"),
+        ("cos=-1", "from 0.5 to 1"),
+        ("cos=nan", "from 0.5 to 1"),
         ("cosine=0.99", "did you mean 'cos'"),
     ],
 )
