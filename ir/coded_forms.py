@@ -11,7 +11,7 @@ import onnx_ir
 from onnx_ir.tape import Tape
 
 from .forms import Chain, Form, Striped, Structure
-from .integers import Integers
+from .integers import Affine, Integers
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,21 @@ class Coded(Structure):
 
 
 @dataclass(frozen=True)
-class Dynamic(Structure):
-    """A chain of matrix products of integers: each quantizes what it reads as it runs, over all of it.
+class Multiplied(Structure):
+    """A chain of matrix products of integers, of which each rounds all that it reads alike as it runs; or a single
+    one, that rounds on the grid `read`.
 
-    ONNX Runtime fuses each into DynamicQuantizeMatMul.
+    ONNX Runtime fuses each of the former into DynamicQuantizeMatMul, the latter not at all: between QuantizeLinear and
+    DequantizeLinear a product loses its bias to Gemm first and runs on floats, at a tenth of the speed.
     """
 
     chain: Chain
     integers: Integers
+    read: Affine | None = None
 
     @property
     def label(self) -> str:
-        return f"{_label(self.chain, self.integers)} dynamic"
+        return f"{_label(self.chain, self.integers)} {'dynamic' if self.read is None else 'static'}"
 
     @property
     def parameters(self) -> int:
@@ -97,7 +100,7 @@ class Dynamic(Structure):
         return _with_scales(self.chain, self.integers)
 
     def bytes(self, itemsize: float) -> float:
-        return _bytes(self, itemsize)
+        return _bytes(self, itemsize) + (0 if self.read is None else itemsize + 1)
 
     def dense(self, weights: tuple[np.ndarray, ...]) -> np.ndarray:
         return self.chain.dense(_values(weights, self.integers))
@@ -112,7 +115,7 @@ class Dynamic(Structure):
         for k, (factor, (codes, scale)) in enumerate(zip(self.chain.factors, _pairs(weights), strict=True)):
             stem = name if last == 0 else f"{name}.{k}"
             shape = factor.stated_shape(x.shape)
-            whole, step, zero = tape.op_multi_out("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{stem}.quantize")
+            whole, step, zero = self._rounded(tape, x, stem)
             product = tape.op("MatMulInteger", [whole, codes, zero], name=stem)
             product.type, product.shape = onnx_ir.TensorType(onnx_ir.DataType.INT32), shape
             counted = tape.op("Cast", [product], {"to": onnx_ir.DataType.FLOAT}, name=f"{stem}.cast")
@@ -120,8 +123,16 @@ class Dynamic(Structure):
             x.type, x.shape = like, shape
         return _biased(tape, x, bias, name)
 
+    def _rounded(self, tape: Tape, x: onnx_ir.Value, stem: str) -> Sequence[onnx_ir.Value]:
+        """The codes of `x`, their step and their zero."""
+        if self.read is None:
+            return tape.op_multi_out("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{stem}.quantize")
+        step = tape.initializer(onnx_ir.tensor(np.array(self.read.step, np.float32)), f"{stem}.step")
+        zero = tape.initializer(onnx_ir.tensor(np.array(self.read.zero, np.uint8)), f"{stem}.zero")
+        return tape.op("QuantizeLinear", [x, step, zero], name=f"{stem}.quantize"), step, zero
 
-def coded(structure: Coded | Dynamic, weights: Sequence[tuple[np.ndarray, np.ndarray]]) -> Form:
+
+def coded(structure: Coded | Multiplied, weights: Sequence[tuple[np.ndarray, np.ndarray]]) -> Form:
     """The form of these codes [groups, out, in] and scales [groups, out, scales of a row]."""
     return Form(structure, tuple(array for pair in weights for array in pair))
 
@@ -152,7 +163,7 @@ def _with_scales(structure: Structure, integers: Integers) -> tuple[tuple[int, .
     return tuple(s for g, o, i in shapes for s in ((g, o, i), (g, o, integers.scales_of(i))))
 
 
-def _bytes(structure: Coded | Dynamic, itemsize: float) -> float:
+def _bytes(structure: Coded | Multiplied, itemsize: float) -> float:
     shapes = structure.weight_shapes()
     codes, scales = (sum(int(np.prod(shape)) for shape in shapes[k::2]) for k in (0, 1))
     return codes * structure.integers.stored_bits / 8 + scales * itemsize

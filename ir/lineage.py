@@ -7,7 +7,7 @@ from typing import assert_never
 import numpy as np
 
 from .channels.groups import Group
-from .coded_forms import Coded, Dynamic
+from .coded_forms import Coded, Multiplied
 from .forms import Chain, Striped, Structure
 from .layers import Layer
 from .rewriter import Cleaned, Projected, Quantized, Redirected, Removed, Replaced, Rewrite, Tuned
@@ -127,7 +127,7 @@ def _succeeded(heir: Heir, rewrite: Rewrite) -> Iterator[Heir]:
 def _givers(structure: Structure, parts: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the parts that a layer became that give its outputs, each as many, in their order."""
     match structure:
-        case Chain() | Dynamic():
+        case Chain() | Multiplied():
             return parts[-1:]
         case Striped():
             return parts

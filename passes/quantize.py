@@ -20,7 +20,7 @@ from .curvature.moments import LARGEST_INPUT, Want
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .quantization.chains import Chained, Chains
 from .quantization.holding import Held, cost_of_reading
-from .quantization.ranges import error_of_runs
+from .quantization.ranges import error, error_of_runs, fitted
 from .quantization.rounding import Method
 from .quantization.spreads import Spread
 
@@ -115,21 +115,23 @@ class Quantize(Pass):
         known = context.spreads(dict.fromkeys(str(use.input.name) for x in products for use in x.uses))
         for layer in products:
             read = [known[str(use.input.name)] for use in layer.uses if str(use.input.name) in known]
-            for held in self._ways(layer, read):
-                loss = held.loss(layer, context)
-                if held.dynamic:
-                    squares = float(np.mean([error_of_runs(spread) for spread in read]))
-                    loss += cost_of_reading(layer, context.moments[layer.name], squares)
+            for held, squares in self._ways(layer, read, context):
+                loss = held.loss(layer, context) + cost_of_reading(layer, context.moments[layer.name], squares)
                 yield context.replacement(layer, held.structure(layer), loss, held)
 
-    def _ways(self, layer: Layer, read: Sequence[Spread]) -> Iterator[Held]:
-        """The ways in which a matrix product can be held, under these options."""
+    def _ways(self, layer: Layer, read: Sequence[Spread], context: Context) -> Iterator[tuple[Held, float]]:
+        """The ways in which a matrix product can be held, under these options, each with how far, squared, the numbers
+        that it reads are off then."""
         multiplied, alone = self._multiplied, self._alone(layer)
         bounded = bool(read) and all(spread.bounded for spread in read)
-        if multiplied is not None and self.activations != "static" and layer.dtype == FLOAT and bounded:
-            yield replace(multiplied, dynamic=True)
+        if multiplied is not None and layer.dtype == FLOAT and bounded:
+            if self.activations != "static":
+                yield replace(multiplied, activations="dynamic"), float(np.mean(list(map(error_of_runs, read))))
+            if self.activations == "static" or not self.fixed:
+                spread, grid = context.remembered(("grid", *read), (), lambda: fitted(read))
+                yield replace(multiplied, activations=grid), error(spread, grid)
         elif alone is not None:
-            yield alone
+            yield alone, 0.0
 
     def _of_convolutions(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
         multiplied, found = self._multiplied, {name: x for name, x in layers.items() if x.op == "Conv"}

@@ -2,12 +2,13 @@
 nats out."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from ...ir.coded_forms import Coded, Dynamic, coded
+from ...ir.coded_forms import Coded, Multiplied, coded
 from ...ir.forms import Form, structure_of
-from ...ir.integers import Integers
+from ...ir.integers import Affine, Integers
 from ...ir.layers import Layer
 from ...ir.rewriter import Rewriter
 from ..curvature.moments import Moments, divergence
@@ -20,16 +21,18 @@ from .scales import clipped
 
 @dataclass(frozen=True)
 class Held:
-    """How a layer's weights are held, by which rounding they become so, and whether what they are multiplied with is
-    quantized as it is read."""
+    """How a layer's weights are held, by which rounding they become so, and how what they are multiplied with is
+    rounded, if it is: on a grid of what is read each time (`dynamic`) or on one that is given."""
 
     integers: Integers
     rounding: Method
-    dynamic: bool = False
+    activations: Literal["dynamic"] | Affine | None = None
 
-    def structure(self, layer: Layer) -> Coded | Dynamic:
+    def structure(self, layer: Layer) -> Coded | Multiplied:
         chain = structure_of(layer)
-        return Dynamic(chain, self.integers) if self.dynamic else Coded(chain, self.integers)
+        if self.activations is None:
+            return Coded(chain, self.integers)
+        return Multiplied(chain, self.integers, None if self.activations == "dynamic" else self.activations)
 
     def form(self, layer: Layer, context: Context) -> Form:
         """The layer's weight, rounded once for its moments."""

@@ -1,11 +1,11 @@
 """Ranges of activations: how a value's numbers are spread in, the grid of least squared error out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ...ir.integers import Affine
-from .spreads import Spread
+from .spreads import Spread, joined
 
 LEVELS = 255
 CLIPS = np.geomspace(0.05, 1.0, 40)  # shares of the largest magnitude of a sample at which a range may end
@@ -37,6 +37,12 @@ def chosen(spread: Spread) -> Affine:
         return affine(*both)
     first = best((end, both[1]) for end in (low, *lower))
     return affine(*best((first[0], end) for end in (high, *upper)))
+
+
+def fitted(spreads: Sequence[Spread]) -> tuple[Spread, Affine]:
+    """What several values hold together, and the grid that is `chosen` for that."""
+    whole = joined(spreads)
+    return whole, chosen(whole)
 
 
 def error(spread: Spread, grid: Affine) -> float:

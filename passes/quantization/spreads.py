@@ -45,6 +45,12 @@ class Spread:
         return float(np.mean(self.sample != 0)) if self.sample.size else 0.0
 
 
+def joined(values: Sequence[Spread]) -> Spread:
+    """What several values hold together."""
+    sample = np.sort(np.concatenate([value.sample for value in values]))
+    return Spread(sample, *(np.concatenate([getattr(v, ends) for v in values]) for ends in ("lows", "highs")))
+
+
 def spreads(model: onnx_ir.Model, names: Iterable[str], feeds: Sequence[Feed], execute: Execute) -> dict[str, Spread]:
     """The spread over `feeds` of each value of `model` that `names` tells, of those that are floats and not empty."""
     probe = clone(model)
@@ -61,8 +67,8 @@ def spreads(model: onnx_ir.Model, names: Iterable[str], feeds: Sequence[Feed], e
     probe.graph.outputs.extend(outputs)
     run = execute(probe)
     found = [run(feed) for feed in feeds]
-    joined = {str(value.name): _joined(found, f"spread.{k}") for k, value in enumerate(wanted)}
-    return {name: spread for name, spread in joined.items() if spread.sample.size}
+    measured = {str(value.name): _of_runs(found, f"spread.{k}") for k, value in enumerate(wanted)}
+    return {name: spread for name, spread in measured.items() if spread.sample.size}
 
 
 def _is_float(value: onnx_ir.Value) -> bool:
@@ -86,7 +92,7 @@ def _probed(tape: Tape, value: onnx_ir.Value, stem: str) -> list[onnx_ir.Value]:
     return made
 
 
-def _joined(runs: Sequence[Mapping[str, np.ndarray]], stem: str) -> Spread:
+def _of_runs(runs: Sequence[Mapping[str, np.ndarray]], stem: str) -> Spread:
     """Runs in which the value is empty count for nothing."""
     seen = [run for run in runs if run[f"{stem}.sample"].size]
     sample = np.concatenate([np.zeros(0), *(run[f"{stem}.sample"] for run in seen)])

@@ -10,10 +10,10 @@ import onnx
 import onnx_ir
 import pytest
 from fused import fused
-from kronnx.ir.coded_forms import Coded, Dynamic, coded
+from kronnx.ir.coded_forms import Coded, Multiplied, coded
 from kronnx.ir.errors import ShapeError
 from kronnx.ir.forms import Chain, Form, low_rank, structure_of
-from kronnx.ir.integers import Integers
+from kronnx.ir.integers import Affine, Integers
 from kronnx.ir.model import clone
 from kronnx.ir.rewriter import Rewriter
 from linear_layers import CASES, FLAT, OTHERS, PRODUCTS, Make, as_held, only
@@ -30,7 +30,7 @@ def of_opset(text: str, opset: int = 21) -> onnx_ir.Model:
     return model
 
 
-def drawn(structure: Coded | Dynamic, rng: np.random.Generator) -> Form:
+def drawn(structure: Coded | Multiplied, rng: np.random.Generator) -> Form:
     """Codes all over the range, scales all of their own."""
     low, high = structure.integers.lowest, structure.integers.highest
     shapes = structure.weight_shapes()
@@ -41,7 +41,7 @@ def drawn(structure: Coded | Dynamic, rng: np.random.Generator) -> Form:
 
 def valued(form: Form) -> Form:
     """The same in floats, each weight by itself: its code times the scale of its row, or of its block."""
-    assert isinstance(form.structure, Coded | Dynamic)
+    assert isinstance(form.structure, Coded | Multiplied)
     block, floats = form.structure.integers.block, []
     for codes, scales in zip(form.weights[::2], form.weights[1::2], strict=True):
         value = np.empty(codes.shape)
@@ -110,7 +110,7 @@ def test_dynamic_products_are_those_of_integers(text: str, structure: Make, rng:
     model = of_opset(text, 18)
     chain = structure(only(model))
     assert isinstance(chain, Chain)
-    form = drawn(Dynamic(chain, SEVEN), rng)
+    form = drawn(Multiplied(chain, SEVEN), rng)
     np.testing.assert_allclose(form.dense(), valued(form).dense(), rtol=1e-12)
     feed, bias = networks.draw(model), only(model).bias_or_zero()[0]
     changed = replaced(model, form)
@@ -118,6 +118,21 @@ def test_dynamic_products_are_those_of_integers(text: str, structure: Make, rng:
     (referred,) = ReferenceEvaluator(onnx_ir.to_proto(changed)).run(None, feed)
     np.testing.assert_allclose(referred, wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(networks.run(changed, feed)["y"], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", PRODUCTS.values())
+def test_products_on_a_given_grid_are_those_of_integers(text: str, rng: np.random.Generator) -> None:
+    """Numbers beyond the grid are cut off."""
+    model, grid = of_opset(text, 18), Affine(0.01, 100)
+    form = drawn(Multiplied(structure_of(only(model)), SEVEN, grid), rng)
+    feed, bias = networks.draw(model), only(model).bias_or_zero()[0]
+    read = (np.clip(np.rint(feed["x"] / np.float32(grid.step)) + grid.zero, 0, 255) - grid.zero) * grid.step
+    assert np.abs(read - feed["x"]).max() > 10 * grid.step
+    wanted = read @ form.dense()[0].T + bias
+    changed = replaced(model, form)
+    (referred,) = ReferenceEvaluator(onnx_ir.to_proto(changed)).run(None, feed)
+    np.testing.assert_allclose(referred, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(networks.run(changed, feed)["y"], wanted, rtol=1e-4, atol=1e-5)
 
 
 STORED = [
@@ -133,7 +148,7 @@ def test_the_bytes_of_a_structure_are_those_in_the_file(
     model = of_opset(text)
     layer = only(model)
     for structure in (structure_of(layer), low_rank(layer, 3)):
-        kinds = [Coded(structure, integers), *([Dynamic(structure, integers)] if layer.op != "Conv" else [])]
+        kinds = [Coded(structure, integers), *([Multiplied(structure, integers)] if layer.op != "Conv" else [])]
         for kind in kinds[: 1 if integers.stored_bits == 4 else 2]:
             before = stored_bytes(model) - 4 * layer.parameters
             padding = len(structure.factors) if integers.stored_bits == 4 else 0  # half a byte for an odd number
@@ -175,7 +190,7 @@ def test_a_coded_layer_can_be_timed(text: str) -> None:
     layer, feed = only(model), networks.draw(model)
     structures = [Coded(structure_of(layer), BYTE), Coded(structure_of(layer), NIBBLE)]
     if layer.op != "Conv":
-        structures += [Dynamic(structure_of(layer), SEVEN), Coded(structure_of(layer), BLOCKS)]
+        structures += [Multiplied(structure_of(layer), SEVEN), Coded(structure_of(layer), BLOCKS)]
     for structure in structures:
         made = networks.run(structure.alone(feed["x"].shape), feed)["y"]
         assert made.shape == networks.run(model, feed)["y"].shape
@@ -198,7 +213,7 @@ def test_dynamic_products_are_fused(text: str, rank: int, rng: np.random.Generat
     model = of_opset(text, 18)
     layer = only(model)
     structure = low_rank(layer, rank) if rank else structure_of(layer)
-    found = fused(replaced(model, drawn(Dynamic(structure, SEVEN), rng)), tmp_path)
+    found = fused(replaced(model, drawn(Multiplied(structure, SEVEN), rng)), tmp_path)
     assert found == ["DynamicQuantizeMatMul"] * (2 if rank else 1)
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.coded_forms import Coded, Dynamic, coded
+from kronnx.ir.coded_forms import Coded, Multiplied, coded
 from kronnx.ir.forms import structure_of
 from kronnx.ir.integers import Integers
 from kronnx.ir.lineage import lineage
@@ -223,7 +223,7 @@ def test_what_runs_as_another_packages_structure_is_counted_as_it_stands_in_the_
     assert [(x.bytes, x.after_bytes) for x in found.values()] == [(4 * 192, 192 + 4)] * 2
 
 
-@pytest.mark.parametrize(("made", "bits"), [(Dynamic, 8), (Coded, 8), (Coded, 4)])
+@pytest.mark.parametrize(("made", "bits"), [(Multiplied, 8), (Coded, 8), (Coded, 4)])
 def test_integers_are_counted_with_their_scales_and_the_bias(made, bits):
     """In bytes, or in halves of them."""
     model = build(STRIPES)

@@ -7,7 +7,7 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.ir.coded_forms import Coded, Dynamic, coded
+from kronnx.ir.coded_forms import Coded, Multiplied, coded
 from kronnx.ir.errors import UsageError
 from kronnx.ir.forms import Chain, Form, Striped, low_rank, spatial, structure_of
 from kronnx.ir.integers import Integers
@@ -359,7 +359,7 @@ def test_layers_of_integers_stay_and_what_is_behind_them_is_fitted(dynamic: bool
     layer, integers = find_layers(original).found["Gemm_0"], Integers(5)
     chain, weight = structure_of(layer), layer.matrix()
     scale = np.abs(weight).max(-1, keepdims=True) / integers.highest
-    structure = Dynamic(chain, integers) if dynamic else Coded(chain, integers)
+    structure = Multiplied(chain, integers) if dynamic else Coded(chain, integers)
     rewriter = replaced(original, "Gemm_0", coded(structure, [(np.rint(weight / scale), scale)]))
     found = refitted(original, rewriter.model, rewriter)
     remarks = {remark.site: remark.reason for remark in found.remarks}
