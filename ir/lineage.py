@@ -11,6 +11,7 @@ from .coded_forms import Coded, Multiplied
 from .forms import Chain, Striped, Structure
 from .layers import Layer
 from .rewriter import Cleaned, Projected, Quantized, Redirected, Removed, Replaced, Rewrite, Tuned
+from .scaled_forms import Scaled
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _givers(structure: Structure, parts: tuple[str, ...]) -> tuple[str, ...]:
             return parts[-1:]
         case Striped():
             return parts
-        case Coded():
+        case Coded() | Scaled():
             return _givers(structure.structure, parts)
         case _:
             return ()

@@ -14,10 +14,12 @@ from .channels.removal import remove
 from .cleanup.clean import clean
 from .errors import GraphError, ShapeError
 from .forms import Chain, Factor, Form, Structure, typed
+from .input_scales import join_scales
 from .integers import Affine
 from .layers import INTEGER_OPERATORS, OPERATORS, Layer, is_constant
 from .model.descriptions import inherit, inherit_weight
 from .model.names import Names
+from .scaled_forms import Scaled
 from .touched import Touched
 
 
@@ -116,6 +118,9 @@ class Rewriter:
         _check_fit(layer, layer.inputs, form, bias)
         if self._admits():
             parts = self._run_as(layer, form, bias)
+            if isinstance(form.structure, Scaled):
+                for value in dict.fromkeys(use.input for use in layer.uses):
+                    join_scales(self.model.graph, value, self._names, self._touched)
             self._record(Replaced(layer.name, layer.channels, layer.kernel, form, parts, bias))
 
     def redirect(self, layer: Layer, beside: Layer, form: Form, bias: np.ndarray | None = None) -> None:

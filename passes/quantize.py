@@ -19,10 +19,9 @@ from .curvature.judged import Reason, is_curved, unmeasured
 from .curvature.moments import LARGEST_INPUT, Want
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .quantization.chains import Chained, Chains
-from .quantization.holding import Held, cost_of_reading
-from .quantization.ranges import error, error_of_runs, fitted
+from .quantization.holding import Held
+from .quantization.readings import Readings
 from .quantization.rounding import Method
-from .quantization.spreads import Spread
 
 ROUNDINGS = get_args(Method)
 ACTIVATIONS = ("static", "dynamic", "none")
@@ -40,7 +39,8 @@ class Quantize(Pass):
     `bits` (8, 4, 3 or 2) and `activations` (`static`: ranges from calibration; `dynamic`: from what is read; `none`:
     weights alone) fix what is done at every layer that `layers` matches; without either the budget chooses. `rounding`
     is `two-sided` (under inputs and gradients), `column` (inputs alone) or `nearest`. With `portable` weights of 8 bits
-    keep to 7, so that processors whose products saturate give the same.
+    keep to 7, so that processors whose products saturate give the same. With `equalize` inputs are scaled one by one
+    before they are rounded with one step for all, where that is predicted to cost less.
     """
 
     name: ClassVar[str] = "quantize"
@@ -49,6 +49,7 @@ class Quantize(Pass):
     rounding: Method = "two-sided"
     layers: str = "*"
     portable: bool = True
+    equalize: bool = True
 
     def __post_init__(self) -> None:
         if self.bits is not None and self.bits not in BITS:
@@ -111,27 +112,28 @@ class Quantize(Pass):
         return Held(Integers(bits, BLOCK if blocks else None), self.rounding)
 
     def _of_products(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
-        products = [layer for layer in layers.values() if layer.op in PRODUCTS]
-        known = context.spreads(dict.fromkeys(str(use.input.name) for x in products for use in x.uses))
-        for layer in products:
-            read = [known[str(use.input.name)] for use in layer.uses if str(use.input.name) in known]
-            for held, squares in self._ways(layer, read, context):
-                loss = held.loss(layer, context) + cost_of_reading(layer, context.moments[layer.name], squares)
+        readings = Readings({name: layer for name, layer in layers.items() if layer.op in PRODUCTS}, context)
+        for layer in readings.products.values():
+            ways = [
+                (held, held.loss(layer, context) + readings.cost(layer, held)) for held in self._ways(layer, readings)
+            ]
+            least = sorted(ways, key=lambda way: way[1])
+            for held, loss in least[:1] if self.fixed else ways:
                 yield context.replacement(layer, held.structure(layer), loss, held)
 
-    def _ways(self, layer: Layer, read: Sequence[Spread], context: Context) -> Iterator[tuple[Held, float]]:
-        """The ways in which a matrix product can be held, under these options, each with how far, squared, the numbers
-        that it reads are off then."""
+    def _ways(self, layer: Layer, readings: Readings) -> Iterator[Held]:
+        """The ways in which a matrix product can be held, under these options."""
         multiplied, alone = self._multiplied, self._alone(layer)
-        bounded = bool(read) and all(spread.bounded for spread in read)
-        if multiplied is not None and layer.dtype == FLOAT and bounded:
+        if multiplied is not None and layer.dtype == FLOAT and readings.bounded(layer):
             if self.activations != "static":
-                yield replace(multiplied, activations="dynamic"), float(np.mean(list(map(error_of_runs, read))))
+                yield replace(multiplied, activations="dynamic")
+                columns = readings.columns(layer, multiplied.integers) if self.equalize else None
+                if columns is not None:
+                    yield replace(multiplied, activations="dynamic", columns=columns)
             if self.activations == "static" or not self.fixed:
-                spread, grid = context.remembered(("grid", *read), (), lambda: fitted(read))
-                yield replace(multiplied, activations=grid), error(spread, grid)
+                yield replace(multiplied, activations=readings.grid(layer))
         elif alone is not None:
-            yield alone, 0.0
+            yield alone
 
     def _of_convolutions(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
         multiplied, found = self._multiplied, {name: x for name, x in layers.items() if x.op == "Conv"}

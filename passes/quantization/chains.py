@@ -106,7 +106,7 @@ class Chains:
         if chained is not None:
             rewriter = Rewriter(alone)
             for name in chained.layers:
-                structure = self.held.structure(layers[name])
+                structure = self.held.plain(layers[name])
                 codes, scales = map(np.ones, structure.weight_shapes())
                 rewriter.replace(rewriter.analyses.layer(name), coded(structure, [(codes, scales)]))
                 pieces[name] = context.changed(layers[name], structure)

@@ -11,9 +11,11 @@ from ...ir.forms import Form, structure_of
 from ...ir.integers import Affine, Integers
 from ...ir.layers import Layer
 from ...ir.rewriter import Rewriter
+from ...ir.scaled_forms import Scaled, scaled
 from ..curvature.moments import Moments, divergence
 from ..low_rank.factorization import shifted_bias
 from ..planning.proposal import Context
+from .equalization import Columns
 from .grids import Grid
 from .rounding import Method, rounded
 from .scales import clipped
@@ -22,13 +24,20 @@ from .scales import clipped
 @dataclass(frozen=True)
 class Held:
     """How a layer's weights are held, by which rounding they become so, and how what they are multiplied with is
-    rounded, if it is: on a grid of what is read each time (`dynamic`) or on one that is given."""
+    rounded, if it is: on a grid of what is read each time (`dynamic`), which can be scaled by `columns` before, or on
+    one that is given."""
 
     integers: Integers
     rounding: Method
     activations: Literal["dynamic"] | Affine | None = None
+    columns: Columns | None = None
 
-    def structure(self, layer: Layer) -> Coded | Multiplied:
+    def structure(self, layer: Layer) -> Coded | Multiplied | Scaled:
+        plain = self.plain(layer)
+        return Scaled(plain) if isinstance(plain, Multiplied) and self.columns is not None else plain
+
+    def plain(self, layer: Layer) -> Coded | Multiplied:
+        """The structure without what is done to its inputs before."""
         chain = structure_of(layer)
         if self.activations is None:
             return Coded(chain, self.integers)
@@ -36,13 +45,14 @@ class Held:
 
     def form(self, layer: Layer, context: Context) -> Form:
         """The layer's weight, rounded once for its moments."""
-        return coded(self.structure(layer), [self._codes(layer, context)])
+        form = coded(self.plain(layer), [self._codes(layer, context)])
+        return form if self.columns is None else scaled(form, self.columns.factors)
 
     def loss(self, layer: Layer, context: Context) -> float:
         """What the rounding of the weight costs, in nats per sample: 1/2 tr(G D A D^T), the mean left to the bias."""
         moments = context.moments[layer.name]
         inner = _inputs(layer, moments)
-        change = self.integers.values(*self._codes(layer, context)) - layer.matrix()
+        change = self.form(layer, context).dense() - layer.matrix()
         return divergence(moments.compressed(change), inner, moments.gradient)
 
     def apply(self, layer: Layer, context: Context, rewriter: Rewriter) -> None:
@@ -51,11 +61,14 @@ class Held:
         rewriter.replace(layer, form, shifted_bias(layer, form.dense(), context.moments[layer.name]))
 
     def _codes(self, layer: Layer, context: Context) -> tuple[np.ndarray, np.ndarray]:
-        key = "codes", layer.name, self.integers, self.rounding
+        key = "codes", layer.name, self.integers, self.rounding, self.columns
         return context.remembered(key, [layer.name], lambda: self._rounded(layer, context.moments[layer.name]))
 
     def _rounded(self, layer: Layer, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
         integers, weight, inner = self.integers, layer.matrix(), _inputs(layer, moments)
+        if self.columns is not None:
+            factors = self.columns.factors
+            weight, inner = weight / factors, inner * np.outer(factors, factors)
         grid = Grid(integers.lowest, integers.highest, integers.block or "row")
         assert layer.dtype is not None
         scale = clipped(weight, grid, np.diagonal(inner, axis1=1, axis2=2)[:, None], layer.dtype.numpy())

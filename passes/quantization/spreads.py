@@ -11,6 +11,7 @@ from ...ir.model import clone
 from ..curvature import Execute, Feed
 
 FLOAT = onnx_ir.DataType.FLOAT
+ENDS = ("low", "high")
 KEPT = 4096  # numbers of a value that are kept of each run, at most
 STEP = 2654435761
 """From one number that is kept to the next, around and around: a prime, so that all channels are seen alike, and far
@@ -20,11 +21,16 @@ from the powers of two (Knuth, The Art of Computer Programming, 6.4)."""
 @dataclass(frozen=True, eq=False)
 class Spread:
     """`sample` holds numbers of a value, float64, sorted, from everywhere in it; `lows` and `highs` are the least and
-    the largest of all its numbers in each run, NaN if one of these is."""
+    the largest of all its numbers in each run, NaN if one of these is.
+
+    `each_low` and `each_high` [runs, channels] are those along the last axis, None where that differs in length.
+    """
 
     sample: np.ndarray
     lows: np.ndarray
     highs: np.ndarray
+    each_low: np.ndarray | None = None
+    each_high: np.ndarray | None = None
 
     @property
     def low(self) -> float:
@@ -86,8 +92,11 @@ def _probed(tape: Tape, value: onnx_ir.Value, stem: str) -> list[onnx_ir.Value]:
     broken = tape.op("Cast", [tape.op("IsNaN", [flat])], {"to": FLOAT})
     reduced = (("Min", flat), ("Max", flat), ("Max", broken))
     ends = [tape.op(f"Reduce{kind}", [given], {"keepdims": 0}) for kind, given in reduced]
-    made = [tape.op("Gather", [flat, places]), *ends]
-    for name, output in zip(("sample", "low", "high", "nan"), made, strict=True):
+    width = tape.op("Concat", [constant("rest", -1, 1), tape.op("Shape", [value], {"start": -1})], {"axis": 0})
+    rows, first = tape.op("Reshape", [flat, width]), constant("first", 0, 1)
+    each = [tape.op(f"Reduce{kind}", [rows, first], {"keepdims": 0}) for kind in ("Min", "Max")]
+    made = [tape.op("Gather", [flat, places]), *ends, *each]
+    for name, output in zip(("sample", "low", "high", "nan", "each_low", "each_high"), made, strict=True):
         output.name, output.type = f"{stem}.{name}", onnx_ir.TensorType(FLOAT)
     return made
 
@@ -96,5 +105,11 @@ def _of_runs(runs: Sequence[Mapping[str, np.ndarray]], stem: str) -> Spread:
     """Runs in which the value is empty count for nothing."""
     seen = [run for run in runs if run[f"{stem}.sample"].size]
     sample = np.concatenate([np.zeros(0), *(run[f"{stem}.sample"] for run in seen)])
-    low, high, nan = (np.array([float(run[f"{stem}.{end}"]) for run in seen]) for end in ("low", "high", "nan"))
-    return Spread(np.sort(sample), *(np.where(nan > 0, np.nan, end) for end in (low, high)))
+    low, high, nan = (np.array([float(run[f"{stem}.{end}"]) for run in seen]) for end in (*ENDS, "nan"))
+    bounds = (np.where(nan > 0, np.nan, end) for end in (low, high))
+    return Spread(np.sort(sample), *bounds, *(_stacked([run[f"{stem}.each_{end}"] for run in seen]) for end in ENDS))
+
+
+def _stacked(runs: Sequence[np.ndarray]) -> np.ndarray | None:
+    same = len({run.shape for run in runs}) == 1 and runs[0].ndim == 1
+    return np.stack(runs).astype(np.float64) if same else None
