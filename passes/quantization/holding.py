@@ -18,7 +18,7 @@ from ..planning.proposal import Context
 from .equalization import Columns
 from .grids import Grid
 from .rounding import Method, rounded
-from .scales import clipped
+from .scales import searched
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Held:
             weight, inner = weight / factors, inner * np.outer(factors, factors)
         grid = Grid(integers.lowest, integers.highest, integers.block or "row")
         assert layer.dtype is not None
-        scale = clipped(weight, grid, np.diagonal(inner, axis1=1, axis2=2)[:, None], layer.dtype.numpy())
+        scale = searched(weight, grid, inner, moments.gradient, self.rounding, dtype=layer.dtype.numpy())
         return rounded(weight, scale, grid, inner, moments.gradient, self.rounding), scale
 
 

@@ -8,6 +8,7 @@ al., 2022), the nearest-plane algorithm of Babai (1986); with both it is that al
 Tseng et al., 2025). V comes from A itself, not, as there, from a Cholesky factor of its inverse: it is the same matrix.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -39,37 +40,87 @@ def rounded(
 
     Raises ShapeError for a matrix that is missing, of another shape, or not finite.
     """
-    groups, out, inputs = weight.shape
-    _check("the weight", weight, weight.shape)
-    steps = grid.steps(scale.astype(np.float64), weight.shape)
-    _check("the scale", steps, weight.shape)
-    if method == "nearest":
-        return grid.nearest(weight, steps).astype(grid.dtype)
-    inner = _check("the second moment of the inputs", inner, (groups, inputs, inputs))
-    gradient = None if method == "column" else _check("that of the gradients", gradient, (groups, out, out))
-    codes = np.empty(weight.shape, grid.dtype)
-    for group in range(groups):
-        metric = None if gradient is None else gradient[group]
-        codes[group] = _safely(weight[group], steps[group], grid, inner[group], metric, damping)
-    return codes
+    return Rounding.of(weight.shape, inner, gradient, method, damping).codes(weight, scale, grid)
 
 
-def _safely(
-    weight: np.ndarray, steps: np.ndarray, grid: Points, inner: np.ndarray, gradient: np.ndarray | None, damping: float
-) -> np.ndarray:
-    """Codes that cost no more than the nearest ones."""
+@dataclass(frozen=True)
+class Rounding:
+    """How weights of one shape are rounded: by `sweeps`, one a group, or to nearest where there are none."""
 
-    def cost(codes: np.ndarray) -> float:
-        change = grid.at(codes, steps) - weight
-        left = change if gradient is None else gradient @ change
-        return float(np.vdot(left, change @ inner))
+    sweeps: tuple["_Sweep", ...]
 
-    nearest = grid.nearest(weight, steps)
-    for raised in RAISED:
-        codes = _swept(weight, steps, grid, inner, gradient, max(damping, raised))
-        if cost(codes) <= cost(nearest):
-            return codes
-    return nearest
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        inner: np.ndarray | None,
+        gradient: np.ndarray | None,
+        method: Method,
+        damping: float = DAMPING,
+    ) -> "Rounding":
+        """As `rounded` says; factors are found once, for all the scales that are tried."""
+        if method == "nearest":
+            return cls(())
+        groups, out, inputs = shape
+        inner = _check("the second moment of the inputs", inner, (groups, inputs, inputs))
+        if method == "column":
+            return cls(tuple(_Sweep(a, None, damping) for a in inner))
+        gradient = _check("that of the gradients", gradient, (groups, out, out))
+        return cls(tuple(_Sweep(a, g, damping) for a, g in zip(inner, gradient, strict=True)))
+
+    def codes(self, weight: np.ndarray, scale: np.ndarray, grid: Points) -> np.ndarray:
+        """Codes [groups, out, in] of W [groups, out, in]."""
+        _check("the weight", weight, weight.shape)
+        steps = _check("the scale", grid.steps(scale.astype(np.float64), weight.shape), weight.shape)
+        if not self.sweeps:
+            return grid.nearest(weight, steps).astype(grid.dtype)
+        parts = zip(self.sweeps, weight, steps, strict=True)
+        return np.stack([sweep.codes(w, s, grid) for sweep, w, s in parts]).astype(grid.dtype)
+
+
+class _Sweep:
+    """A [in, in], G [out, out] or None, and what is made of them once: the order of the weights, and factors.
+
+    The weights that cost most come first: columns from the last to the first after sorting, rows from the first.
+    """
+
+    def __init__(self, inner: np.ndarray, gradient: np.ndarray | None, damping: float):
+        self.inner, self.gradient, self.damping = inner, gradient, damping
+        self.columns = np.argsort(np.diag(inner), kind="stable")
+        self.rows = slice(None) if gradient is None else np.argsort(-np.diag(gradient), kind="stable")
+        self.factors: dict[float, tuple[np.ndarray, np.ndarray | None]] = {}
+
+    def codes(self, weight: np.ndarray, steps: np.ndarray, grid: Points) -> np.ndarray:
+        """Codes [out, in], as floats, that cost no more than the nearest ones."""
+        nearest = grid.nearest(weight, steps)
+        most = self._cost(grid.at(nearest, steps) - weight)
+        for raised in RAISED:
+            found = self._swept(weight, steps, grid, max(self.damping, raised))
+            if self._cost(grid.at(found, steps) - weight) <= most:
+                return found
+        return nearest
+
+    def _cost(self, change: np.ndarray) -> float:
+        left = change if self.gradient is None else self.gradient @ change
+        return float(np.vdot(left, change @ self.inner))
+
+    def _swept(self, weight: np.ndarray, steps: np.ndarray, grid: Points, damping: float) -> np.ndarray:
+        if damping not in self.factors:
+            self.factors[damping] = self._factors(damping)
+        fed, down = self.factors[damping]
+        given = weight[self.rows][:, self.columns], steps[self.rows][:, self.columns], grid, fed
+        swept = _by_columns(*given) if down is None else _by_tiles(*given, down)
+        codes = np.empty(weight.shape)
+        codes[self.rows] = swept[:, np.argsort(self.columns)]
+        return codes
+
+    def _factors(self, damping: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """V and P without their diagonals, for rows and columns in order."""
+        fed = _unit_factor(self.inner[np.ix_(self.columns, self.columns)], damping)
+        if self.gradient is None:
+            return fed, None
+        turned = self.gradient[self.rows][:, self.rows][::-1, ::-1]
+        return fed, _unit_factor(turned, damping)[::-1, ::-1]
 
 
 def _check(name: str, matrix: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -79,25 +130,6 @@ def _check(name: str, matrix: np.ndarray | None, shape: tuple[int, ...]) -> np.n
     if not np.isfinite(matrix).all():
         raise ShapeError(f"{name} has numbers that aren't finite: such a layer can't be rounded; leave it out")
     return matrix
-
-
-def _swept(
-    weight: np.ndarray, steps: np.ndarray, grid: Points, inner: np.ndarray, gradient: np.ndarray | None, damping: float
-) -> np.ndarray:
-    """The weights that cost most come first: columns from the last to the first after sorting, rows from the first."""
-    columns = np.argsort(np.diag(inner), kind="stable")
-    rows = np.arange(len(weight)) if gradient is None else np.argsort(-np.diag(gradient), kind="stable")
-    order = np.ix_(rows, columns)
-    fed = _unit_factor(inner[np.ix_(columns, columns)], damping)
-    if gradient is None:
-        swept = _by_columns(weight[order], steps[order], grid, fed)
-    else:
-        back = rows[::-1]
-        down = _unit_factor(gradient[np.ix_(back, back)], damping)[::-1, ::-1]
-        swept = _by_tiles(weight[order], steps[order], grid, fed, down)
-    codes = np.empty(weight.shape)
-    codes[order] = swept
-    return codes
 
 
 def _unit_factor(matrix: np.ndarray, damping: float) -> np.ndarray:

@@ -2,9 +2,14 @@
 
 import numpy as np
 
+from ..curvature.moments import divergence
 from .grids import Grid
+from .rounding import DAMPING, Method, Rounding
 
-RATIOS = np.geomspace(1.0, 0.1, 48)  # of the scale that cuts nothing off
+SHARES = np.geomspace(1.0, 0.1, 32)  # of the scale that cuts nothing off
+TIMES = (0.85, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)  # the scale that is best for nearest codes
+ROWS = 128  # of a matrix that these are tried on
+GROUPS = 8  # of a convolution
 
 
 def covering(weight: np.ndarray, grid: Grid) -> np.ndarray:
@@ -14,29 +19,56 @@ def covering(weight: np.ndarray, grid: Grid) -> np.ndarray:
     return np.where(scale > 0, scale, 1.0)
 
 
-def clipped(weight: np.ndarray, grid: Grid, importance: np.ndarray, dtype: np.dtype | type = np.float32) -> np.ndarray:
-    """The scale at which rounding W [groups, out, in] to nearest costs least, among RATIOS of the covering one.
+def clipped(weight: np.ndarray, grid: Grid, dtype: np.dtype | type = np.float32) -> np.ndarray:
+    """The scale of least squares of W [groups, out, in] from its nearest codes, among SHARES of the covering one.
 
-    The cost of a change D is the sum of `importance` D^2, whose shape spreads to that of W: the diagonal of A as
-    [groups, 1, in], or G_qq A_pp. Every scale is a number of `dtype`, in which it is stored, and comes as float64; one
-    that `dtype` can't hold is its smallest or largest number.
+    Every scale is a number of `dtype`, in which it is stored, and comes as float64; one that `dtype` can't hold is its
+    smallest or largest number.
     """
     largest = _storable(covering(weight, grid), dtype)
-    weights = grid.by_scale(np.broadcast_to(importance, weight.shape))
     together = grid.by_scale(weight)
     best, least = largest, np.full(largest.shape, np.inf)
-    for ratio in RATIOS:
-        scale = _storable(ratio * largest, dtype)
-        cost = _cost(together, weights, scale, grid)
+    for share in SHARES:
+        scale = _storable(share * largest, dtype)
+        steps = scale[..., None]
+        cost = ((together - steps * grid.nearest(together, steps)) ** 2).sum(axis=3)
         better = cost < least
         best, least = np.where(better, scale, best), np.where(better, cost, least)
     return best
 
 
-def _cost(together: np.ndarray, weights: np.ndarray, scale: np.ndarray, grid: Grid) -> np.ndarray:
-    steps = scale[..., None]
-    change = together - steps * grid.nearest(together, steps)
-    return np.einsum("gobi,gobi->gob", weights, change**2)
+def searched(
+    weight: np.ndarray,
+    grid: Grid,
+    inner: np.ndarray,
+    gradient: np.ndarray,
+    method: Method = "two-sided",
+    damping: float = DAMPING,
+    dtype: np.dtype | type = np.float32,
+) -> np.ndarray:
+    """As many TIMES the clipped scale, in all rows alike, as makes codes of `method` cost least under A [groups, in,
+    in] and G [groups, out, out], tried on some rows of some groups.
+
+    Codes that make up for others need room: a scale that is best for nearest codes, or under the diagonal of A, cuts
+    off what inputs of little variance could take up.
+    """
+    scale = clipped(weight, grid, dtype)
+    groups, rows = _some(len(weight), GROUPS), _some(weight.shape[1], ROWS)
+    part, metric = weight[groups][:, rows], gradient[groups][:, rows][:, :, rows]
+    rounding = Rounding.of(part.shape, inner[groups], metric, method, damping)
+
+    def cost(times: float) -> float:
+        tried = _storable(times * scale, dtype)
+        shown = tried if grid.shared_by == "tensor" else tried[groups][:, rows]
+        change = grid.values(rounding.codes(part, shown, grid), shown) - part
+        return divergence(change, inner[groups], metric)
+
+    return _storable(min(TIMES, key=cost) * scale, dtype)
+
+
+def _some(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` places, evenly apart."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 def _storable(scale: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
