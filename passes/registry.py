@@ -2,6 +2,7 @@
 
 from ..ir.plugins import Extensions, extensions
 from .cleanup import Cleanup
+from .codebook import Codebook
 from .planning.proposal import Pass
 from .planning.stages import Stage
 from .project import Project
@@ -11,7 +12,7 @@ from .recovery.stage import Recover
 from .svd import Svd
 
 GROUP = "kronnx.passes"
-STAGES: dict[str, type[Stage]] = {p.name: p for p in (Cleanup, Project, Prune, Quantize, Recover, Svd)}
+STAGES: dict[str, type[Stage]] = {p.name: p for p in (Cleanup, Codebook, Project, Prune, Quantize, Recover, Svd)}
 
 
 def available() -> Extensions[Stage]:
