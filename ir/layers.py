@@ -206,7 +206,7 @@ def identity(node: onnx_ir.Node, model: onnx_ir.Model) -> tuple:
     if node.graph is not model.graph:
         raise Unfit("subgraph", "inside the body of an If, Loop or Scan")
     if is_quantized(node):
-        raise Unfit(QUANTIZED, f"{node.op_type} multiplies with codes: {LEFT}")
+        raise Unfit(QUANTIZED, f"{node.op_type} multiplies with quantized weights: {LEFT}")
     weight, views = _constant(node)
     attributes = tuple(sorted((a.name, str(a.value)) for a in node.attributes.values()))
     steps = tuple((v.op_type, str(sorted(str(a) for a in v.attributes.values()))) for v in views)
@@ -230,7 +230,7 @@ def _constant(node: onnx_ir.Node) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ..
         producer = value.producer()
         source = "a graph input" if producer is None else f"computed by {producer.op_type} {producer.name!r}"
         if producer is not None and dequantizes_weights(producer):
-            raise Unfit(QUANTIZED, f"the weight is held as codes, which {producer.name!r} makes numbers of: {LEFT}")
+            raise Unfit(QUANTIZED, f"the weight is quantized, DequantizeLinear {producer.name!r} gives it: {LEFT}")
         raise Unfit("not-constant", f"both factors are computed: the second is {source}")
     return value, tuple(views)
 

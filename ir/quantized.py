@@ -41,6 +41,12 @@ def is_quantized(node: onnx_ir.Node) -> bool:
     return found in MATRIX_PRODUCTS or found in CONVOLUTIONS or found in WITH_STATES
 
 
+def reads_codes(node: onnx_ir.Node) -> bool:
+    """Whether `node` multiplies with weights that are codes, or with what was made of such."""
+    made = (value.producer() for value in node.inputs if value is not None)
+    return is_quantized(node) or any(one is not None and dequantizes_weights(one) for one in made)
+
+
 def factors(node: onnx_ir.Node) -> tuple[int, int] | None:
     """The places of what a quantized product or convolution multiplies, or None for any other node."""
     found = kind(node)

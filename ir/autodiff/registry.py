@@ -21,8 +21,16 @@ ZERO_GRADIENT = frozenset(
     }
 )  # fmt: skip
 
+# ONNX Runtime's own forms of standard operators, of the same inputs and results.
+TWINS = frozenset({("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")})
+
 # Their first output, an integer, stands for a real number: a gradient flows through it.
 GIVES_CODES = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
+
+
+def is_standard(node: onnx_ir.Node) -> bool:
+    """Whether the rules, which are by the names of operators, are those of the node."""
+    return node.domain == "" or (node.domain, node.op_type) in TWINS
 
 
 def vjp(*op_types: str) -> Callable[[Rule], Rule]:

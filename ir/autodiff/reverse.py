@@ -12,7 +12,7 @@ from ..model.weights import bodies
 from .blocked import Blocked, blocked_at
 from .context import NodeGradients
 from .emitter import Emitter
-from .registry import GIVES_CODES, VJPS, ZERO_GRADIENT, Grads
+from .registry import GIVES_CODES, VJPS, ZERO_GRADIENT, Grads, is_standard
 
 UNREACHED = Blocked("", "", "", "does not reach the head")
 
@@ -68,7 +68,7 @@ def dependents(nodes: Iterable[onnx_ir.Node], sources: Iterable[onnx_ir.Value]) 
 def codes_of(node: onnx_ir.Node, codes: Set[onnx_ir.Value]) -> Iterator[onnx_ir.Value]:
     """The outputs that hold rounded numbers: what quantizes and what multiplies codes gives some, and what reads
     `codes` gives codes of the same type."""
-    if node.domain == "" and node.op_type in GIVES_CODES:
+    if is_standard(node) and node.op_type in GIVES_CODES:
         yield node.outputs[0]
     types = {v.dtype for v in read(node) if v in codes}
     yield from (v for v in node.outputs if v.dtype in types and not may_be_floating(v))
@@ -118,7 +118,7 @@ class Reverse:
 
     def pulled_back(self, node: onnx_ir.Node) -> Grads | Blocked:
         """The gradients of the node's inputs, by its rule."""
-        rule = VJPS.get(node.op_type) if node.domain == "" else None
+        rule = VJPS.get(node.op_type) if is_standard(node) else None
         if rule is None:
             return blocked_at(node, "no VJP rule")
         wanted = frozenset(i for i, v in enumerate(node.inputs) if v in self.active)

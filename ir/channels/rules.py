@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir
 
 from ..dimensions import integers
-from ..layers import Layer
+from ..layers import QUANTIZED, Layer
+from ..quantized import reads_codes
 from .tracking import Ledger, Track
 
 Rule = Callable[[onnx_ir.Node, Ledger], None]
@@ -32,9 +33,10 @@ def apply_rule(node: onnx_ir.Node, ledger: Ledger) -> None:
     if not ledger.tracked(node):
         return
     found = RULES.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+    if found is None and reads_codes(node):
+        return ledger.block_node(node, QUANTIZED, "has quantized weights")
     if found is None:
-        ledger.block_node(node, "unsupported-op", "mixes channels or has no channel rule")
-        return
+        return ledger.block_node(node, "unsupported-op", "mixes channels or has no channel rule")
     found(node, ledger)
     if node.op_type != "Shape" and any(v not in ledger.tracks and _is_read(v) for v in node.outputs):
         ledger.block_node(node, "unsupported-op", "has another output that is read")

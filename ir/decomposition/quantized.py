@@ -9,8 +9,6 @@ import onnx_ir
 from .registry import MICROSOFT, Outputs, decomposition
 from .site import DecompositionSite
 
-WIDE_SINCE = 21  # the operator set in which codes may have 16 bits
-
 
 @decomposition("QLinearMatMul")
 def qlinear_matmul(site: DecompositionSite) -> Outputs:
@@ -74,16 +72,6 @@ def qlinear_concat(site: DecompositionSite) -> Outputs:
     parts = [number(site, i) for i in range(2, len(site.node.inputs), 3)]
     y = site.op("Concat", *parts, name=site.node.name, axis=site.attributes.get_int("axis", 0))
     return [rounded(site, y, 0)]
-
-
-@decomposition("QuantizeLinear", "DequantizeLinear", domain=MICROSOFT)
-def standard_form(site: DecompositionSite) -> Outputs:
-    """ONNX Runtime's own had 16 bits before the standard ones."""
-    codes = site.node.outputs[0] if site.node.op_type == "QuantizeLinear" else site.x
-    known = codes.dtype is not None and codes.dtype.bitwidth == 8
-    site.require(known or site.opset >= WIDE_SINCE, f"codes of other than 8 bits before opset {WIDE_SINCE}")
-    own = {k: a.value for k, a in site.attributes.items()}
-    return [site.op(site.node.op_type, *site.node.inputs, name=site.node.name, **own)]
 
 
 @decomposition("DynamicQuantizeMatMul", domain=MICROSOFT)

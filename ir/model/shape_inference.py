@@ -8,6 +8,7 @@ import onnx_ir
 from ..result_size import result_size
 from .hiding import hidden
 from .protobuf import from_proto
+from .shapes_of_codes import settle_codes
 from .skeleton import skeleton
 from .stated_shapes import is_placeholder
 from .weights import graphs, nodes
@@ -29,8 +30,10 @@ def infer_shapes(model: onnx_ir.Model) -> onnx_ir.Model:
     for value in stated:
         value.shape = None
     _infer_around_pools(model)
-    if _restate(stated) + _settle_scalers(model):
+    news = _restate(stated) + _settle_scalers(model)
+    while news + settle_codes(model):
         _infer_around_pools(model)
+        news = 0
     return model
 
 

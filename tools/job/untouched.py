@@ -25,10 +25,7 @@ def untouched_notes(model: onnx_ir.Model) -> tuple[str, ...]:
 
 def _quantized_notes(layers: Layers) -> tuple[str, ...]:
     count, found = _quantized(layers), len(layers.found)
-    said = (
-        f"{count} matrix product(s) and convolution(s) have quantized weights, and are left as they came; {found} with "
-        f"floating-point weights can be changed."
-    )
+    said = f"{count} of {count + found} matrix products and convolutions are quantized, and are left as they came."
     return (said,) * (count > 0 and found > 0)
 
 
@@ -37,7 +34,7 @@ def quantized_already(layers: Layers) -> str | None:
     count = _quantized(layers)
     if not count or layers.found:
         return None
-    return f"the model is quantized already: {count} matrix product(s) and convolution(s) have weights held as codes"
+    return f"the model is quantized already ({count} matrix product(s) and convolution(s))"
 
 
 def _quantized(layers: Layers) -> int:

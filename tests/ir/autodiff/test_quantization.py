@@ -5,6 +5,7 @@ import onnx
 import onnx_ir
 import pytest
 from adjoint import differentiated, outputs_of, runtime
+from kronnx.ir.model.shape_inference import infer_shapes
 
 W = np.random.default_rng(1).integers(-50, 50, (4, 3)).astype(np.int8)
 KERNEL = np.random.default_rng(2).integers(0, 200, (4, 2, 3, 3)).astype(np.uint8)
@@ -81,6 +82,19 @@ CODES = {
     "Transpose": ("Transpose <perm = [0, 2, 3, 1]>", "[1,4,4,2]"),
     "Flatten": ("Flatten", "[1,32]"),
 }
+
+
+def test_the_runtimes_own_form_has_the_same_gradients():
+    """It had 16 bits before the standard one."""
+    body = "{ q = %sQuantizeLinear (x, s, z)  y = %sDequantizeLinear (q, s, z) }" % (("com.microsoft.",) * 2)
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[N] x) => (float[N] y) {body}'
+    )
+    constants = {"s": np.float32(0.5), "z": np.uint16(10)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), k) for k, a in constants.items())
+    x, u = np.array([-6, -5, 3, 32762, 32763], np.float32), np.arange(1, 6, dtype=np.float32)
+    found = gradient(infer_shapes(onnx_ir.from_proto(proto)), "x", x=x, u_y=u)
+    np.testing.assert_allclose(found, u * [0, 1, 1, 1, 0])
 
 
 @pytest.mark.parametrize("op", CODES)
