@@ -1,5 +1,6 @@
 import networks
 import numpy as np
+import onnx_ir
 import pytest
 from kronnx.ir.errors import UsageError
 from kronnx.ir.layers import find_layers
@@ -9,7 +10,7 @@ NETWORK = """(float[N,32] x) => (float[N,12] y) <float[32,96] w1, float[96] b1, 
     { h1 = MatMul(x, w1) a1 = Add(h1, b1) r = Relu(a1) h2 = MatMul(r, w2) l = Add(h2, b2) y = Softmax<axis=-1>(l) }"""
 
 
-def network(opset: int = 21):
+def network(opset: int = 21) -> onnx_ir.Model:
     model = networks.build(NETWORK)
     model.graph.opset_imports[""] = opset
     return model
