@@ -29,7 +29,9 @@ BITS = (8, 4, 3, 2)
 BLOCK = 32  # inputs that share a scale where a number has 4 bits or fewer
 PRODUCTS = ("MatMul", "Gemm")
 MOST_OUTPUTS = 8192  # whose gradients are taken one by one
-FLOAT = onnx_ir.DataType.FLOAT
+FLOAT, HALF = onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16
+FOUR_BITS_SINCE = 21  # the operator set of ONNX
+HALVES_SINCE = 19  # that in which codes become float16
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class Quantize(Pass):
     def fixed(self) -> bool:
         return self.bits is not None or self.activations is not None
 
+    @property
+    def opset(self) -> int:
+        return 0 if self.activations in ("static", "dynamic") else FOUR_BITS_SINCE
+
+    @property
+    def machine_bound(self) -> bool:
+        return not self.portable and self._multiplied is not None
+
     def wants(self, analyses: Analyses) -> Iterable[Want]:
         return [Want(x.name, True, rows=True) for x in self._layers(analyses) if _excluded(x) is None]
 
@@ -81,9 +91,14 @@ class Quantize(Pass):
             else:
                 remarks.append(self.missed(layer.name, *reason))
         candidates = [*self._of_products(judged, context), *self._of_convolutions(judged, context)]
+        opset = _opset(context)
         reached = {name for candidate in candidates for name in candidate.touches}
-        remarks += [self.missed(name, "no-form", self._no_form(x)) for name, x in judged.items() if name not in reached]
+        remarks += [
+            self.missed(name, "no-form", self._no_form(x, opset)) for name, x in judged.items() if name not in reached
+        ]
         remarks += self._caught(judged, context) if self.fixed else []
+        if not self.fixed and opset < FOUR_BITS_SINCE:
+            remarks.append(self.missed("model", "old-opset", _too_old(4, FOUR_BITS_SINCE, opset)))
         return Proposal(tuple(candidates), tuple(remarks), self.fixed)
 
     def apply(self, candidate: Candidate, context: Context, rewriter: Rewriter) -> None:
@@ -103,13 +118,14 @@ class Quantize(Pass):
             return None
         return Held(Integers(7 if self.portable else 8), self.rounding)
 
-    def _alone(self, layer: Layer) -> Held | None:
-        """How weights are held where they alone are in few bits, if the options ask for that."""
-        if not self.fixed or self.activations in ("static", "dynamic"):
+    def _alone(self, layer: Layer, opset: int) -> Held | None:
+        """How weights are held where they alone are in few bits, if the options ask for that, or leave open what is
+        done and it can be faster: 4 bits of a matrix product."""
+        possible = self.fixed or (layer.op in PRODUCTS and layer.dtype == FLOAT)
+        bits = self.bits or (8 if self.fixed else 4)
+        if self.activations in ("static", "dynamic") or not possible or _unwritable(layer, bits, opset):
             return None
-        bits = self.bits or 8
-        blocks = bits <= 4 and layer.op in PRODUCTS and layer.inputs % BLOCK == 0
-        return Held(Integers(bits, BLOCK if blocks else None), self.rounding)
+        return Held(Integers(bits, BLOCK if bits <= 4 and layer.op in PRODUCTS else None), self.rounding)
 
     def _of_products(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
         readings = Readings({name: layer for name, layer in layers.items() if layer.op in PRODUCTS}, context)
@@ -123,26 +139,32 @@ class Quantize(Pass):
 
     def _ways(self, layer: Layer, readings: Readings) -> Iterator[Held]:
         """The ways in which a matrix product can be held, under these options."""
-        multiplied, alone = self._multiplied, self._alone(layer)
-        if multiplied is not None and layer.dtype == FLOAT and readings.bounded(layer):
-            if self.activations != "static":
-                yield replace(multiplied, activations="dynamic")
-                columns = readings.columns(layer, multiplied.integers) if self.equalize else None
-                if columns is not None:
-                    yield replace(multiplied, activations="dynamic", columns=columns)
-            if self.activations == "static" or not self.fixed:
-                yield replace(multiplied, activations=readings.grid(layer))
-        elif alone is not None:
+        multiplied, alone = self._multiplied, self._alone(layer, _opset(readings.context))
+        whole = layer.dtype == FLOAT and readings.bounded(layer)
+        if multiplied is not None and whole:
+            yield from self._multiplications(layer, multiplied, readings)
+        if alone is not None and not (multiplied is not None and whole and self.fixed):
             yield alone
+
+    def _multiplications(self, layer: Layer, multiplied: Held, readings: Readings) -> Iterator[Held]:
+        if self.activations != "static":
+            yield replace(multiplied, activations="dynamic")
+            columns = readings.columns(layer, multiplied.integers) if self.equalize else None
+            if columns is not None:
+                yield replace(multiplied, activations="dynamic", columns=columns)
+        if self.activations == "static" or not self.fixed:
+            yield replace(multiplied, activations=readings.grid(layer))
 
     def _of_convolutions(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
         multiplied, found = self._multiplied, {name: x for name, x in layers.items() if x.op == "Conv"}
+        reached: set[str] = set()
         if multiplied is not None and self.activations != "dynamic":
             for region in integer_regions(context.analyses.model, found):
-                yield from Chains(region, found, multiplied, context).candidates(whole=self.fixed)
-            return
-        for layer in found.values():
-            held = self._alone(layer)
+                for candidate in Chains(region, found, multiplied, context).candidates(whole=self.fixed):
+                    reached |= candidate.touches
+                    yield candidate
+        for layer in (x for name, x in found.items() if name not in reached):
+            held = self._alone(layer, _opset(context))
             if held is not None:
                 yield context.replacement(layer, held.structure(layer), held.loss(layer, context), held)
 
@@ -157,12 +179,34 @@ class Quantize(Pass):
         why = "it stands between rounded values, where ONNX Runtime rounds its weights, too, by tensor and to nearest"
         return [self.missed(name, "between-integers", why) for name in caught]
 
-    def _no_form(self, layer: Layer) -> str:
-        if layer.dtype != FLOAT:
-            return f"it computes in {layer.dtype}; integers are multiplied with float32 activations alone"
-        if self.activations is not None:
+    def _no_form(self, layer: Layer, opset: int) -> str:
+        multiplied = self.activations in ("static", "dynamic")
+        if layer.dtype != FLOAT and (multiplied or not self.fixed):
+            return f"it computes in {_said(layer)}; integers are multiplied with float32 activations alone"
+        if self.activations == "dynamic" and layer.op == "Conv":
             return f"{layer.op} has no form with activations={self.activations}"
-        return "what it reads or gives is not finite on some samples, or was not seen"
+        why = None if multiplied else _unwritable(layer, self.bits or 8, opset)
+        return why or "what it reads or gives is not finite on some samples, or was not seen"
+
+
+def _unwritable(layer: Layer, bits: int, opset: int) -> str | None:
+    """Why weights of the layer can't be held in so many bits, if they can't."""
+    if layer.dtype not in (FLOAT, HALF):
+        return f"it computes in {_said(layer)}; integers become float32 or float16 alone"
+    since = FOUR_BITS_SINCE if bits <= 4 else HALVES_SINCE if layer.dtype == HALF else 0
+    return _too_old(bits, since, opset) if opset < since else None
+
+
+def _too_old(bits: int, since: int, opset: int) -> str:
+    return f"weights in {bits} bits are of opset {since}, to which the model could not be brought from opset {opset}"
+
+
+def _opset(context: Context) -> int:
+    return context.analyses.model.opset_imports.get("", 0)
+
+
+def _said(layer: Layer) -> str:
+    return "an unknown type" if layer.dtype is None else layer.dtype.name.lower()
 
 
 def _excluded(layer: Layer) -> Reason | None:

@@ -104,6 +104,16 @@ class Pass(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def opset(self) -> int:
+        """The operator set that a model is to be brought to for what the pass emits, if that can be done."""
+        return 0
+
+    @property
+    def machine_bound(self) -> bool:
+        """Whether what the pass emits may give other outputs on another processor."""
+        return False
+
     @abstractmethod
     def wants(self, analyses: Analyses) -> Iterable[Want]:
         """The moments that `propose` reads."""

@@ -11,7 +11,7 @@ from ...ir.layers import Layer
 from ..planning.proposal import Context
 from .equalization import Columns, Reader, cost_of_runs, equalizing, reader
 from .holding import Held, cost_of_reading
-from .ranges import error, fitted
+from .ranges import error, error_of_blocks, fitted
 from .spreads import Spread
 
 
@@ -34,7 +34,8 @@ class Readings:
     def cost(self, layer: Layer, held: Held) -> float:
         """What rounding of what it reads costs, in nats per sample."""
         if held.activations is None:
-            return 0.0
+            squares = [error_of_blocks(spread) for spread in self._read(layer) if spread.bounded]
+            return cost_of_reading(layer, self.context.moments[layer.name], float(np.mean(squares or [0.0])))
         if held.activations != "dynamic":
             return cost_of_reading(
                 layer, self.context.moments[layer.name], error(self._fitted(layer)[0], held.activations)

@@ -12,9 +12,12 @@ from ...ir.layers import QUANTIZED, find_layers
 from ...ir.model import signature
 from ...ir.remarks import MISSED, Remark
 from ...passes.cleanup import Cleanup
+from ...passes.planning.proposal import Pass
+from ...passes.planning.stages import Attempt, Stage
 from ...passes.recovery.stage import Recover
 from ...runtime.comparison import run_all
 from ...runtime.data.named_data import Data, Labels
+from ...runtime.environment import device_name
 from ...runtime.latency import LatencyTable
 from ...runtime.sessions import Session, Target
 from ...runtime.stopwatch import Stopwatch
@@ -163,7 +166,7 @@ class _Job:
         reason = self.subject.nothing_found(choosing.judge) or self.subject.unrepeatable(choosing.judge)
         if reason is not None:
             return self.left_alone(*reason)
-        cleaned, reason = self.subject.cleaned(choosing.judge)
+        cleaned, reason = self.subject.cleaned(choosing.judge, self.settings.pipeline.opset)
         if reason is not None:
             return self.left_alone(*reason)
         if (quantized := self._quantized_already(cleaned)) is not None:
@@ -269,14 +272,25 @@ class _Job:
         if text is not None:
             offer = self._offer(explored, final)
             return self._reporter.unchanged(text, _said_of(choice, explored), gate, layers.records(), offer)
-        records = sites(choice.attempt, explored.remarks)
+        records, notes = sites(choice.attempt, explored.remarks), (*written.notes, *self._machine_note(choice.attempt))
         more = self._more(choice, explored)
-        result = self._reporter.changed(model, written.notes, records, gate, timing, final.judge, outputs, more)
+        result = self._reporter.changed(model, notes, records, gate, timing, final.judge, outputs, more)
         worked_on = self.subject.delivered(choice.attempt.model)
         shapes = self.subject.shapes(worked_on, self._efficiency.sample)
         became = layers.records_after(worked_on, shapes, choice.attempt.lineage)
         recovery = None if choice.recovery is None else choice.recovery.record(final.judge, outputs)
         return replace(result, report=replace(result.report, layers=became, recovery=recovery))
+
+    def _machine_note(self, attempt: Attempt) -> tuple[str, ...]:
+        """On which machine the outputs are those that were measured, where another one may give others."""
+        stages = self.settings.pipeline.searched
+        bound = sorted({step.by for step in attempt.steps if _is_bound(stages[step.stage])})
+        where = device_name(self.subject.timed.provider)
+        return tuple(
+            f"What {name} did was measured on {where}; where products of 8 bits saturate and here they don't, or the "
+            f"other way round (x86 without VNNI), outputs are others. Without portable=false they are the same."
+            for name in bound
+        )
 
     def _more(self, choice: MeasuredAttempt, explored: Explored) -> str:
         """What more samples would buy, if the best attempt that they might allow saves more than the one taken."""
@@ -305,6 +319,10 @@ class _Job:
     @property
     def _reporter(self) -> Reporter:
         return Reporter(self.settings, self.subject, self._efficiency, self._finishing)
+
+
+def _is_bound(stage: Stage) -> bool:
+    return isinstance(stage, Pass) and stage.machine_bound
 
 
 def _said_of(choice: MeasuredAttempt | None, explored: Explored) -> tuple[Remark, ...]:

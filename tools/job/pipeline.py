@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...passes.planning.proposal import Pass
 from ...passes.planning.stages import Stage
 from ...passes.recovery.stage import Recover
 
@@ -24,6 +25,11 @@ class Pipeline:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return self.searched if self.final is None else (*self.searched, self.final)
+
+    @property
+    def opset(self) -> int:
+        """The least operator set in which all passes can do what they do."""
+        return max((stage.opset for stage in self.stages if isinstance(stage, Pass)), default=0)
 
     @property
     def recoveries(self) -> tuple[Recover, ...]:

@@ -7,18 +7,18 @@ import numpy as np
 import onnx_ir
 
 from ...ir.cleanup.clean import clean
-from ...ir.cleanup.normalize import normalize
-from ...ir.errors import VerifyError
+from ...ir.cleanup.normalize import OPSET, normalize
+from ...ir.errors import DOES_NOT_RUN, VerifyError
 from ...ir.inner_values import inferred, shown, without_shown
 from ...ir.model import check_weights
 from ...ir.output_heads import ASKED_FOR, Head, find_heads
 from ...ir.row_counts import RowCounts
 from ...passes.curvature import Bench, Curvature, Feed, Runner
 from ...passes.planning.stages import Shapes, concrete_shapes
-from ...runtime.comparison import accuracy, run_all
+from ...runtime.comparison import Divergence, accuracy, run_all
 from ...runtime.data.named_data import Dataset
 from ...runtime.sessions import Session, Target
-from ..report.drops import CHANGED, drop_of, drops_of
+from ..report.drops import CHANGED, Drop, drop_of, drops_of
 from ..report.progress import Progress
 from ..report.records import DataRecord
 from ..report.verdict import rows_of
@@ -140,23 +140,34 @@ class Subject:
         said = f"it finds nothing on this data: {listed(empty)} has no rows, so nothing can be compared"
         return "no-rows", f"{said}; give real inputs with --data, or {self.advice(empty)}"
 
-    def cleaned(self, judge: Judge) -> tuple[onnx_ir.Model, tuple[str, str] | None]:
-        """The model, normalized and cleaned, and a code and a sentence if that alone changes how many rows it finds.
+    def cleaned(self, judge: Judge, opset: int = OPSET) -> tuple[onnx_ir.Model, tuple[str, str] | None]:
+        """The model, normalized and cleaned, in the operator set `opset` or a later one if it gives the same there; and
+        a code and a sentence if that alone changes how many rows it finds.
 
         Raises VerifyError if its outputs are not the original's.
         """
         with self.progress.step("clean up"):
-            model = clean(normalize(self.compared))
-            found = judge.divergence(model)
+            model, found = self._cleaned(judge, opset)
         if found.rows:
             said = f"rounding alone changes how many rows there are of {rows_of(found.rows)}"
             return model, ("rows-by-rounding", f"{said}, so nothing can be compared; {self.advice(found.rows)}")
-        for drop in drops_of(found):
-            if not drop <= (FLIPS if drop.metric == CHANGED else ROUNDING):
-                raise VerifyError(
-                    f"the clean-up moved the outputs by {drop_of(drop.metric, drop)}; please report this model"
-                )
+        for drop in _moved(found):
+            raise VerifyError(
+                f"the clean-up moved the outputs by {drop_of(drop.metric, drop)}; please report this model"
+            )
         return model, None
+
+    def _cleaned(self, judge: Judge, opset: int) -> tuple[onnx_ir.Model, Divergence]:
+        """The clean model and how far its outputs are from the original's. What `opset` above the usual one spoils is
+        done without."""
+        model = clean(normalize(self.compared, opset))
+        if opset <= OPSET:
+            return model, judge.divergence(model)
+        try:
+            found = judge.divergence(model)
+        except DOES_NOT_RUN:
+            return self._cleaned(judge, OPSET)
+        return self._cleaned(judge, OPSET) if found.rows or _moved(found) else (model, found)
 
     def sample(self, batch: int) -> Feed:
         """The feed whose shapes count, and that is timed: the middle one of the full batches, since data is often
@@ -217,6 +228,11 @@ def _bytes_of_outputs(data: Dataset, heads: Sequence[Head], reference: Session) 
     first = data.rebatch(JUDGED_BATCH)
     outputs = reference.run(first.batches[0])
     return sum(outputs[head.output].nbytes for head in heads) / max(first.sizes[0], 1)
+
+
+def _moved(found: Divergence) -> list[Drop]:
+    """What is more than rounding."""
+    return [drop for drop in drops_of(found) if not drop <= (FLIPS if drop.metric == CHANGED else ROUNDING)]
 
 
 def _scaled(heads: tuple[Head, ...], samples: Samples, reference: Session) -> tuple[Head, ...]:
