@@ -34,19 +34,20 @@ def labels(proposal: Proposal) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(
     ("options", "label"),
-    [({}, ["int8 of 7 bits dynamic", "int4"]), ({"activations": "dynamic"}, ["int8 of 7 bits dynamic"]),
+    [({}, ["int8 of 7 bits dynamic", "int8 of 7 bits static", "int4"]),
+      ({"activations": "dynamic"}, ["int8 of 7 bits dynamic"]),
      ({"portable": False, "bits": 8}, ["int8 dynamic"]), ({"bits": 8}, ["int8 of 7 bits dynamic"]),
      ({"bits": 4}, ["int4"]), ({"bits": 3}, ["int4 of 3 bits"]), ({"bits": 2}, ["int4 of 2 bits"]),
      ({"activations": "none"}, ["int8"]), ({"bits": 8, "activations": "none"}, ["int8"]),
-     ({"activations": "static"}, [])],
+     ({"activations": "static"}, ["int8 of 7 bits static"])],
 )  # fmt: skip
 def test_options_say_how_products_are_held(options: dict, label: list[str]) -> None:
     _, _, proposal = proposed(MLP, Quantize(**options))
-    assert labels(proposal) == ({"Gemm_0": label, "MatMul_0": label} if label else {})
+    assert labels(proposal) == {"Gemm_0": label, "MatMul_0": label}
     assert proposal.fixed == bool(options)
 
 
-CHOICES = [{"bits": 8}, {"bits": 4}, {"bits": 3}, {"bits": 2}, {"activations": "none"}, {"activations": "dynamic"}]
+CHOICES = [{"bits": 8}, {"bits": 4}, {"bits": 3}, {"bits": 2}, {"activations": "none"}, {"activations": "static"}]
 
 
 @pytest.mark.parametrize("options", CHOICES, ids=str)
@@ -86,7 +87,7 @@ def test_codes_of_four_bits_need_their_operator_set() -> None:
         "weights in 4 bits are of opset 21, to which the model could not be brought from opset 18"
     }
     _, _, free = proposed(MLP, Quantize(), opset=18)
-    assert labels(free) == {name: ["int8 of 7 bits dynamic"] for name in ("Gemm_0", "MatMul_0")}
+    assert labels(free) == {n: ["int8 of 7 bits dynamic", "int8 of 7 bits static"] for n in ("Gemm_0", "MatMul_0")}
     assert [(r.site, r.reason) for r in free.remarks] == [("model", "old-opset")]
 
 
