@@ -1,7 +1,7 @@
 """What curvature is measured on: a model, its heads and data, and the runs over all feeds and draws."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir
@@ -48,6 +48,11 @@ class Bench:
     def draws(self) -> int:
         """Random vectors of every sample."""
         return draws(self.settings, self.heads, self.survey)
+
+    def every_other(self, part: int) -> "Bench":
+        """The bench of the feeds 0, 2, ... or, as part 1, of 1, 3, ...: the halves of the factors."""
+        shapes, counts = self.survey.shapes[part::2], self.survey.counts[part::2]
+        return replace(self, feeds=self.feeds[part::2], survey=replace(self.survey, shapes=shapes, counts=counts))
 
     def feed(self, seeds: Seeds | None, number: int, draw: int, dtype: np.dtype) -> dict[str, np.ndarray]:
         """The feed of this number, with the seeds of this draw."""

@@ -31,6 +31,7 @@ from .factors import (
 from .graph import Graph, Task, statistics_graph
 from .moments import Moments, Want
 from .records import Records
+from .removals import removal_ratios
 from .rows import LARGEST
 from .seeds import unit
 from .sharing import choose_sharing
@@ -79,10 +80,26 @@ def measure(
     the layer's outputs.
     """
     found = measure_factors(bench, wants, advance=advance, memory_limit=memory_limit, store=store)
+    removal = removals(bench, wants, found, store)
     with statistics_shelf(allowance(memory_limit) / 2) as shelf:
-        moments = {name: moments_of(found.layers[name], one).kept(shelf.keep) for name, one in found.factors.items()}
+        made = ((name, moments_of(found.layers[name], one)) for name, one in found.factors.items())
+        moments = {name: replace(one, removal=removal.get(name, 1.0)).kept(shelf.keep) for name, one in made}
     traces = {name: one.trace for name, one in found.factors.items() if one.gradient is not None}
     return Measured(moments, found.remarks, traces)
+
+
+def removals(
+    bench: Bench, wants: Sequence[Want], found: Statistics, store: Store | None = None
+) -> Mapping[str, float]:
+    """`Moments.removal` of the layers that are wanted with it, and for which it can be had."""
+    records = Records(store, bench)
+    names = [want.layer for want in wants if want.removal and want.layer in found.factors]
+    known = {name: ratio for name in names if (ratio := records.removal(name, found.factors[name].sharing)) is not None}
+    open_ = [name for name in names if name not in known]
+    new = removal_ratios(bench, found.factors, found.layers, open_)
+    for name in open_:
+        records.keep_removal(name, found.factors[name].sharing, new.get(name, 1.0))
+    return known | new
 
 
 def measure_factors(

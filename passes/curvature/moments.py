@@ -22,12 +22,13 @@ class Want:
     given.
 
     `rows` says that the gradients of single outputs are needed; without it those of a layer of very many outputs are
-    given along a basis.
+    given along a basis. `removal` says that inputs are to be removed, and how well that is predicted is measured.
     """
 
     layer: str
     inputs: bool
     rows: bool = True
+    removal: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Moments:
 
     `unseen` [groups, in] is the part of the variances on the diagonal of A that no sample showed (`unseen_variances`);
     None where A isn't known, or is another layer's.
+
+    A change that removes inputs costs `removal` times as much as the factors say, 1 where that wasn't measured.
     """
 
     gradient: np.ndarray
@@ -55,6 +58,7 @@ class Moments:
     measured: bool = True
     basis: np.ndarray | None = None
     unseen: np.ndarray | None = None
+    removal: float = 1.0
 
     def compressed(self, weight: np.ndarray) -> np.ndarray:
         """Q^T W [groups, k, ...] for W [groups, out, ...], what `gradient` is the metric of."""
@@ -123,7 +127,8 @@ def _redirected(moments: dict[str, Moments], rewrite: Redirected) -> None:
     """G is that of the layer, A that of what it reads now. Not in a basis, which may not span what the form gives."""
     whole, beside = moments.pop(rewrite.layer, None), moments.get(rewrite.beside)
     if whole is not None and beside is not None and whole.basis is None and beside.input is not None:
-        moments[rewrite.layer] = Moments(whole.gradient, beside.input, beside.mean, measured=whole.measured)
+        read = beside.input, beside.mean
+        moments[rewrite.layer] = Moments(whole.gradient, *read, measured=whole.measured, removal=whole.removal)
         width = beside.input.shape[-1]
         _replaced(moments, Replaced(rewrite.layer, width, (), rewrite.form, rewrite.parts, rewrite.bias))
     for name in rewrite.gone:
@@ -153,7 +158,8 @@ def _read_by_the_first(whole: Moments, rewrite: Replaced, gradient: np.ndarray, 
     read = taps[(slice(None), *_middle(kernel, rewrite.kernel))].ravel()
     unseen = None if whole.unseen is None else whole.unseen[:, read]
     inner, mean = whole.input[:, read][:, :, read], whole.mean[:, read]
-    return Moments(gradient, inner, mean, measured=whole.measured, unseen=unseen)
+    removal, measured = whole.removal, whole.measured
+    return Moments(gradient, inner, mean, measured=measured, unseen=unseen, removal=removal)
 
 
 def _mapped(whole: Moments, inputs: np.ndarray, gradient: np.ndarray) -> Moments:

@@ -46,6 +46,14 @@ class Records:
         arrays = {"blocked": np.array(outer)} if isinstance(outer, str) else _arrays(outer)
         self._write(arrays, *self._outer(task))
 
+    def removal(self, layer: str, sharing: str) -> float | None:
+        """What a removal of the layer's inputs costs over what the factors say."""
+        found = self._read("removal", layer, sharing, *asdict(self.settings).items())
+        return None if found is None else float(found["ratio"])
+
+    def keep_removal(self, layer: str, sharing: str, ratio: float) -> None:
+        self._write({"ratio": np.array(ratio)}, "removal", layer, sharing, *asdict(self.settings).items())
+
     def progress(self, tasks: Sequence[Task]) -> tuple[int, list[dict[str, np.ndarray]]] | None:
         """How many feeds are done, and the sums of each graph so far."""
         found = self._read(*self._progress(tasks))

@@ -292,11 +292,12 @@ def _wants(stage: Pass, rewriter: Rewriter) -> tuple[Want, ...]:
 
 
 def merged(wants: Iterable[Want]) -> tuple[Want, ...]:
-    """One want for each layer, with the inputs and the rows if any asks for them."""
+    """One want for each layer, with all that any asks for."""
     found: dict[str, Want] = {}
     for want in wants:
         other = found.get(want.layer, want)
-        found[want.layer] = Want(want.layer, want.inputs or other.inputs, want.rows or other.rows)
+        asked = want.inputs or other.inputs, want.rows or other.rows, want.removal or other.removal
+        found[want.layer] = Want(want.layer, *asked)
     return tuple(found.values())
 
 

@@ -21,6 +21,7 @@ from ...ir.rewriter import Rewriter
 from ...passes.curvature import Bench, Curvature, Eigenbasis, LayerChange, Runner, eigenbases, measure_factors, score
 from ...passes.curvature.factors import moments_of
 from ...passes.curvature.layer_changes import changes_of
+from ...passes.curvature.measuring import removals
 from ...passes.curvature.moments import LARGEST_INPUT, Moments, Want, divergence
 from ...passes.planning.proposal import Candidate, Context, Pass
 from ...passes.planning.stages import concrete_shapes, merged
@@ -209,8 +210,12 @@ def _curvature(subject: _Subject) -> tuple[_Metrics, Context]:
     analyses = Analyses(subject.model)
     wants = [_with_inputs(want, subject.layers) for want in merged(w for p in PASSES for w in p.wants(analyses))]
     bench = Bench.surveyed(subject.model, subject.heads, subject.seen.batches, _execute, subject.settings)
-    factors = measure_factors(bench, wants).factors
-    moments = {name: moments_of(subject.layers[name], one) for name, one in factors.items()}
+    found = measure_factors(bench, wants)
+    factors, ratios = found.factors, removals(bench, wants, found)
+    moments = {
+        name: replace(moments_of(subject.layers[name], one), removal=ratios.get(name, 1.0))
+        for name, one in factors.items()
+    }
     bases = eigenbases(bench, factors, centered=True)
     shapes = concrete_shapes(subject.model, subject.seen.rebatch(1).batches[0], _execute)
     return _Metrics(moments, bases, subject.layers), Context(analyses, shapes, moments)
