@@ -72,7 +72,8 @@ class Prune(Pass):
         readers = dict.fromkeys(c.layer for group in self._groups(analyses) for c in group.consumers)
         striped = [layer.name for layer in self._striped(analyses)]
         known = analyses.layers.found
-        wants = [*(Want(name, True, rows=False, removal=True) for name in readers), *(Want(name, True) for name in striped)]
+        removed = (Want(name, True, rows=False, removal=True) for name in readers)
+        wants = (*removed, *(Want(name, True) for name in striped))
         return [want for want in wants if known[want.layer].inputs <= LARGEST_INPUT]
 
     def propose(self, context: Context) -> Proposal:
@@ -242,8 +243,8 @@ def _inner(layer: Layer, moments: Moments, consumer: Consumer, silent: np.ndarra
 def _readers(group: Group, silent: np.ndarray, context: Context) -> Iterator[Reader]:
     for consumer in group.consumers:
         layer, moments = context.analyses.layers.found[consumer.layer], context.moments[consumer.layer]
-        weight = moments.compressed(layer.matrix())[0]
-        yield Reader(weight, _inner(layer, moments, consumer, silent), moments.removal * moments.gradient[0], consumer.columns)
+        weight, gradient = moments.compressed(layer.matrix())[0], moments.removal * moments.gradient[0]
+        yield Reader(weight, _inner(layer, moments, consumer, silent), gradient, consumer.columns)
 
 
 def _stripes(layer: Layer, moments: Moments, count: int, width: int) -> Stripes:

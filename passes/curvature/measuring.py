@@ -88,9 +88,7 @@ def measure(
     return Measured(moments, found.remarks, traces)
 
 
-def removals(
-    bench: Bench, wants: Sequence[Want], found: Statistics, store: Store | None = None
-) -> Mapping[str, float]:
+def removals(bench: Bench, wants: Sequence[Want], found: Statistics, store: Store | None = None) -> Mapping[str, float]:
     """`Moments.removal` of the layers that are wanted with it, and for which it can be had."""
     records = Records(store, bench)
     names = [want.layer for want in wants if want.removal and want.layer in found.factors]

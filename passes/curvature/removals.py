@@ -62,8 +62,11 @@ def _usable(layer: Layer, factors: Factors) -> bool:
 
 
 def _halves(layer: Layer, factors: Factors) -> tuple[_Half, _Half]:
-    assert factors.input is not None and factors.mean is not None and factors.half is not None
-    assert factors.gradient is not None and factors.gradient_half is not None
+    assert factors.input is not None
+    assert factors.mean is not None
+    assert factors.half is not None
+    assert factors.gradient is not None
+    assert factors.gradient_half is not None
     mean = np.outer(factors.mean[0], factors.mean[0])
     share, shift = factors.half.share, 0.0 if layer.absorbs else mean
     gradient, inner = factors.gradient[0].astype(np.float64), factors.input[0] - mean
@@ -85,7 +88,8 @@ def _removal(layer: Layer, factors: Factors, half: _Half) -> LayerChange:
     gone[order[: layer.channels // 2]] = True
     gone = gone.ravel()
     change = np.where(gone, -weight, 0.0)
-    change[:, ~gone] = weight[:, gone] @ solve(inner[np.ix_(~gone, ~gone)], inner[np.ix_(~gone, gone)], assume_a="pos").T
+    told = solve(inner[np.ix_(~gone, ~gone)], inner[np.ix_(~gone, gone)], assume_a="pos")
+    change[:, ~gone] = weight[:, gone] @ told.T
     assert factors.mean is not None
     return LayerChange(change[None], -change @ factors.mean[0] if layer.absorbs else None)
 

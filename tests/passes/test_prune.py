@@ -112,6 +112,14 @@ def test_small_predictions_are_what_is_measured() -> None:
     assert 0.4 < np.median(ratios) < 2.5  # 400 samples, a quadratic model
 
 
+def test_a_removal_is_predicted_at_what_halves_say_of_it(context: Context) -> None:
+    dearer = replace(context, moments={name: replace(one, removal=2.5) for name, one in context.moments.items()})
+    before, after = ({(c.site, c.label): c.predicted for c in Prune().propose(x).candidates} for x in (context, dearer))
+    shared = before.keys() & after.keys()
+    assert len(shared) > 5
+    np.testing.assert_allclose([after[key] for key in shared], [2.5 * before[key] for key in shared], rtol=1e-6)
+
+
 def test_more_removed_costs_and_saves_more(context: Context) -> None:
     sites: dict[str, list[Candidate]] = {}
     for candidate in Prune().propose(context).candidates:

@@ -30,7 +30,7 @@ from ...passes.svd import Svd
 from ...runtime.comparison import Outputs, kl_divergences, relative_error, run_all
 from ...runtime.data.named_data import Dataset, load_data
 from ...runtime.sessions import Session, Target
-from ..zoo.entry import Entry
+from ..zoo.entry import Entry, Shipped
 
 EXACT, KFAC, EKFAC, INPUT_ONLY = METRICS = ("exact", "K-FAC", "EKFAC", "input-only")
 PASSES: tuple[Pass, ...] = (Svd(), Prune())
@@ -160,9 +160,9 @@ class _Metrics:
         return divergence(change, inner, identity) / float(square)
 
 
-def outcomes(built: Entry, effort: Effort, count: int) -> Outcomes:
+def outcomes(name: str, built: Entry | Shipped, effort: Effort, count: int) -> Outcomes:
     """Applies about `count` changes, one at a time, and measures each on samples that the curvature has seen and on
-    others."""
+    others: the entry's own, or two halves of what a shipped file is run on."""
     subject = _subject(built, effort)
     metrics, context = _curvature(subject)
     changes = list(_spread(_proposed(context), count))
@@ -174,7 +174,7 @@ def outcomes(built: Entry, effort: Effort, count: int) -> Outcomes:
     )
     found = [
         Outcome(
-            *(built.name, change.by.name, change.candidate.site, change.candidate.label, *measured, float(other)),
+            *(name, change.by.name, change.candidate.site, change.candidate.label, *measured, float(other)),
             {
                 EXACT: float(value),
                 KFAC: change.candidate.predicted,
@@ -187,17 +187,23 @@ def outcomes(built: Entry, effort: Effort, count: int) -> Outcomes:
     floor = max(LEAST, CERTAIN * max(subject.measured(subject.run(subject.model, optimize=False))))
     scale = _best_scale(found, floor)
     return Outcomes(
-        *(built.name, subject.seen.samples, subject.unseen.samples, subject.vectors, floor, scale),
+        *(name, subject.seen.samples, subject.unseen.samples, subject.vectors, floor, scale),
         tuple(_scaled(outcome, scale) for outcome in found),
     )
 
 
-def _subject(built: Entry, effort: Effort) -> _Subject:
+def _subject(built: Entry | Shipped, effort: Effort) -> _Subject:
     original = load(built.model)
     model = clean(normalize(original))
     heads = find_heads(model)
-    seen, unseen = (_some(load_data(str(path), original), effort) for path in (built.calibration, built.evaluation))
+    seen, unseen = (_some(data, effort) for data in _data(built, original))
     return _Subject(model, heads, seen, unseen, effort.draws)
+
+
+def _data(built: Entry | Shipped, model: onnx_ir.Model) -> tuple[Dataset, Dataset]:
+    if isinstance(built, Shipped):
+        return load_data(str(built.data), model).split(0.5, 0)
+    return load_data(str(built.calibration), model), load_data(str(built.evaluation), model)
 
 
 def _some(data: Dataset, effort: Effort) -> Dataset:

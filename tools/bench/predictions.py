@@ -33,6 +33,7 @@ from ...ir.errors import KronnxError
 from ..commands.exit_codes import exit_code
 from ..report.records import write_atomically
 from ..zoo.catalogue import default_cache, entry
+from ..zoo.shipped import FILES
 from .prediction_calibration import Agreement, agreement, cross_fitted
 from .prediction_outcomes import EXACT, KFAC, METRICS, SMALL, Effort, Outcome, Outcomes, outcomes
 from .tables import fill, machine, markdown, parts
@@ -50,7 +51,10 @@ EFFORTS: Mapping[str, Effort] = {
     "minilm": Effort(64, 16, 8),
     "ppocr_rec": Effort(32, 8, 8),
     "efficientnet_lite0": Effort(48, 8, 32),
+    "magika": Effort(200, 20, 8),
+    "silero_vad_16k_op15": Effort(96, 8, 8),
 }
+"""The last two are models that nothing was tuned to."""
 OTHER = Effort(64, 16, 8)
 
 
@@ -251,7 +255,8 @@ def _outcomes(name: str, options: argparse.Namespace) -> Outcomes:
     print(f"{name} ...", file=sys.stderr, flush=True)
     effort = EFFORTS.get(name, OTHER)
     effort = replace(effort, samples=options.samples or effort.samples)
-    return outcomes(entry(name, options.cache), effort, options.changes)
+    built = FILES[name](options.cache) if name in FILES else entry(name, options.cache)
+    return outcomes(name, built, effort, options.changes)
 
 
 def _options() -> argparse.Namespace:

@@ -234,6 +234,7 @@ def test_time_is_counted_where_there_is_a_timer() -> None:
 def test_wants_are_merged_by_layer() -> None:
     wants = [Want("a", False), Want("b", False), Want("a", True), Want("b", False)]
     assert merged(wants) == (Want("a", True), Want("b", False))
+    assert merged([Want("a", True, removal=True), Want("a", False)]) == (Want("a", True, removal=True),)
 
 
 def test_concrete_shapes_are_those_of_the_feed() -> None:

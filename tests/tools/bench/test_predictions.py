@@ -129,7 +129,7 @@ def projection(tmp_path_factory: pytest.TempPathFactory) -> Entry:
 
 
 def test_a_linear_model_is_predicted_by_its_inputs_alone(projection):
-    found = outcomes(projection, Effort(2000, 500, 4), 12)
+    found = outcomes("projection", projection, Effort(2000, 500, 4), 12)
     assert len(found.changes) == 12
     assert found.scale == pytest.approx(1, rel=0.02)
     ratios = {m: np.array([o.predicted[m] / o.seen for o in found.changes]) for m in METRICS}
@@ -141,7 +141,7 @@ def test_a_linear_model_is_predicted_by_its_inputs_alone(projection):
 
 def test_every_kind_of_change_is_predicted_and_measured(planted):
     files = planted.model, Path(planted.data), Path(planted.evaluation), None
-    found = outcomes(Entry("planted", *files, "accuracy"), Effort(200, 100, 1), 40)
+    found = outcomes("planted", Entry("planted", *files, "accuracy"), Effort(200, 100, 1), 40)
     small = [o for o in found.changes if found.floor < o.seen <= SMALL]
     assert {o.kind for o in small} == {"svd", "prune"}
     assert (found.samples, found.unseen, found.vectors) == (200, 200, "all 10 classes in turn")
@@ -153,7 +153,7 @@ def test_every_kind_of_change_is_predicted_and_measured(planted):
 
 def test_the_same_changes_are_taken_again(planted):
     files = planted.model, Path(planted.data), Path(planted.evaluation), None
-    one, other = (outcomes(Entry("planted", *files, "accuracy"), Effort(50, 50, 1), 6) for _ in range(2))
+    one, other = (outcomes("planted", Entry("planted", *files, "accuracy"), Effort(50, 50, 1), 6) for _ in range(2))
     assert replace(one, changes=()) == replace(other, changes=())
     assert [(o.site, o.option, o.seen) for o in one.changes] == [(o.site, o.option, o.seen) for o in other.changes]
 
@@ -166,7 +166,7 @@ def test_an_unknown_model_is_an_error(monkeypatch, capsys):
 
 def test_what_is_predicted_for_the_example_holds_for_samples_that_it_was_not_made_from():
     """Within a factor of two, at the median, from 200 pictures; shrinkage was off by e^1.3."""
-    found = outcomes(lenet5(Path()), Effort(200, 50, 1), 24)
+    found = outcomes("lenet5", lenet5(Path()), Effort(200, 50, 1), 24)
     planned = next(line.planned for line in lines([found], SMALL) if line.kind == ALL)
     assert planned.count > 10
     assert planned.error < np.log(2)
