@@ -14,13 +14,10 @@ INT4, UINT4 = (dtype.numpy() for dtype in (onnx_ir.DataType.INT4, onnx_ir.DataTy
 
 def model(text: str, **constants: np.ndarray) -> onnx_ir.Model:
     """The graph of a text, in which `constants` are known by name."""
-    built = onnx_ir.from_proto(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {text}'))
-    for name, array in constants.items():
-        tensor = onnx_ir.tensor(array, name=name)
-        value = next((v for n in built.graph for v in n.inputs if v is not None and v.name == name), None)
-        assert value is not None, name
-        value.const_value, value.dtype, value.shape = tensor, tensor.dtype, tensor.shape
-        built.graph.register_initializer(value)
+    parsed = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {text}')
+    tensors = (onnx_ir.tensor(array, name=name) for name, array in constants.items())
+    parsed.graph.initializer.extend(map(onnx_ir.to_proto, tensors))
+    built = onnx_ir.from_proto(parsed)
     return name_nodes(infer_shapes(built))
 
 

@@ -13,6 +13,8 @@ from .coded_weights import Sharing
 from .step_graph import HALF, StepGraph
 
 FLOAT = onnx_ir.DataType.FLOAT
+APART = 0.45  # of a step, at most, to either side
+MARGIN = 0.499  # of a step: half of one could round to the code beyond
 
 Arrays = Mapping[str, np.ndarray]
 Values = Mapping[str, onnx_ir.Value]
@@ -84,7 +86,8 @@ class Shadow:
 
     Codes stand for (code - zero) * scale: `scale` is the constant's name, `scales` what it begins as, `zeros` the zero
     points, both as `sharing` says. Rounding has the gradient of the identity, clipping none (Bengio, Léonard and
-    Courville, 1308.3432), from which the scales get that of learned step sizes (Esser and others, 1902.08153).
+    Courville, 1308.3432), from which the scales get that of learned step sizes (Esser and others, 1902.08153). What is
+    nearest to the last code, up to half a step beyond, isn't clipped.
     """
 
     scale: str
@@ -95,7 +98,10 @@ class Shadow:
     highest: int
 
     def first(self, array: np.ndarray) -> np.ndarray:
-        codes = array.astype(np.float32) - self._spread(self.zeros, array.shape)
+        """What the codes stand for, each off by a part of a step: from the middle all would come to the next code at
+        the same time, and the model with them to a worse one."""
+        apart = np.random.default_rng(0).uniform(-APART, APART, array.shape).astype(np.float32)
+        codes = array.astype(np.float32) - self._spread(self.zeros, array.shape) + apart
         return codes * self._spread(self.scales, array.shape)
 
     def emit(self, graph: StepGraph, state: onnx_ir.Value, old: onnx_ir.Value, others: Values) -> onnx_ir.Value:
@@ -104,7 +110,8 @@ class Shadow:
         steps = emit.op("Div", state, self.sharing.emit(emit, scale, shape))
         if self.zeros.any():
             steps = emit.op("Add", steps, emit.constant(self._spread(self.zeros, shape), FLOAT))
-        kept = emit.op("Clip", steps, *(emit.constant(np.array(k), FLOAT) for k in (self.lowest, self.highest)))
+        limits = self.lowest - MARGIN, self.highest + MARGIN
+        kept = emit.op("Clip", steps, *(emit.constant(np.array(limit), FLOAT) for limit in limits))
         codes = emit.op("QuantizeLinear", kept, emit.constant(np.array(1.0), FLOAT), _zero(graph, old))
         for value in (steps, kept, codes):
             value.type, value.shape = onnx_ir.TensorType(FLOAT), onnx_ir.Shape(shape)

@@ -6,6 +6,7 @@ import coded
 import numpy as np
 import onnx_ir
 import pytest
+import torch
 from kronnx.ir.rewriter import Rewriter
 from kronnx.passes.recovery.optimizers.adam import Adam
 from kronnx.passes.recovery.step_graph import COUNT, LOSS, RATE
@@ -83,3 +84,40 @@ def test_codes_are_learnt_in_their_type_and_range(name: str) -> None:
     written.tune(weights)
     np.testing.assert_array_equal(coded.array(written.model, "q"), learnt)
     assert written.model.graph.initializers["q"].dtype == onnx_ir.DataType.from_numpy(learnt.dtype)
+
+
+def in_torch(
+    model: onnx_ir.Model, start: np.ndarray, xs: torch.Tensor, target: torch.Tensor, rate: float, steps: int
+) -> dict[str, np.ndarray]:
+    """A training by gradient descent of `column` with torch's own rounding; the scale is learnt as its logarithm."""
+    q, s, b = (torch.tensor(coded.array(model, name)) for name in "qsb")
+    lowest, highest = int(q.min()), int(q.max())
+    shadow, growth = torch.tensor(start, requires_grad=True), torch.zeros_like(s).requires_grad_()
+    learnt = [shadow, growth, b.requires_grad_()]
+    zero = torch.zeros(len(s))
+    for _ in range(steps):
+        scale = s * growth.exp()
+        rounded = torch._fake_quantize_learnable_per_channel_affine(shadow, scale, zero, 1, lowest, highest, 1.0)
+        known = shadow.detach(), scale.detach(), zero.int(), 1, lowest, highest
+        torch.testing.assert_close(rounded.detach(), torch.fake_quantize_per_channel_affine(*known))
+        y = xs @ rounded + b
+        loss = 0.5 * (y - target).square().sum() / target.square().sum()
+        for value, slope in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
+            value.data -= rate * slope
+    scale = (s * growth.exp()).detach()
+    codes = torch.clamp(torch.round(shadow / scale), lowest, highest)
+    return {"q": codes.detach().numpy(), "s": scale.numpy(), "b": b.detach().numpy()}
+
+
+def test_shadows_and_scales_follow_torch() -> None:
+    model, steps, rate = coded.column(), 30, 0.3
+    found = step_of(model, weights=trainable(model, quantized=True))
+    teacher = coded.shifted(model, q=np.clip(coded.array(model, "q") + 4.0, -63, 63))
+    feed = with_targets(found, teacher, coded.feed(model))
+    xs, target = (torch.tensor(feed[name]) for name in ("x", found.targets["y"]))
+    weights, losses = trained(found, [feed] * steps, rate)
+    wanted = in_torch(model, found.state["q"], xs, target, rate, steps)
+    assert losses[-1] < losses[0]
+    assert not np.array_equal(weights["q"], coded.array(model, "q"))
+    for name, array in wanted.items():
+        np.testing.assert_allclose(weights[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
