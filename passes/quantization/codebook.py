@@ -1,8 +1,8 @@
 """Weights as places in a small table of values: W and the curvature of its layer in, codes and a table out.
 
 The table is fitted to the weights as they are, each counting G_qq A_pp: by weighted k-means, or as a monotone spline
-through a few knots. Codes are then chosen under the whole of G kron A, and at last the table is fitted to the codes
-under the same, which is linear least squares.
+through a few knots, and stretched as far as codes that make up for others need it. Codes are then chosen under the
+whole of G kron A, and at last the table is fitted to the codes under the same, which is linear least squares.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from ...ir.errors import UsageError
 from ..curvature.moments import divergence
 from .grids import Table
 from .rounding import DAMPING, Method, rounded
+from .scales import best_width
 
 CUTS = 256  # at even numbers of weights, and as many where neighbours are furthest apart, for the first table
 SWEEPS = 100  # of assigning weights and moving the table's values; the loss falls by every one
@@ -87,6 +88,7 @@ def codebook(
     """
     scale, line = _prepared(weight, bits, inner, gradient, scale)
     table = clustered(line, 2**bits)
+    table = table * best_width(weight, scale, Table(table), inner, gradient, method, damping)
     codes = rounded(weight, scale, Table(table), inner, gradient, method, damping)
     found = Coded(codes, table, scale)
     return refitted(found, weight, inner, gradient)
@@ -111,6 +113,8 @@ def spline(
     if not 2 <= knots <= 2**bits:
         raise UsageError(f"spline={knots}: a spline of 2^{bits} values has 2 to {2**bits} knots")
     heights = _fitted_knots(line, knots, 2**bits)
+    fitted = Table(on_spline(heights, 2**bits))
+    heights = heights * best_width(weight, scale, fitted, inner, gradient, method, damping)
     table = on_spline(heights, 2**bits)
     return Coded(rounded(weight, scale, Table(table), inner, gradient, method, damping), table, scale, heights)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..curvature.moments import divergence
-from .grids import Grid
+from .grids import Grid, Points
 from .rounding import DAMPING, Method, Rounding
 
 SHARES = np.geomspace(1.0, 0.1, 32)  # of the scale that cuts nothing off
@@ -53,17 +53,30 @@ def searched(
     off what inputs of little variance could take up.
     """
     scale = clipped(weight, grid, dtype)
+    return _storable(best_width(weight, scale, grid, inner, gradient, method, damping) * scale, dtype)
+
+
+def best_width(
+    weight: np.ndarray,
+    scale: np.ndarray,
+    points: Points,
+    inner: np.ndarray,
+    gradient: np.ndarray,
+    method: Method,
+    damping: float = DAMPING,
+) -> float:
+    """The one of TIMES by which `scale`, in any shape that `points` takes, is best multiplied."""
     groups, rows = _some(len(weight), GROUPS), _some(weight.shape[1], ROWS)
     part, metric = weight[groups][:, rows], gradient[groups][:, rows][:, :, rows]
+    shown = scale if scale.shape[:2] == (1, 1) else scale[groups][:, rows]
     rounding = Rounding.of(part.shape, inner[groups], metric, method, damping)
 
     def cost(times: float) -> float:
-        tried = _storable(times * scale, dtype)
-        shown = tried if grid.shared_by == "tensor" else tried[groups][:, rows]
-        change = grid.values(rounding.codes(part, shown, grid), shown) - part
-        return divergence(change, inner[groups], metric)
+        codes = rounding.codes(part, times * shown, points)
+        values = points.at(codes, points.steps(times * shown, part.shape))
+        return divergence(values - part, inner[groups], metric)
 
-    return _storable(min(TIMES, key=cost) * scale, dtype)
+    return min(TIMES, key=cost)
 
 
 def _some(count: int, most: int) -> np.ndarray:
