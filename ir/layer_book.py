@@ -89,7 +89,7 @@ class LayerBook:
             node = waiting.pop()
             if node not in found:
                 found[node] = None
-                waiting.extend((*self._siblings(node), *readers_of_weight(node)))
+                waiting.extend((*self._siblings(node), *filter(is_linear, readers_of_weight(node))))
         return found
 
     def _siblings(self, node: onnx_ir.Node) -> list[onnx_ir.Node]:

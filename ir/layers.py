@@ -156,18 +156,35 @@ def find_embeddings(model: onnx_ir.Model) -> dict[str, Layer]:
     Such a layer is W [1, out, in] on one-hot vectors; its nodes' inputs are the indices. A table that anything else
     reads is left out.
     """
+    found: dict[str, Layer] = {}
+    for table, nodes in _tables(model).items():
+        if not _read_elsewhere(table, nodes) and table.shape is not None:
+            rows, width = table.shape.numpy()
+            uses = tuple(Use(n, n.inputs[1], n.outputs[0]) for n in nodes if n.inputs[1] is not None)
+            found[str(nodes[0].name)] = Layer(str(nodes[0].name), "Gather", uses, table, (), None, 1, width, rows)
+    return found
+
+
+def tied_embeddings(model: onnx_ir.Model) -> dict[str, str]:
+    """The tables that `find_embeddings` leaves out, by their first Gather, and what else reads them, for a person."""
+    tied = ((nodes[0], _read_elsewhere(table, nodes)) for table, nodes in _tables(model).items())
+    return {str(node.name): ", ".join(others) for node, others in tied if others}
+
+
+def _tables(model: onnx_ir.Model) -> dict[onnx_ir.Value, list[onnx_ir.Node]]:
+    """The Gather nodes that take rows from each table."""
     readers: dict[onnx_ir.Value, list[onnx_ir.Node]] = {}
     for node in model.graph:
         if node.op_type == "Gather" and node.domain in ("", "ai.onnx") and _is_table(node):
             assert node.inputs[0] is not None
             readers.setdefault(node.inputs[0], []).append(node)
-    found: dict[str, Layer] = {}
-    for table, nodes in readers.items():
-        if len(table.uses()) == len(nodes) and table.shape is not None and not table.is_graph_output():
-            rows, width = table.shape.numpy()
-            uses = tuple(Use(n, n.inputs[1], n.outputs[0]) for n in nodes if n.inputs[1] is not None)
-            found[str(nodes[0].name)] = Layer(str(nodes[0].name), "Gather", uses, table, (), None, 1, width, rows)
-    return found
+    return readers
+
+
+def _read_elsewhere(table: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> list[str]:
+    others = dict.fromkeys(use.node for use in table.uses() if use.node not in nodes)
+    given = ["the graph's outputs"] if table.is_graph_output() else []
+    return [*(f"{node.op_type} {node.name!r}" for node in others), *given]
 
 
 def _is_table(gather: onnx_ir.Node) -> bool:

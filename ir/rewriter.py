@@ -318,7 +318,7 @@ class Rewriter:
         """Runs `node` as `structure`; returns the names of the linear nodes that do, in their order."""
         tape = Tape()
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        x, old = node.inputs[0], node.outputs[0]
+        x, old = node.inputs[1 if node.op_type == "Gather" else 0], node.outputs[0]
         assert x is not None
         y = structure.emit(tape, x, weights, bias, str(node.name))
         y.shape, y.type = old.shape, old.type

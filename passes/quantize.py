@@ -12,13 +12,14 @@ from ..ir.analyses import Analyses
 from ..ir.errors import UsageError
 from ..ir.integer_regions import integer_regions
 from ..ir.integers import Integers
-from ..ir.layers import Layer
+from ..ir.layers import Layer, find_embeddings, tied_embeddings
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
 from .curvature.judged import Reason, is_curved, unmeasured
 from .curvature.moments import LARGEST_INPUT, Want
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .quantization.chains import Chained, Chains
+from .quantization.embeddings import Rows, of_table
 from .quantization.holding import Held
 from .quantization.readings import Readings
 from .quantization.rounding import Method
@@ -79,7 +80,8 @@ class Quantize(Pass):
         return not self.portable and self._multiplied is not None
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:
-        return [Want(x.name, True, rows=True) for x in self._layers(analyses) if _excluded(x) is None]
+        layers = (*self._layers(analyses), *self._tables(analyses))
+        return [Want(x.name, True, rows=True) for x in layers if _excluded(x) is None]
 
     def propose(self, context: Context) -> Proposal:
         remarks: list[Remark] = []
@@ -90,7 +92,9 @@ class Quantize(Pass):
                 judged[layer.name] = layer
             else:
                 remarks.append(self.missed(layer.name, *reason))
-        candidates = [*self._of_products(judged, context), *self._of_convolutions(judged, context)]
+        tables, left = self._of_tables(context)
+        remarks += left
+        candidates = [*self._of_products(judged, context), *self._of_convolutions(judged, context), *tables]
         opset = _opset(context)
         reached = {name for candidate in candidates for name in candidate.touches}
         remarks += [
@@ -105,11 +109,35 @@ class Quantize(Pass):
         choice = candidate.choice
         if isinstance(choice, Chained):
             choice.apply(context, rewriter)
+        elif isinstance(choice, Rows):
+            choice.apply(candidate.site, rewriter)
         else:
             choice.apply(rewriter.analyses.layer(candidate.site), context, rewriter)
 
     def _layers(self, analyses: Analyses) -> list[Layer]:
         return [x for x in analyses.layers.found.values() if fnmatchcase(x.name, self.layers)]
+
+    def _tables(self, analyses: Analyses) -> list[Layer]:
+        return [x for x in find_embeddings(analyses.model).values() if fnmatchcase(x.name, self.layers)]
+
+    def _of_tables(self, context: Context) -> tuple[list[Candidate], list[Remark]]:
+        """Tables of embeddings in rows of 8 bits, and a remark for each one that stays."""
+        candidates: list[Candidate] = []
+        tied = tied_embeddings(context.analyses.model)
+        remarks = [
+            self.missed(name, "tied-weight", f"the table is read by {others} too")
+            for name, others in tied.items()
+            if fnmatchcase(name, self.layers)
+        ]
+        for layer in self._tables(context.analyses):
+            reason = _excluded(layer) or _unjudged(layer, context)
+            if reason is None and (self.bits or 8) != 8:
+                reason = "no-form", "a table of embeddings has rows of 8 bits, and no fewer"
+            if reason is None:
+                candidates.append(of_table(layer, context))
+            else:
+                remarks.append(self.missed(layer.name, *reason))
+        return candidates, remarks
 
     @property
     def _multiplied(self) -> Held | None:
@@ -210,7 +238,7 @@ def _said(layer: Layer) -> str:
 
 
 def _excluded(layer: Layer) -> Reason | None:
-    if layer.inputs > LARGEST_INPUT:
+    if layer.inputs > LARGEST_INPUT and layer.op != "Gather":
         return "too-large", f"layer {layer.name!r} has {layer.inputs} inputs; at most {LARGEST_INPUT} can be measured"
     if layer.groups * layer.out > MOST_OUTPUTS:
         return "too-large", f"layer {layer.name!r} has {layer.groups * layer.out} outputs; at most {MOST_OUTPUTS}"
@@ -219,7 +247,7 @@ def _excluded(layer: Layer) -> Reason | None:
 
 def _unjudged(layer: Layer, context: Context) -> Reason | None:
     moments = context.moments.get(layer.name)
-    reason = unmeasured(layer, moments, inputs=True)
+    reason = unmeasured(layer, moments, inputs=layer.op != "Gather")
     if reason is None and moments is not None and not is_curved(moments):
         return "no-curvature", "nothing that it gives reaches an output"
     if reason is None and not np.isfinite(layer.stored()).all():

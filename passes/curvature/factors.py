@@ -262,10 +262,11 @@ class _Activations:
     output: np.ndarray | None = None
     output_mean: np.ndarray | None = None
     unseen: np.ndarray | None = None
+    taken: np.ndarray | None = None
 
     def with_gradient(self, gradient: np.ndarray, basis: np.ndarray | None = None) -> Moments:
         known = self.input, self.mean, self.output, self.output_mean
-        return Moments(gradient, *known, basis=basis, unseen=self.unseen)
+        return Moments(gradient, *known, basis=basis, unseen=self.unseen, taken=self.taken)
 
 
 def _shrunken_inner(layer: Layer, factors: Factors) -> _Activations:
@@ -292,7 +293,7 @@ def _of_table(layer: Layer, factors: Factors) -> _Activations:
     weight = layer.matrix()
     second = (weight * factors.input[:, None]) @ weight.transpose(0, 2, 1)
     mean = np.einsum("goi,gi->go", weight, factors.input)
-    return _Activations(output=steadied(second, None, factors.effective), output_mean=mean)
+    return _Activations(output=steadied(second, None, factors.effective), output_mean=mean, taken=factors.input[0])
 
 
 def _input_only(layer: Layer, known: _Activations) -> Moments:

@@ -44,6 +44,8 @@ class Moments:
     Where `basis` Q [out, k] is given, orthonormal columns that span those of W, `gradient` [1, k, k] is that of Q^T
     g: all that changes within the span of W need (`compressed`), and no product of very many outputs.
 
+    Of a table of embeddings `taken` [in] is how often each row was taken, a share.
+
     `unseen` [groups, in] is the part of the variances on the diagonal of A that no sample showed (`unseen_variances`);
     None where A isn't known, or is another layer's.
 
@@ -59,6 +61,7 @@ class Moments:
     basis: np.ndarray | None = None
     unseen: np.ndarray | None = None
     removal: float = 1.0
+    taken: np.ndarray | None = None
 
     def compressed(self, weight: np.ndarray) -> np.ndarray:
         """Q^T W [groups, k, ...] for W [groups, out, ...], what `gradient` is the metric of."""

@@ -10,7 +10,7 @@ import onnx_ir
 from ...ir.analyses import Analyses
 from ...ir.cost import Cost, Timer, is_counted
 from ...ir.errors import UsageError
-from ...ir.layers import Layer
+from ...ir.layers import Layer, find_embeddings
 from ...ir.lineage import Descent, Heirs, heirs, lineage
 from ...ir.model import clone
 from ...ir.remarks import MISSED, Remark
@@ -302,12 +302,13 @@ def merged(wants: Iterable[Want]) -> tuple[Want, ...]:
 
 
 def concrete_shapes(model: onnx_ir.Model, feed: Feed, execute: Execute) -> dict[str, tuple[int, ...]]:
-    """The shapes of what every linear node reads and gives, by value name, on `feed`."""
+    """The shapes of what every linear node and every table of embeddings reads and gives, by value name, on `feed`."""
     shapes: dict[str, tuple[int, ...]] = {name: array.shape for name, array in feed.items()}
     probe = clone(model)
     computed: dict[str, onnx_ir.Value] = {}
+    tables = {use.node for layer in find_embeddings(probe).values() for use in layer.uses}
     for node in probe.graph:
-        if is_counted(node):
+        if is_counted(node) or node in tables:
             for value in (*node.inputs, *node.outputs):
                 if value is not None and value.const_value is None and value.name and not value.is_graph_input():
                     computed[value.name] = value

@@ -527,3 +527,14 @@ def test_layers_that_read_rounded_values_stay_layers() -> None:
     assert list(find_layers(rewriter.model).found) == list(find_layers(model).found)
     rewriter.replace(layer_of(rewriter, "MatMul_0"), full(layer_of(rewriter, "MatMul_0")))
     assert rewriter.analyses.layer("MatMul_0.0").uses[0].input.producer().op_type == "DequantizeLinear"
+
+
+def test_a_value_that_is_read_as_it_is_and_turned_has_readers_that_are_no_layers() -> None:
+    """Attention without a projection of its keys."""
+    text = """(float[N,T,4] x) => (float[N,T,4] y) <float[4,4] w>
+        { n = Relu(x) q = MatMul(n, w) t = Transpose<perm=[0,2,1]>(n) a = MatMul(q, t) m = Neg(n) y = MatMul(a, m) }"""
+    model = networks.build(text)
+    rewriter = Rewriter(clone(model))
+    rewriter.replace(layer_of(rewriter, "MatMul_0"), full(layer_of(rewriter, "MatMul_0")))
+    rewriter.quantize({"n": GRID})
+    assert rewriter.analyses.layers.found.keys() == find_layers(rewriter.model).found.keys()

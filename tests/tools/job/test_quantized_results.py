@@ -22,6 +22,8 @@ CHAIN = """(float[N,4,6,6] x) => (float[N,4] y)
     <float[8,4,3,3] k, float[8] b, float[8,8,1,1] l, float[8,8,1,1] m, float[8,4] v>
     { a = Conv<pads=[1,1,1,1]>(x, k, b) r = Relu(a) c = Conv(r, l) s = Relu(c) t = Conv(s, m)
       g = GlobalAveragePool(t) f = Flatten(g) z = MatMul(f, v) y = Softmax(z) }"""
+TOKENS = """(int64[N,T] x) => (float[N,T,5] y) <float[400,64] table, float[64,64] w, float[64,5] v>
+    { e = Gather(table, x) d = MatMul(e, w) h = Relu(d) z = MatMul(h, v) y = Softmax(z) }"""
 DYNAMIC = {"DynamicQuantizeLinear", "MatMulInteger"}
 
 
@@ -102,6 +104,16 @@ def test_pixels_of_eight_bits_stay_what_they_are() -> None:
     x = np.random.default_rng(0).integers(0, 255, size=(80, 64)).astype(np.uint8)
     result = made(PIXELS, "quantize{bits=8}", x=x)
     assert kinds(result) >= DYNAMIC
+
+
+@pytest.mark.parametrize(("passes", "budget"), [("quantize{bits=8}", {}), ("quantize", {"size": 0.4})])
+def test_tables_of_embeddings_shrink_with_the_layers(passes: str, budget: dict) -> None:
+    """Slower by some nodes, they are chosen for the size."""
+    x = np.random.default_rng(0).integers(0, 400, size=(80, 6))
+    result = made(TOKENS, passes, x=x, **budget)
+    table = next(node.inputs[0] for node in result.model.graph if node.op_type == "Gather")
+    assert table.dtype == onnx_ir.DataType.INT8
+    assert result.report.after.bytes < 0.4 * result.report.before.bytes
 
 
 def test_halves_are_held_in_few_bits_alone() -> None:
