@@ -47,7 +47,8 @@ class Session:
     optional values are computed and not given. `optimize=False` turns the
     runtime's own graph optimizations off. `arena=False` gives memory back as soon as a value isn't needed any more,
     which takes a little more time and much less memory than to keep it for the next run; `planned=False` doesn't
-    reserve one block for all values of a run, much of which a large graph leaves unused. Operators that the GPU lacks
+    reserve one block for all values of a run, much of which a large graph leaves unused. `fused=False` leaves
+    QuantizeLinear and DequantizeLinear as they are written. Operators that the GPU lacks
     run on the CPU; a session that gets no GPU at all is an InputError, as is every model that ONNX Runtime doesn't
     accept. That is said of a file, and of a model that was `given`; any other is one that Kronnx built, and what is
     wrong with that is a BuiltGraphError.
@@ -61,6 +62,7 @@ class Session:
         optimize: bool = True,
         arena: bool = True,
         planned: bool = True,
+        fused: bool = True,
         given: bool = False,
     ) -> None:
         self.target = target or Target()
@@ -68,6 +70,8 @@ class Session:
         self._runtime = onnxruntime()
         options = _options(self._runtime, self.target, optimize, arena)
         options.enable_mem_pattern = planned
+        if not fused:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._given = given or not isinstance(model, onnx_ir.Model)
         stop = partial(options.set_load_cancellation_flag, True)
         with self._stoppable(stop), loading(self._runtime, model, self._given):

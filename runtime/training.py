@@ -25,7 +25,7 @@ class Training:
         in_place: Iterable[str] = (),
         target: Target | None = None,
     ) -> None:
-        self._session = Session(model, target, planned=False)
+        self._session = Session(model, target, planned=False, fused=False)
         self._results = [name for name in self._session.output_names if name not in set(updates.values())]
         shared = frozenset(in_place)
         first = {name: self._value(array) for name, array in state.items()}

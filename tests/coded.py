@@ -77,6 +77,19 @@ def kernel() -> onnx_ir.Model:
     )  # fmt: skip
 
 
+def between() -> onnx_ir.Model:
+    """Two products between rounded activations, beside a bias of 32 bits, with scales that stay for it."""
+    return model(
+        """g (float[N,6] x) => (float[N,4] y) {
+           c = QuantizeLinear(x, t, o) a = DequantizeLinear(c, t, o) w = DequantizeLinear<axis = 0>(q, s, z)
+           b = DequantizeLinear<axis = 0>(i, u) h = Gemm<transB = 1>(a, w, b) r = Relu(h) d = QuantizeLinear(r, t, p)
+           e = DequantizeLinear(d, t, p) v = DequantizeLinear<axis = 0>(q2, s2, z) y = Gemm<transB = 1>(e, v) }""",
+        q=codes(-63, 63, (4, 6)), s=scales((4,), 0.01), z=np.zeros(4, np.int8), t=np.float32(0.05), o=np.uint8(128),
+        i=np.arange(4, dtype=np.int32), u=0.05 * scales((4,), 0.01), p=np.uint8(0), q2=codes(-63, 63, (4, 4)),
+        s2=scales((4,), 0.01),
+    )  # fmt: skip
+
+
 def dynamic() -> onnx_ir.Model:
     """A product of integers, with zero points."""
     return model(

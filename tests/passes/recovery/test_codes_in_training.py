@@ -121,3 +121,13 @@ def test_shadows_and_scales_follow_torch() -> None:
     assert not np.array_equal(weights["q"], coded.array(model, "q"))
     for name, array in wanted.items():
         np.testing.assert_allclose(weights[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_products_between_rounded_activations_learn_codes_beside_scales_that_stay() -> None:
+    model = coded.between()
+    found = step_of(model, weights=trainable(model, quantized=True))
+    assert {weight.name for weight in found.weights} == {"q", "q2", "s2"}
+    teacher = coded.shifted(model, s2=1.2 * coded.array(model, "s2"))
+    feed = with_targets(found, teacher, coded.feed(model))
+    _, losses = trained(found, [feed] * 10, rate=0.1)
+    assert losses[-1] < losses[0]

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import fashion
 import networks
 import numpy as np
 import onnx_ir
+import pytest
+import quantizing
 from kronnx.ir.cleanup.opset_conversion import convert
 from kronnx.ir.model import clone
 from kronnx.ir.model.shape_inference import infer_shapes
@@ -14,7 +17,7 @@ from kronnx.passes.planning.stages import Attempt
 from kronnx.passes.quantize import Quantize
 from kronnx.passes.recovery.stage import Recover, Retrained
 from kronnx.tools.job.retraining import Retraining
-from retrainings import BRIEF, assert_same, attempted, reasons, retrained, retraining_of, wiring
+from retrainings import BRIEF, as_they_were, assert_same, attempted, cleaned, reasons, retrained, retraining_of, wiring
 
 THROUGH = replace(BRIEF, quantized=True)
 
@@ -92,3 +95,14 @@ def test_a_model_without_anything_to_tune_is_left() -> None:
 def test_the_option_says_where_it_finds_nothing() -> None:
     found, _ = retrained(of_21(), attempted(of_21()), replace(THROUGH, steps=2))
     assert reasons(found)["quantized"] == "no-match"
+
+
+@pytest.mark.parametrize("operators", [False, True])
+def test_what_onnxruntime_quantized_is_trained_through(operators: bool, tmp_path: Path) -> None:
+    """It would move roundings through the step graph, and mix up their types there."""
+    onnx_ir.save(of_21().original, tmp_path / "model.onnx")
+    samples, path = {"x": fashion.training(64).x}, tmp_path / "codes.onnx"
+    model = cleaned(onnx_ir.load(quantizing.static(tmp_path / "model.onnx", path, samples, operators)))
+    found = of_21().retrained(model, as_they_were(of_21().original), replace(THROUGH, steps=10, rate=1e-3, looks=2))
+    assert found.steps == 10
+    assert found.after <= found.before
