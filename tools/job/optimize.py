@@ -283,7 +283,7 @@ class _Job:
 
     def _machine_note(self, attempt: Attempt) -> tuple[str, ...]:
         """On which machine the outputs are those that were measured, where another one may give others."""
-        stages = self.settings.pipeline.searched
+        stages = self.settings.pipeline.stages
         bound = sorted({step.by for step in attempt.steps if _is_bound(stages[step.stage])})
         where = device_name(self.subject.timed.provider)
         return tuple(
