@@ -92,7 +92,8 @@ def _value(name: str, option: str, text: str, hint: Any) -> Any:
     try:
         return kind(text)
     except ValueError as e:
-        raise UsageError(f"{name}{{{option}={text}}}: a value of type {kind.__name__} is needed") from e
+        spaces = "; options are parted by spaces" if "," in text else ""
+        raise UsageError(f"{name}{{{option}={text}}}: a value of type {kind.__name__} is needed{spaces}") from e
 
 
 def _one_of(name: str, option: str, text: str, choices: tuple[Any, ...]) -> Any:

@@ -48,6 +48,7 @@ def test_only_what_differs_from_the_default_is_written():
         ("cleanup{rank=1}", "cleanup: no option 'rank'"),
         ("svd{rank}", "can't read 'rank'"),
         ("svd{rank=much}", r"svd\{rank=much\}: a value of type float"),
+        ("svd{rank=0.5,layers=a}", "a value of type float is needed; options are parted by spaces"),
         ("svd{rank=0}", r"rank=0\.0"),
         ("svd{rank=1.5}", "a whole number"),
         ("svd{rank=1 energy=0.5}", "one of the two"),
