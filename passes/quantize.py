@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, get_args
 
-import numpy as np
 import onnx_ir
 
 from ..ir.analyses import Analyses
@@ -15,12 +14,12 @@ from ..ir.integers import Integers
 from ..ir.layers import Layer, find_embeddings, tied_embeddings
 from ..ir.remarks import Remark
 from ..ir.rewriter import Rewriter
-from .curvature.judged import Reason, is_curved, unmeasured
-from .curvature.moments import LARGEST_INPUT, Want
+from .curvature.moments import Want
 from .planning.proposal import Candidate, Context, Pass, Proposal
 from .quantization.chains import Chained, Chains
 from .quantization.embeddings import Rows, of_table
 from .quantization.holding import Held
+from .quantization.reach import excluded, unjudged
 from .quantization.readings import Readings
 from .quantization.rounding import Method
 
@@ -29,7 +28,6 @@ ACTIVATIONS = ("static", "dynamic", "none")
 BITS = (8, 4, 3, 2)
 BLOCK = 32  # inputs that share a scale where a number has 4 bits or fewer
 PRODUCTS = ("MatMul", "Gemm")
-MOST_OUTPUTS = 8192  # whose gradients are taken one by one
 FLOAT, HALF = onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16
 FOUR_BITS_SINCE = 21  # the operator set of ONNX
 HALVES_SINCE = 19  # that in which codes become float16
@@ -81,13 +79,13 @@ class Quantize(Pass):
 
     def wants(self, analyses: Analyses) -> Iterable[Want]:
         layers = (*self._layers(analyses), *self._tables(analyses))
-        return [Want(x.name, True, rows=True) for x in layers if _excluded(x) is None]
+        return [Want(x.name, True, rows=True) for x in layers if excluded(x) is None]
 
     def propose(self, context: Context) -> Proposal:
         remarks: list[Remark] = []
         judged: dict[str, Layer] = {}
         for layer in self._layers(context.analyses):
-            reason = _excluded(layer) or _unjudged(layer, context)
+            reason = excluded(layer) or unjudged(layer, context.moments.get(layer.name))
             if reason is None:
                 judged[layer.name] = layer
             else:
@@ -235,24 +233,6 @@ def _opset(context: Context) -> int:
 
 def _said(layer: Layer) -> str:
     return "an unknown type" if layer.dtype is None else layer.dtype.name.lower()
-
-
-def _excluded(layer: Layer) -> Reason | None:
-    if layer.inputs > LARGEST_INPUT and layer.op != "Gather":
-        return "too-large", f"layer {layer.name!r} has {layer.inputs} inputs; at most {LARGEST_INPUT} can be measured"
-    if layer.groups * layer.out > MOST_OUTPUTS:
-        return "too-large", f"layer {layer.name!r} has {layer.groups * layer.out} outputs; at most {MOST_OUTPUTS}"
-    return None
-
-
-def _unjudged(layer: Layer, context: Context) -> Reason | None:
-    moments = context.moments.get(layer.name)
-    reason = unmeasured(layer, moments, inputs=layer.op != "Gather")
-    if reason is None and moments is not None and not is_curved(moments):
-        return "no-curvature", "nothing that it gives reaches an output"
-    if reason is None and not np.isfinite(layer.stored()).all():
-        return "not-finite", "its weight has entries that are not finite"
-    return reason
 
 
 def _listed(options: Sequence[object]) -> str:

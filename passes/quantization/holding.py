@@ -17,6 +17,7 @@ from ..low_rank.factorization import shifted_bias
 from ..planning.proposal import Context
 from .equalization import Columns
 from .grids import Grid
+from .reach import read_moment
 from .rounding import Method, rounded
 from .scales import searched
 
@@ -51,7 +52,7 @@ class Held:
     def loss(self, layer: Layer, context: Context) -> float:
         """What the rounding of the weight costs, in nats per sample: 1/2 tr(G D A D^T), the mean left to the bias."""
         moments = context.moments[layer.name]
-        inner = _inputs(layer, moments)
+        inner = read_moment(layer, moments)
         change = self.form(layer, context).dense() - layer.matrix()
         return divergence(moments.compressed(change), inner, moments.gradient)
 
@@ -65,7 +66,7 @@ class Held:
         return context.remembered(key, [layer.name], lambda: self._rounded(layer, context.moments[layer.name]))
 
     def _rounded(self, layer: Layer, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-        integers, weight, inner = self.integers, layer.matrix(), _inputs(layer, moments)
+        integers, weight, inner = self.integers, layer.matrix(), read_moment(layer, moments)
         if self.columns is not None:
             factors = self.columns.factors
             weight, inner = weight / factors, inner * np.outer(factors, factors)
@@ -73,13 +74,6 @@ class Held:
         assert layer.dtype is not None
         scale = searched(weight, grid, inner, moments.gradient, self.rounding, dtype=layer.dtype.numpy())
         return rounded(weight, scale, grid, inner, moments.gradient, self.rounding), scale
-
-
-def _inputs(layer: Layer, moments: Moments) -> np.ndarray:
-    """What the change of a weight is multiplied with, without the mean where the bias takes that up."""
-    inner = moments.centered_input() if layer.absorbs else moments.input
-    assert inner is not None
-    return inner
 
 
 def cost_of_reading(layer: Layer, moments: Moments, squares: float) -> float:
