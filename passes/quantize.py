@@ -128,7 +128,7 @@ class Quantize(Pass):
             if fnmatchcase(name, self.layers)
         ]
         for layer in self._tables(context.analyses):
-            reason = _excluded(layer) or _unjudged(layer, context)
+            reason = excluded(layer) or unjudged(layer, context.moments.get(layer.name))
             if reason is None and (self.bits or 8) != 8:
                 reason = "no-form", "a table of embeddings has rows of 8 bits, and no fewer"
             if reason is None:
