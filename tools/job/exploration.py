@@ -34,7 +34,7 @@ from .worth import Worth, cost_of_layers, worths
 
 TEMPERATURES = (1.0, 4.0)
 SLIGHT = 0.02  # of the time or of the size, on the average: what saves less may turn out not to be worth having
-FEEDS = 8  # batches on which ranges of values are measured
+FEEDS = 3  # batches on which ranges of values are measured
 
 
 @dataclass(frozen=True)
