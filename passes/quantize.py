@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import ClassVar, get_args
 
 import onnx_ir
@@ -40,8 +41,8 @@ class Quantize(Pass):
     `bits` (8, 4, 3 or 2) and `activations` (`static`: ranges from calibration; `dynamic`: from what is read; `none`:
     weights alone) fix what is done at every layer that `layers` matches; without either the budget chooses. `rounding`
     is `two-sided` (under inputs and gradients), `column` (inputs alone) or `nearest`. With `portable` weights of 8 bits
-    keep to 7, so that processors whose products saturate give the same. With `equalize` inputs are scaled one by one
-    before they are rounded with one step for all, where that is predicted to cost less.
+    keep to 7, so that processors whose products saturate give the same. With `equalize` inputs or rows are scaled one
+    by one before they are rounded with one step for all, where that is predicted to cost less.
     """
 
     name: ClassVar[str] = "quantize"
@@ -180,6 +181,14 @@ class Quantize(Pass):
                 yield replace(multiplied, activations="dynamic", columns=columns)
         if self.activations == "static" or not self.fixed:
             yield replace(multiplied, activations=readings.grid(layer))
+
+    def _equalized(self, held: Held, layer: Layer, readings: Readings) -> Iterator[Held]:
+        """The ways that scale what is read before one step rounds it."""
+        columns = readings.columns(layer, held.integers)
+        if columns is not None:
+            yield replace(held, activations="dynamic", columns=columns)
+        if layer.inputs > 1 and isfinite(readings.cost(layer, rows := replace(held, activations="by-row"))):
+            yield rows
 
     def _of_convolutions(self, layers: Mapping[str, Layer], context: Context) -> Iterator[Candidate]:
         multiplied, found = self._multiplied, {name: x for name, x in layers.items() if x.op == "Conv"}

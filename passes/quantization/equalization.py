@@ -77,6 +77,17 @@ def cost_of_runs(spread: Spread, read: Reader, columns: np.ndarray | None = None
     return spread.nonzero * read.of_activations(_steps(spread.each_low, spread.each_high, columns), columns)
 
 
+def cost_of_rows(spread: Spread, read: Reader) -> float:
+    """What rounding of what is read costs in nats per sample if every row is divided by its largest magnitude before;
+    infinite where rows aren't known."""
+    low, high = spread.row_low, spread.row_high
+    if low is None or high is None or not low.size:
+        return np.inf
+    sizes = np.maximum(np.maximum(-low, high), np.finfo(np.float32).tiny)
+    span = max(0.0, (high / sizes).max()) - min(0.0, (low / sizes).min())
+    return spread.nonzero * read.of_activations(sizes * span / LEVELS, np.ones_like(read.powers))
+
+
 def equalizing(spread: Spread, readers: Sequence[Reader], highest: int) -> np.ndarray | None:
     """What each channel of a value is multiplied with before it is rounded, [in]; None if nothing is best, or too
     little is known."""

@@ -21,16 +21,18 @@ from .reach import read_moment
 from .rounding import Method, rounded
 from .scales import searched
 
+Activations = Literal["dynamic", "by-row"]
+
 
 @dataclass(frozen=True)
 class Held:
     """How a layer's weights are held, by which rounding they become so, and how what they are multiplied with is
-    rounded, if it is: on a grid of what is read each time (`dynamic`), which can be scaled by `columns` before, or on
-    one that is given."""
+    rounded, if it is: on a grid of what is read each time (`dynamic`), which can be scaled by `columns` before, of each
+    row (`by-row`), or on one that is given."""
 
     integers: Integers
     rounding: Method
-    activations: Literal["dynamic"] | Affine | None = None
+    activations: Activations | Affine | None = None
     columns: Columns | None = None
 
     def structure(self, layer: Layer) -> Coded | Multiplied | Scaled:
@@ -42,7 +44,8 @@ class Held:
         chain = structure_of(layer)
         if self.activations is None:
             return Coded(chain, self.integers)
-        return Multiplied(chain, self.integers, None if self.activations == "dynamic" else self.activations)
+        read = self.activations if isinstance(self.activations, Affine) else None
+        return Multiplied(chain, self.integers, read, self.activations == "by-row")
 
     def form(self, layer: Layer, context: Context) -> Form:
         """The layer's weight, rounded once for its moments."""

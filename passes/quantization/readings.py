@@ -9,7 +9,7 @@ import numpy as np
 from ...ir.integers import Affine, Integers
 from ...ir.layers import Layer
 from ..planning.proposal import Context
-from .equalization import Columns, Reader, cost_of_runs, equalizing, reader
+from .equalization import Columns, Reader, cost_of_rows, cost_of_runs, equalizing, reader
 from .holding import Held, cost_of_reading
 from .ranges import error, error_of_blocks, fitted
 from .spreads import Spread
@@ -36,12 +36,13 @@ class Readings:
         if held.activations is None:
             squares = [error_of_blocks(spread) for spread in self._read(layer) if spread.bounded]
             return cost_of_reading(layer, self.context.moments[layer.name], float(np.mean(squares or [0.0])))
-        if held.activations != "dynamic":
-            return cost_of_reading(
-                layer, self.context.moments[layer.name], error(self._fitted(layer)[0], held.activations)
-            )
-        factors = None if held.columns is None else held.columns.factors
-        return float(np.mean([cost_of_runs(spread, self._reader(layer), factors) for spread in self._read(layer)]))
+        if isinstance(held.activations, Affine):
+            squares = error(self._fitted(layer)[0], held.activations)
+            return cost_of_reading(layer, self.context.moments[layer.name], squares)
+        known, factors = self._reader(layer), None if held.columns is None else held.columns.factors
+        by_row = held.activations == "by-row"
+        read = self._read(layer)
+        return float(np.mean([cost_of_rows(x, known) if by_row else cost_of_runs(x, known, factors) for x in read]))
 
     def _fitted(self, layer: Layer) -> tuple[Spread, Affine]:
         read = self._read(layer)

@@ -12,6 +12,8 @@ from ..curvature import Execute, Feed
 
 FLOAT = onnx_ir.DataType.FLOAT
 ENDS = ("low", "high")
+MEASURED = ("sample", "low", "high", "nan", "each_low", "each_high", "row_low", "row_high")
+ROWS = 64  # of which the ends are kept of each run, at most
 KEPT = 4096  # numbers of a value that are kept of each run, at most
 STEP = 2654435761
 """From one number that is kept to the next, around and around: a prime, so that all channels are seen alike, and far
@@ -24,6 +26,7 @@ class Spread:
     the largest of all its numbers in each run, NaN if one of these is.
 
     `each_low` and `each_high` [runs, channels] are those along the last axis, None where that differs in length.
+    `row_low` and `row_high` are those of single rows from everywhere in it, a row being what lies along that axis.
     """
 
     sample: np.ndarray
@@ -31,6 +34,8 @@ class Spread:
     highs: np.ndarray
     each_low: np.ndarray | None = None
     each_high: np.ndarray | None = None
+    row_low: np.ndarray | None = None
+    row_high: np.ndarray | None = None
 
     @property
     def low(self) -> float:
@@ -85,18 +90,28 @@ def _probed(tape: Tape, value: onnx_ir.Value, stem: str) -> list[onnx_ir.Value]:
     def constant(name: str, number: int, *dims: int) -> onnx_ir.Value:
         return tape.initializer(onnx_ir.tensor(np.full(dims, number, np.int64)), f"{stem}.{name}")
 
+    one, start, step, kept = (constant(*c) for c in (("one", 1), ("start", 0), ("step", STEP), ("kept", KEPT)))
+    most = constant("rows", ROWS)
+
+    def some(values: onnx_ir.Value, count: onnx_ir.Value) -> onnx_ir.Value:
+        """So many of the numbers of a vector at most."""
+        size = tape.op("Size", [values])
+        order = tape.op("Range", [start, tape.op("Min", [size, count]), one])
+        places = tape.op("Mod", [tape.op("Mul", [order, step]), tape.op("Max", [size, one])])
+        return tape.op("Gather", [values, places])
+
     flat = tape.op("Cast", [tape.op("Reshape", [value, constant("flat", -1, 1)])], {"to": FLOAT})
-    size, one = tape.op("Size", [flat]), constant("one", 1)
-    order = tape.op("Range", [constant("start", 0), tape.op("Min", [size, constant("kept", KEPT)]), one])
-    places = tape.op("Mod", [tape.op("Mul", [order, constant("step", STEP)]), tape.op("Max", [size, one])])
     broken = tape.op("Cast", [tape.op("IsNaN", [flat])], {"to": FLOAT})
     reduced = (("Min", flat), ("Max", flat), ("Max", broken))
     ends = [tape.op(f"Reduce{kind}", [given], {"keepdims": 0}) for kind, given in reduced]
     width = tape.op("Concat", [constant("rest", -1, 1), tape.op("Shape", [value], {"start": -1})], {"axis": 0})
-    rows, first = tape.op("Reshape", [flat, width]), constant("first", 0, 1)
-    each = [tape.op(f"Reduce{kind}", [rows, first], {"keepdims": 0}) for kind in ("Min", "Max")]
-    made = [tape.op("Gather", [flat, places]), *ends, *each]
-    for name, output in zip(("sample", "low", "high", "nan", "each_low", "each_high"), made, strict=True):
+    rows = tape.op("Reshape", [flat, width])
+    across, along = constant("across", 0, 1), constant("along", 1, 1)
+    each, single = (
+        [tape.op(f"Reduce{kind}", [rows, axis], {"keepdims": 0}) for kind in ("Min", "Max")] for axis in (across, along)
+    )
+    made = [some(flat, kept), *ends, *each, *(some(values, most) for values in single)]
+    for name, output in zip(MEASURED, made, strict=True):
         output.name, output.type = f"{stem}.{name}", onnx_ir.TensorType(FLOAT)
     return made
 
@@ -107,7 +122,9 @@ def _of_runs(runs: Sequence[Mapping[str, np.ndarray]], stem: str) -> Spread:
     sample = np.concatenate([np.zeros(0), *(run[f"{stem}.sample"] for run in seen)])
     low, high, nan = (np.array([float(run[f"{stem}.{end}"]) for run in seen]) for end in (*ENDS, "nan"))
     bounds = (np.where(nan > 0, np.nan, end) for end in (low, high))
-    return Spread(np.sort(sample), *bounds, *(_stacked([run[f"{stem}.each_{end}"] for run in seen]) for end in ENDS))
+    each = (_stacked([run[f"{stem}.each_{end}"] for run in seen]) for end in ENDS)
+    single = (np.concatenate([np.zeros(0), *(run[f"{stem}.row_{end}"] for run in seen)]) for end in ENDS)
+    return Spread(np.sort(sample), *bounds, *each, *single)
 
 
 def _stacked(runs: Sequence[np.ndarray]) -> np.ndarray | None:

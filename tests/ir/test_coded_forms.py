@@ -135,6 +135,34 @@ def test_products_on_a_given_grid_are_those_of_integers(text: str, rng: np.rando
     np.testing.assert_allclose(networks.run(changed, feed)["y"], wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("text", "structure"), OF_PRODUCTS)
+def test_products_by_row_round_every_row_over_its_largest_magnitude(
+    text: str, structure: Make, rng: np.random.Generator
+) -> None:
+    """A row of zeros stays one, and a thousandfold row leaves others as exact as they were."""
+    model = of_opset(text, 18)
+    chain = structure(only(model))
+    assert isinstance(chain, Chain)
+    form = drawn(Multiplied(chain, SEVEN, by_row=True), rng)
+    feed, bias = networks.draw(model), only(model).bias_or_zero()[0]
+    feed["x"].reshape(-1, feed["x"].shape[-1])[:2] *= np.array([[0], [1000]], np.float32)
+    changed, wanted = replaced(model, form), by_row(feed["x"], form) + bias
+    (referred,) = ReferenceEvaluator(onnx_ir.to_proto(changed)).run(None, feed)
+    np.testing.assert_allclose(referred, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(networks.run(changed, feed)["y"], wanted, rtol=1e-4, atol=1e-5)
+    exact = feed["x"] @ form.dense()[0].T + bias
+    error = np.abs(wanted - exact).reshape(-1, exact.shape[-1])[2:]
+    assert error.max() < 0.1 * np.abs(exact.reshape(-1, exact.shape[-1])[2:]).max()
+
+
+def by_row(x: np.ndarray, form: Form) -> np.ndarray:
+    for codes, scales in zip(form.weights[::2], form.weights[1::2], strict=True):
+        size = np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-30))
+        single = Form(form.structure, (codes, scales))
+        x = dynamic_product(x / size, single, np.zeros(codes.shape[1])) * size
+    return x
+
+
 STORED = [
     *((text, i) for text in PRODUCTS.values() for i in (BYTE, SEVEN, NIBBLE, THREE, BLOCKS)),
     *((text, i) for text in (FLAT["plain"], OTHERS["grouped"]) for i in (BYTE, SEVEN, NIBBLE, THREE)),

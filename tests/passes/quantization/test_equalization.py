@@ -6,7 +6,7 @@ import networks
 import numpy as np
 import onnx_ir
 import pytest
-from kronnx.passes.quantization.equalization import Reader, cost_of_runs, equalizing
+from kronnx.passes.quantization.equalization import Reader, cost_of_rows, cost_of_runs, equalizing
 from kronnx.passes.quantization.spreads import Spread, spreads
 from kronnx.passes.quantize import Quantize
 
@@ -74,6 +74,22 @@ def test_outliers_of_single_runs_are_no_channels(rng: Random) -> None:
         run[0, 3 * k] = 60
     reader = reader_of(rng.normal(size=(16, 24)), np.concatenate(runs))
     assert equalizing(spread_of(runs), [reader], 63) is None
+
+
+def test_rows_of_their_own_size_cost_as_predicted(rng: Random) -> None:
+    """Of 64 rows one is large in each run: that is what makes a step for all of them coarse."""
+    runs, weight = runs_of(rng, np.ones(24)), rng.normal(size=(16, 24))
+    for run in runs:
+        run[5] *= 50
+    spread = spread_of(runs)
+    ends = (np.concatenate([end(run, axis=1) for run in runs]) for end in (np.min, np.max))
+    spread = replace(spread, **dict(zip(("row_low", "row_high"), ends, strict=True)))
+    reader = reader_of(weight, np.concatenate(runs))
+    sizes = [np.abs(run).max(axis=1, keepdims=True) for run in runs]
+    moved = np.concatenate([rounded(run / size) * size - run for run, size in zip(runs, sizes, strict=True)])
+    measured = 0.5 * np.mean(np.sum((moved @ weight.T) ** 2, axis=1))
+    assert cost_of_rows(spread, reader) == pytest.approx(measured, rel=0.2)
+    assert measured < 0.1 * cost_of_runs(spread, reader)
 
 
 @pytest.mark.parametrize("known", ["one run", "no channels", "another width"])

@@ -21,6 +21,17 @@ def test_a_spread_has_the_ends_of_each_run_and_all_of_a_small_value() -> None:
     assert found.nonzero == pytest.approx(0.5)
 
 
+def test_channels_and_rows_have_ends_of_their_own() -> None:
+    found = spread_of(np.array([[1.0, -2, 0], [3, 4, -5]]), np.array([[0.0, 5, 0]]))
+    assert found.each_low is not None
+    assert found.each_high is not None
+    assert (found.each_low.tolist(), found.each_high.tolist()) == ([[1, -2, -5], [0, 5, 0]], [[3, 4, 0], [0, 5, 0]])
+    assert found.row_low is not None
+    assert found.row_high is not None
+    assert (found.row_low.tolist(), found.row_high.tolist()) == ([-2, -5, 0], [1, 4, 5])
+    assert spread_of(np.zeros((2, 3)), np.zeros((2, 4))).each_low is None
+
+
 def test_computed_values_are_seen() -> None:
     assert spread_of(np.array([[1.0, -2, 0]]), name="y").sample.tolist() == [-1, 0, 2]
 
