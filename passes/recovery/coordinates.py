@@ -13,7 +13,7 @@ from .coded_weights import Sharing
 from .step_graph import HALF, StepGraph
 
 FLOAT = onnx_ir.DataType.FLOAT
-APART = 0.45  # of a step, at most, to either side
+APART = 0.25  # of a step, at most, to either side
 MARGIN = 0.499  # of a step: half of one could round to the code beyond
 
 Arrays = Mapping[str, np.ndarray]

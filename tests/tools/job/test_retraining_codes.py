@@ -1,4 +1,4 @@
-"""Recovery of a small classifier of pictures whose weights are in 3 bits."""
+"""Recovery of a small classifier of pictures whose weights are in 2 bits."""
 
 from dataclasses import replace
 from functools import cache
@@ -30,7 +30,7 @@ def of_21() -> Retraining:
 
 @cache
 def rounded() -> Attempt:
-    return attempted(of_21(), Quantize(bits=3, activations="none", rounding="nearest"))
+    return attempted(of_21(), Quantize(bits=2, activations="none", rounding="nearest"))
 
 
 @cache
