@@ -49,7 +49,7 @@ def qlinear_arithmetic(site: DecompositionSite) -> Outputs:
 
 
 @decomposition(
-    *("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearReduceMean", "QLinearSigmoid"),
+    *("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid"),
     domain=MICROSOFT,
 )
 def qlinear_function(site: DecompositionSite) -> Outputs:

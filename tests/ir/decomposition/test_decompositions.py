@@ -248,7 +248,8 @@ def operators(model: onnx_ir.Model) -> set[tuple[str, str]]:
 
 def test_every_decomposition_has_a_case():
     names = {(domain.replace("ms", MICROSOFT), op_type) for domain, op_type in CASES}
-    assert names | {(MICROSOFT, "TransposeMatMul")} == set(RULES)  # an alias of FusedMatMul
+    others = {key for key, rule in RULES.items() if rule.__module__.endswith(".quantized")}  # test_quantized has these
+    assert names | {(MICROSOFT, "TransposeMatMul")} == set(RULES) - others  # an alias of FusedMatMul
 
 
 @pytest.mark.parametrize(("domain", "op_type", "index"), ALL)

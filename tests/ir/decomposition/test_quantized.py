@@ -7,6 +7,7 @@ import onnx_ir
 import pytest
 from adjoint import differentiated, outputs_of, runtime
 from kronnx.ir.decomposition import decompose
+from kronnx.ir.decomposition.registry import RULES
 
 RNG = np.random.default_rng(0)
 IMPORTS = '<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]>'
@@ -75,6 +76,11 @@ def model(signature: str, body: str, constants: dict[str, np.ndarray]) -> onnx_i
 def feeds_of(of: onnx_ir.Model, outputs: int = 1) -> dict[str, np.ndarray]:
     shape = [d if isinstance(d, int) else 2 for d in of.graph.inputs[0].shape or ()]
     return {"x": np.random.default_rng(5).standard_normal(shape).astype(np.float32)}
+
+
+def test_every_operator_on_codes_has_a_case():
+    rules = {op_type for (_, op_type), rule in RULES.items() if rule.__module__.endswith(".quantized")}
+    assert {case.split()[0] for case in CASES} | {"MatMulNBits", "DynamicQuantizeLSTM"} == rules
 
 
 @pytest.mark.parametrize("case", CASES)
