@@ -75,6 +75,10 @@ class Quantize(Pass):
         return 0 if self.activations in ("static", "dynamic") else FOUR_BITS_SINCE
 
     @property
+    def for_speed(self) -> bool:
+        return True
+
+    @property
     def machine_bound(self) -> bool:
         return not self.portable and self._multiplied is not None
 

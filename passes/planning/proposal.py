@@ -114,6 +114,11 @@ class Pass(ABC):
         """Whether what the pass emits may give other outputs on another processor."""
         return False
 
+    @property
+    def for_speed(self) -> bool:
+        """Whether changes that make a model slower are never worth it where time counts, however small they make it."""
+        return False
+
     @abstractmethod
     def wants(self, analyses: Analyses) -> Iterable[Want]:
         """The moments that `propose` reads."""

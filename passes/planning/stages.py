@@ -33,6 +33,7 @@ Stage = Pass | Recover
 Retrain = Callable[[onnx_ir.Model, Mapping[str, Heirs], Recover], Retrained]
 MeasureMoments = Callable[[onnx_ir.Model, Sequence[Want]], Mapping[str, Moments]]
 
+SLOWER = 0.005  # of the whole model's time: what one change for the sake of speed may cost of it
 ROUNDS = 6  # of measuring what a choice takes, at one price
 
 
@@ -268,7 +269,14 @@ class StageRunner:
         if proposal.fixed:
             savings = [(candidate, saved(candidate)) for candidate in proposal.candidates]
             return [Option(c, cost, self.worth(cost), number) for number, (c, cost) in enumerate(savings)]
-        return choose(options(proposal.candidates, saved, self.worth), price)
+        worth = partial(self._worth_unless_slower, self.worth) if stage.for_speed else self.worth
+        return choose(options(proposal.candidates, saved, worth), price)
+
+    @staticmethod
+    def _worth_unless_slower(worth: Callable[[Cost], float], cost: Cost) -> float:
+        """Nothing for what costs more than SLOWER of the model's time, where time counts at all: a result that is
+        slower is refused in the end, whatever it saves."""
+        return 0.0 if worth(Cost(microseconds=cost.microseconds)) < -SLOWER / 2 else worth(cost)
 
     def _passed_over(self, stage: Pass, proposal: Proposal, chosen: Sequence[Option]) -> list[Remark]:
         """A remark for every site that has candidates of which none was taken, with what is predicted if that is in

@@ -1,13 +1,18 @@
 """The pass as a whole: what it proposes under which options, that predictions are what is measured, and what it says of
 layers that it leaves."""
 
+from collections.abc import Callable
+
 import networks
 import numpy as np
 import onnx_ir
 import pytest
+from kronnx.ir.cost import Cost
 from kronnx.ir.errors import UsageError
+from kronnx.ir.forms import Chain, Structure
 from kronnx.ir.model import signature
 from kronnx.passes.planning.proposal import Context, Proposal
+from kronnx.passes.planning.stages import StageRunner
 from kronnx.passes.quantize import Quantize
 
 MLP = """(float[N,64] x) => (float[N,10] y) <float[64,96] w, float[96] b, float[96,10] v>
@@ -155,3 +160,26 @@ def test_weights_of_all_eight_bits_are_bound_to_the_machine() -> None:
 def test_options_that_no_form_has_are_refused(options: dict, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Quantize(**options)
+
+
+@pytest.mark.parametrize(
+    ("worth", "taken"),
+    [(lambda cost: (cost.microseconds / 40 + cost.bytes / 3e4) / 2, 0), (lambda cost: cost.bytes / 3e4, 2)],
+    ids=["where time counts", "for the size alone"],
+)
+def test_integers_that_are_slower_here_are_taken_for_the_size_alone(worth: Callable[[Cost], float], taken: int) -> None:
+    def microseconds(structure: Structure, shape: tuple[int, ...]) -> float:
+        return 10.0 if isinstance(structure, Chain) else 12.0
+
+    model, context, _ = proposed(MLP, Quantize())
+    runner = StageRunner(
+        model,
+        (Quantize(),),
+        networks.draw(model, 1),
+        networks.execute,
+        microseconds,
+        worth,
+        lambda _, __: context.moments,
+        feeds=[networks.draw(model, 50)],
+    )
+    assert len(runner.attempt(1.0).options) == taken
