@@ -10,14 +10,14 @@ import numpy as np
 import onnx_ir
 from onnx_ir.tape import Tape
 
-from .forms import INDEX_BYTES, Chain, Form, Striped, Structure
+from .forms import INDEX_BYTES, Around, Chain, Form, Striped, Structure
 from .integers import Affine, Integers
 
 LEAST_SIZE = 1e-30  # what a row of zeros is divided by
 
 
 @dataclass(frozen=True)
-class Coded(Structure):
+class Coded(Around):
     """`structure` with its weights made floats by DequantizeLinear, where they are read.
 
     ONNX Runtime fuses that into the operator: into QLinearConv between quantized activations, into MatMulNBits where
@@ -26,19 +26,11 @@ class Coded(Structure):
     twice, one of 1 x 1 .9 to 1.05 times (64 to 256 channels, batch 1, ONNX Runtime 1.32, AVX2).
     """
 
-    structure: Chain | Striped
     integers: Integers
 
     @property
-    def label(self) -> str:
-        return _label(self.structure, self.integers)
-
-    @property
-    def parameters(self) -> int:
-        return self.structure.parameters
-
-    def macs(self, shape: tuple[int, ...]) -> int:
-        return self.structure.macs(shape)
+    def own_label(self) -> str:
+        return self.integers.label
 
     def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
         return _with_scales(self.structure, self.integers)

@@ -239,6 +239,29 @@ class Striped(Structure):
 
 
 @dataclass(frozen=True)
+class Around(Structure):
+    """A structure that runs as another one, whose weights it holds in a way of its own."""
+
+    structure: Chain | Striped
+
+    @property
+    @abstractmethod
+    def own_label(self) -> str:
+        """The way of its own, in a word or two."""
+
+    @property
+    def label(self) -> str:
+        return self.own_label if self.structure.label == "dense" else f"{self.structure.label} {self.own_label}"
+
+    @property
+    def parameters(self) -> int:
+        return self.structure.parameters
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        return self.structure.macs(shape)
+
+
+@dataclass(frozen=True)
 class Form:
     """A structure with its weights, each [groups, out, in], in float64 whatever they are given in."""
 

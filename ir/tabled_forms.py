@@ -8,33 +8,24 @@ import numpy as np
 import onnx_ir
 from onnx_ir.tape import Tape
 
-from .forms import Chain, Striped, Structure
+from .forms import Around, Chain
 
 HALF = np.dtype(np.float16)
 
 
 @dataclass(frozen=True)
-class Tabled(Structure):
+class Tabled(Around):
     """`structure` with each weight as places in a table of `values` numbers (Gather), times a scale for each row.
 
     The weights are triples: places [groups, out, in], the table [1, 1, values], scales [groups, out, 1]. A place takes
     half a byte where there are at most 16 of them, else a whole one.
     """
 
-    structure: Chain | Striped
     values: int
 
     @property
-    def label(self) -> str:
-        own = f"table of {self.values}"
-        return own if self.structure.label == "dense" else f"{self.structure.label} {own}"
-
-    @property
-    def parameters(self) -> int:
-        return self.structure.parameters
-
-    def macs(self, shape: tuple[int, ...]) -> int:
-        return self.structure.macs(shape)
+    def own_label(self) -> str:
+        return f"table of {self.values}"
 
     def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
         shapes = self.structure.weight_shapes()
@@ -83,21 +74,12 @@ class Tabled(Structure):
 
 
 @dataclass(frozen=True)
-class Halved(Structure):
+class Halved(Around):
     """`structure` with its weights held as half floats, in half of the bytes."""
 
-    structure: Chain | Striped
-
     @property
-    def label(self) -> str:
-        return "float16" if self.structure.label == "dense" else f"{self.structure.label} float16"
-
-    @property
-    def parameters(self) -> int:
-        return self.structure.parameters
-
-    def macs(self, shape: tuple[int, ...]) -> int:
-        return self.structure.macs(shape)
+    def own_label(self) -> str:
+        return "float16"
 
     def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
         return self.structure.weight_shapes()

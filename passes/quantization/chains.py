@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx_ir
@@ -88,7 +89,7 @@ class Chains:
         readers = [self._makers.get(use.node) for use in value.uses()]
         return sum(cost_of_reading(self.layers[n], moments[n], squares) for n in readers if n in part.layers)
 
-    @property
+    @cached_property
     def _makers(self) -> dict[onnx_ir.Node, str]:
         found = self.context.analyses.layers.found.values()
         return {use.node: layer.name for layer in found for use in layer.uses}
